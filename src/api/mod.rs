@@ -1,0 +1,3 @@
+//! The HTTP API over the unix socket.
+
+pub mod types;

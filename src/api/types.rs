@@ -1,0 +1,181 @@
+//! Bodies of our own requests (`/tunbridge/…`); Docker's shapes are built in `control::inspect`.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of our own API, part of `GET /version`.
+pub const API_VERSION: u32 = 1;
+
+/// `POST /tunbridge/containers`: make a container and its network, before its process runs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CreateContainer {
+    /// `--name`; the daemon invents one if absent.
+    pub name: Option<String>,
+    /// `--network`, default `bridge`.
+    pub network: Option<String>,
+    /// `-p` values as given.
+    pub publish: Vec<String>,
+    /// `-P`: publish every exposed port.
+    pub publish_all: bool,
+    /// `--expose` values as given.
+    pub expose: Vec<String>,
+    /// `--ip`.
+    pub ip: Option<Ipv4Addr>,
+    /// `--mac-address`.
+    pub mac_address: Option<String>,
+    /// `--hostname`; default: the first 12 digits of the id.
+    pub hostname: Option<String>,
+    /// `--add-host` values as given.
+    pub add_host: Vec<String>,
+    /// `--dns`.
+    pub dns: Vec<IpAddr>,
+    /// `--dns-search`.
+    pub dns_search: Vec<String>,
+    /// `--dns-option`.
+    pub dns_option: Vec<String>,
+    /// `-e` values, `K=V`.
+    pub env: Vec<String>,
+    /// `--rm`.
+    pub auto_remove: bool,
+    /// Command line, for `ps` and `inspect`.
+    pub command: Vec<String>,
+    /// `--rootfs`, absolute.
+    pub rootfs: Option<PathBuf>,
+    /// `attach --pid`: adopt the namespace of this process.
+    pub attach_pid: Option<i32>,
+    /// `attach --netns`: adopt the namespace behind this path.
+    pub attach_netns: Option<PathBuf>,
+}
+
+/// Answer to [`CreateContainer`]: all that the sandbox needs to start the process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CreatedContainer {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Given or invented name.
+    pub name: String,
+    /// Hostname to set in the new UTS namespace.
+    pub hostname: String,
+    /// The network namespace, `/run/netns/NAME`.
+    pub netns: PathBuf,
+    /// Directory with `hosts`, `hostname`, `resolv.conf` (to be bind-mounted over /etc/…) and `log`.
+    pub files: PathBuf,
+    /// Things the user should know, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// `POST /tunbridge/containers/{id}/started`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Started {
+    /// The container's main process.
+    pub pid: i32,
+}
+
+/// `POST /tunbridge/containers/{id}/exited`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Exited {
+    /// Exit code; 128 + signal number if a signal ended it.
+    pub code: i32,
+}
+
+/// `POST /tunbridge/containers/{id}/publish` and `…/unpublish`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ChangePorts {
+    /// A `-p` value.
+    pub spec: String,
+}
+
+/// One row of `GET /tunbridge/flows`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Flow {
+    /// `tcp`, `udp` or `icmp`.
+    pub protocol: String,
+    /// Name of the container.
+    pub container: String,
+    /// Source as the initiator sends it, `address:port`.
+    pub source: String,
+    /// Destination as the initiator sends it.
+    pub destination: String,
+    /// Source as the responder receives it.
+    pub translated_source: String,
+    /// Destination as the responder receives it.
+    pub translated_destination: String,
+    /// State name.
+    pub state: String,
+    /// Packets from the initiator.
+    pub packets_original: u64,
+    /// Octets from the initiator.
+    pub bytes_original: u64,
+    /// Packets from the responder.
+    pub packets_reply: u64,
+    /// Octets from the responder.
+    pub bytes_reply: u64,
+    /// Seconds since the first packet.
+    pub age: f64,
+    /// Seconds until it expires if nothing comes.
+    pub timeout: f64,
+}
+
+/// `GET /tunbridge/stats`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Stats {
+    /// Frames read from the TUN.
+    pub received: u64,
+    /// Frames forwarded.
+    pub forwarded: u64,
+    /// Frames given to the host's stack.
+    pub to_host: u64,
+    /// Frames held or consumed.
+    pub consumed: u64,
+    /// Packets generated.
+    pub generated: u64,
+    /// Live flows.
+    pub flows: u64,
+    /// Live mappings.
+    pub mappings: u64,
+    /// Drops in the forwarder, reason to count, zero counts included.
+    pub dropped: std::collections::BTreeMap<String, u64>,
+    /// Counters of the steering programs.
+    pub steering: std::collections::BTreeMap<String, u64>,
+    /// Counters of the engine.
+    pub engine: std::collections::BTreeMap<String, u64>,
+}
+
+/// How bad a finding of `tunbridge doctor` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// Worth knowing.
+    Note,
+    /// Will hurt somebody.
+    Warning,
+    /// Does not work.
+    Error,
+}
+
+/// One finding of `tunbridge doctor`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finding {
+    /// How bad.
+    pub severity: Severity,
+    /// What was looked at, e.g. `net.ipv4.ip_forward`.
+    pub subject: String,
+    /// What was found.
+    pub found: String,
+    /// Why it matters.
+    pub why: String,
+    /// A command that fixes it; empty if there is nothing to do.
+    pub fix: String,
+}
+
+/// Body of every error answer, as Docker's.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// One sentence that names the field and the fix.
+    pub message: String,
+}

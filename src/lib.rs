@@ -1,0 +1,29 @@
+//! tunbridge gives containers Docker-style bridge networks without netfilter.
+//!
+//! One sentence holds the whole design: **control decides, kernel arranges, steering diverts, the
+//! forwarder judges packets, the engine carries them; api and cli are the doors; daemon connects
+//! the rest.**
+//!
+//! | module | job | may import (ours) |
+//! |---|---|---|
+//! | [`forwarder`] | pure packet judge: NAPT, publishing, ICMP, fragments, TTL, MTU | nothing |
+//! | [`engine`] | multi-queue TUN, one worker thread per queue | `forwarder` |
+//! | [`steering`] | four tc eBPF programs and their maps | nothing |
+//! | [`kernel`] | netlink, namespaces, sysctls, routes, notifications | nothing |
+//! | [`control`] | networks, endpoints, IPAM, ports, state; projections of it | `forwarder` (types) |
+//! | [`sandbox`] | what a process of a container sees: namespaces, mounts, files | `kernel` |
+//! | [`api`] | the HTTP API over the unix socket: types, client, server | `control` |
+//! | [`cli`] | the command line | `api` (client), `sandbox` |
+//! | [`daemon`] | wires everything and reconciles | all |
+//!
+//! `tests/architecture.rs` checks the last column.
+
+pub mod api;
+pub mod cli;
+pub mod control;
+pub mod daemon;
+pub mod engine;
+pub mod forwarder;
+pub mod kernel;
+pub mod sandbox;
+pub mod steering;
