@@ -1,3 +1,4 @@
-//! The HTTP API over the unix socket.
+//! The HTTP API over the unix socket: request and answer bodies, the server, the client.
 
+pub mod server;
 pub mod types;

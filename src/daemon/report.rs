@@ -1,0 +1,66 @@
+//! What the daemon tells about its data path, in the API's words.
+
+use std::collections::BTreeMap;
+
+use crate::api::types::{Flow, Stats};
+use crate::engine::Engine;
+use crate::forwarder::{EndpointId, FlowReport, Forwarder, Protocol};
+
+/// One row of `tunbridge flows`; `names` gives the containers' names.
+pub(super) fn flow(report: &FlowReport, names: &BTreeMap<EndpointId, String>) -> Flow {
+    let text = |address: &std::net::SocketAddr| address.to_string();
+    Flow {
+        protocol: protocol_name(report.protocol).to_owned(),
+        container: names.get(&report.endpoint).cloned().unwrap_or_default(),
+        source: text(&report.original.0),
+        destination: text(&report.original.1),
+        translated_source: text(&report.translated.0),
+        translated_destination: text(&report.translated.1),
+        state: report.state.to_owned(),
+        packets_original: report.packets_original,
+        bytes_original: report.bytes_original,
+        packets_reply: report.packets_reply,
+        bytes_reply: report.bytes_reply,
+        age: report.age.as_secs_f64(),
+        timeout: report.timeout.as_secs_f64(),
+    }
+}
+
+/// Everything `tunbridge stats` shows.
+pub(super) fn stats(
+    forwarder: &Forwarder,
+    engine: Option<&Engine>,
+    steering: BTreeMap<String, u64>,
+) -> Stats {
+    let stats = forwarder.stats();
+    Stats {
+        received: stats.received,
+        forwarded: stats.forwarded,
+        to_host: stats.to_host,
+        consumed: stats.consumed,
+        generated: stats.generated,
+        flows: u64::try_from(stats.flows).unwrap_or(u64::MAX),
+        mappings: u64::try_from(stats.mappings).unwrap_or(u64::MAX),
+        dropped: stats
+            .dropped
+            .iter()
+            .map(|(reason, count)| (reason.name().to_owned(), *count))
+            .collect(),
+        steering,
+        engine: engine
+            .map(|engine| engine.counters().report())
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(name, count)| (name.to_owned(), count))
+            .collect(),
+    }
+}
+
+/// Name of a protocol in the CLI.
+pub(super) const fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Icmp => "icmp",
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
