@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+//
+// The maps shared with user space. maps.rs encodes the same layouts; all addresses and ports are
+// big-endian.
+
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+
+#include <bpf/bpf_helpers.h>
+
+// Both families in one key: IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
+struct address {
+	__be32 word[4];
+};
+
+// A container's attachment. In two maps: by veth (who sends?) and by address (who receives?).
+struct endpoint {
+	struct address address;
+	__u32 veth;
+	__u32 bridge;
+	__u8 mac[ETH_ALEN];
+	__u8 bridge_mac[ETH_ALEN];
+	__u32 icc; // containers of the same network may talk to each other
+};
+
+struct local {
+	__u32 if_index;
+	__u8 mac[ETH_ALEN];
+	__u8 ethernet;
+	__u8 unused;
+};
+
+struct prefix {
+	__u32 length; // in bits of the 128
+	struct address address;
+};
+
+struct subnet {
+	__u32 bridge;
+	__u8 bridge_mac[ETH_ALEN];
+	__u8 unused[2];
+};
+
+struct published_port {
+	struct address address; // 0.0.0.0 or ::, every address of that family
+	__be16 port;
+	__u8 protocol;
+	__u8 unused;
+};
+
+struct uplink {
+	__u32 ethernet;
+};
+
+struct settings {
+	__u32 tun;
+	__u32 loopback;
+	__u32 default_uplink;
+	__u32 unused;
+};
+
+#define MAP(kind, key_type, value_type, entries, options)                                           \
+	struct {                                                                                   \
+		__uint(type, kind);                                                                \
+		__type(key, key_type);                                                             \
+		__type(value, value_type);                                                         \
+		__uint(max_entries, entries);                                                      \
+		__uint(map_flags, options);                                                        \
+	}
+
+// Without preallocation an empty map of 131,072 entries costs its bucket array only.
+MAP(BPF_MAP_TYPE_HASH, __u32, struct endpoint, 1 << 14, BPF_F_NO_PREALLOC) containers SEC(".maps");
+MAP(BPF_MAP_TYPE_HASH, struct address, struct endpoint, 1 << 14, BPF_F_NO_PREALLOC)
+endpoints SEC(".maps");
+MAP(BPF_MAP_TYPE_HASH, struct address, struct local, 1 << 12, BPF_F_NO_PREALLOC) locals SEC(".maps");
+MAP(BPF_MAP_TYPE_LPM_TRIE, struct prefix, struct subnet, 1 << 12, BPF_F_NO_PREALLOC)
+subnets SEC(".maps");
+MAP(BPF_MAP_TYPE_HASH, struct published_port, __u8, 1 << 17, BPF_F_NO_PREALLOC)
+published SEC(".maps");
+MAP(BPF_MAP_TYPE_HASH, __u32, struct uplink, 1 << 12, BPF_F_NO_PREALLOC) uplinks SEC(".maps");
+MAP(BPF_MAP_TYPE_ARRAY, __u32, struct settings, 1, 0) settings SEC(".maps");
+
+// One bit per external port, ICMP identifiers first, then TCP, then UDP: set while a mapping of
+// the forwarder uses it. User space writes the bits through mmap(), without a system call.
+MAP(BPF_MAP_TYPE_ARRAY, __u32, __u64, 3 * 65536 / 64, BPF_F_MMAPABLE)
+external_ports SEC(".maps");
+
+// Same order as COUNTERS in src/steering/maps.rs (a test compares them).
+enum counter {
+	DIVERTED_CONTAINER,  // container -> TUN
+	DIVERTED_UPLINK,     // outside -> TUN
+	DIVERTED_LOOPBACK,   // host process -> TUN
+	DELIVERED_CONTAINER, // TUN -> container
+	DELIVERED_HOST,      // TUN -> the host's own stack
+	DELIVERED_UPLINK,    // TUN -> outside
+	PEER_REDIRECT,       // container -> container of the same network, past the bridge
+	HOST_SOCKET_WON,     // left to the host: one of its sockets wants a port we map, too
+	SPOOF_MAC,           // dropped: container used a foreign Ethernet source
+	SPOOF_IP,            // dropped: container used a foreign IP source
+	SPOOF_ARP,           // dropped: container claimed a foreign address in ARP
+	IPV6_DISABLED,       // dropped: IPv6 from a container of an IPv4-only network
+	VLAN_TAGGED,         // dropped: container sent an 802.1Q or 802.1ad tag
+	OTHER_ETHERTYPE,     // dropped: container sent something that is neither IP nor ARP
+	MALFORMED,           // dropped: container's frame is shorter than its headers say
+	ICC_DROP,            // dropped: container -> container where that is not allowed
+	MARTIAN_CONTAINER,   // dropped: container sent to 127/8 or 0/8
+	MARTIAN_UPLINK,      // dropped: the outside used one of our or the host's addresses
+	DIRECT_ACCESS,       // dropped: the outside addressed a container directly
+	NO_ENDPOINT,         // dropped: no such container, or the frame's veth is unknown
+	NO_EGRESS,           // dropped: no way out for a packet from the forwarder
+	TUN_MALFORMED,       // dropped: the forwarder's packet is no unicast IPv4 packet
+	COUNTERS,
+};
+
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, COUNTERS, 0) counters SEC(".maps");

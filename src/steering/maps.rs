@@ -1,0 +1,467 @@
+//! What the programs know, and how it is encoded.
+//!
+//! Keys and values are byte arrays laid out by hand like the structs of `maps.bpf.h`: addresses
+//! and ports big-endian, interface indexes in native order. This process alone writes the maps, so
+//! what is in them is remembered here, and only differences are written.
+
+use std::borrow::{Borrow, BorrowMut};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use aya::{Ebpf, Pod};
+use ipnet::IpNet;
+
+use super::{ContainerPort, LocalAddress, SteeringError, Subnet};
+
+/// Names of the counters, in the order of `enum counter` in `maps.bpf.h`.
+const COUNTERS: [&str; 22] = [
+    "diverted_container",
+    "diverted_uplink",
+    "diverted_loopback",
+    "delivered_container",
+    "delivered_host",
+    "delivered_uplink",
+    "peer_redirect",
+    "host_socket_won",
+    "spoof_mac",
+    "spoof_ip",
+    "spoof_arp",
+    "ipv6_disabled",
+    "vlan_tagged",
+    "other_ethertype",
+    "malformed",
+    "icc_drop",
+    "martian_container",
+    "martian_uplink",
+    "direct_access",
+    "no_endpoint",
+    "no_egress",
+    "tun_malformed",
+];
+
+type AddressKey = [u8; 16];
+type EndpointValue = [u8; 40];
+type LocalValue = [u8; 12];
+type SubnetValue = [u8; 12];
+type PublishedKey = [u8; 20];
+
+/// `struct settings`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Settings {
+    pub(super) tun: u32,
+    pub(super) loopback: u32,
+    pub(super) default_uplink: u32,
+}
+
+/// Every map that user space writes or reads, except the bitmap of external ports.
+pub(super) struct Maps {
+    containers: Mirror<HashMap<MapData, u32, EndpointValue>, u32, EndpointValue>,
+    endpoints: Mirror<HashMap<MapData, AddressKey, EndpointValue>, AddressKey, EndpointValue>,
+    locals: Mirror<HashMap<MapData, AddressKey, LocalValue>, AddressKey, LocalValue>,
+    subnets: Mirror<LpmTrie<MapData, AddressKey, SubnetValue>, (u32, AddressKey), SubnetValue>,
+    uplinks: Mirror<HashMap<MapData, u32, u32>, u32, u32>,
+    published: HashMap<MapData, PublishedKey, u8>,
+    settings: Settings,
+    settings_map: Array<MapData, [u32; 4]>,
+    counters: PerCpuArray<MapData, u64>,
+}
+
+impl fmt::Debug for Maps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Maps")
+            .field("containers", &self.containers.known.len())
+            .field("locals", &self.locals.known.len())
+            .field("subnets", &self.subnets.known.len())
+            .field("uplinks", &self.uplinks.known.len())
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Maps {
+    pub(super) fn take(object: &mut Ebpf) -> Result<Self, SteeringError> {
+        Ok(Self {
+            containers: Mirror::new("containers", typed(object, "containers")?),
+            endpoints: Mirror::new("endpoints", typed(object, "endpoints")?),
+            locals: Mirror::new("locals", typed(object, "locals")?),
+            subnets: Mirror::new("subnets", typed(object, "subnets")?),
+            uplinks: Mirror::new("uplinks", typed(object, "uplinks")?),
+            published: typed(object, "published")?,
+            settings: Settings::default(),
+            settings_map: typed(object, "settings")?,
+            counters: typed(object, "counters")?,
+        })
+    }
+
+    pub(super) fn change_settings(
+        &mut self,
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<(), SteeringError> {
+        let mut settings = self.settings;
+        change(&mut settings);
+        let value = [settings.tun, settings.loopback, settings.default_uplink, 0];
+        self.settings_map
+            .set(0, value, 0)
+            .map_err(map_error("settings"))?;
+        self.settings = settings;
+        Ok(())
+    }
+
+    pub(super) fn set_uplink(
+        &mut self,
+        if_index: u32,
+        ethernet: bool,
+    ) -> Result<(), SteeringError> {
+        self.uplinks.insert(if_index, u32::from(ethernet))
+    }
+
+    pub(super) fn remove_uplink(&mut self, if_index: u32) {
+        self.uplinks.forget(&if_index);
+    }
+
+    pub(super) fn set_container(&mut self, port: &ContainerPort) -> Result<(), SteeringError> {
+        let value = endpoint_value(port);
+        let old = self.containers.known.get(&port.if_index).copied();
+        self.containers.insert(port.if_index, value)?;
+        if let Err(error) = self.endpoints.insert(address_key(port.address), value) {
+            self.containers.forget(&port.if_index);
+            return Err(error);
+        }
+        // The veth had another address before: that one leads nowhere now.
+        if let Some(old) = old.filter(|old| old[..16] != value[..16]) {
+            self.remove_endpoint(&old);
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_container(&mut self, if_index: u32) {
+        if let Some(value) = self.containers.known.get(&if_index).copied() {
+            self.remove_endpoint(&value);
+            self.containers.forget(&if_index);
+        }
+    }
+
+    /// Removes the way to an address, unless another veth has taken the address over.
+    fn remove_endpoint(&mut self, value: &EndpointValue) {
+        let mut address = AddressKey::default();
+        address.copy_from_slice(&value[..16]);
+        let veth = |value: &EndpointValue| value[16..20].to_owned();
+        if self
+            .endpoints
+            .known
+            .get(&address)
+            .is_some_and(|now| veth(now) == veth(value))
+        {
+            self.endpoints.forget(&address);
+        }
+    }
+
+    pub(super) fn set_local_addresses(
+        &mut self,
+        addresses: &[LocalAddress],
+    ) -> Result<(), SteeringError> {
+        self.locals.replace(
+            addresses
+                .iter()
+                .map(|a| (address_key(a.address), local_value(a)))
+                .collect(),
+        )
+    }
+
+    pub(super) fn set_subnets(&mut self, subnets: &[Subnet]) -> Result<(), SteeringError> {
+        self.subnets.replace(
+            subnets
+                .iter()
+                .map(|s| (prefix_key(s.prefix), subnet_value(s)))
+                .collect(),
+        )
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        protocol: u8,
+        address: IpAddr,
+        ports: RangeInclusive<u16>,
+    ) -> Result<(), SteeringError> {
+        const NO_EXIST: u64 = 1; // BPF_NOEXIST
+        let mut added = Vec::new();
+        for port in ports {
+            let key = published_key(protocol, address, port);
+            match self.published.insert(key, 1, NO_EXIST) {
+                Ok(()) => added.push(key),
+                Err(error) if has_errno(&error, libc::EEXIST) => {}
+                Err(error) => {
+                    for key in added {
+                        // Best effort: the first error is the one to report.
+                        let _ = self.published.remove(&key);
+                    }
+                    return Err(map_error("published")(error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn unpublish(
+        &mut self,
+        protocol: u8,
+        address: IpAddr,
+        ports: RangeInclusive<u16>,
+    ) -> Result<(), SteeringError> {
+        for port in ports {
+            match self
+                .published
+                .remove(&published_key(protocol, address, port))
+            {
+                Err(error) if !is_absent(&error) => return Err(map_error("published")(error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn counters(&self) -> Result<BTreeMap<String, u64>, SteeringError> {
+        (0..)
+            .zip(COUNTERS)
+            .map(|(index, name)| {
+                let per_cpu = self
+                    .counters
+                    .get(&index, 0)
+                    .map_err(map_error("counters"))?;
+                Ok((name.to_owned(), per_cpu.iter().sum()))
+            })
+            .collect()
+    }
+}
+
+/// A map, and what is in it.
+struct Mirror<M, K, V> {
+    name: &'static str,
+    map: M,
+    known: BTreeMap<K, V>,
+}
+
+impl<M: Table<K, V>, K: Ord + Copy, V: Eq + Copy> Mirror<M, K, V> {
+    const fn new(name: &'static str, map: M) -> Self {
+        Self {
+            name,
+            map,
+            known: BTreeMap::new(),
+        }
+    }
+
+    fn insert(&mut self, key: K, value: V) -> Result<(), SteeringError> {
+        if self.known.get(&key) != Some(&value) {
+            self.map.put(&key, &value).map_err(map_error(self.name))?;
+            self.known.insert(key, value);
+        }
+        Ok(())
+    }
+
+    /// Removes `key`. Deleting from a hash map or a trie cannot fail but for a key that is absent.
+    fn forget(&mut self, key: &K) {
+        if self.known.remove(key).is_some() {
+            let _ = self.map.delete(key);
+        }
+    }
+
+    /// Makes the map hold exactly `wanted`; new entries come before old ones go.
+    fn replace(&mut self, wanted: BTreeMap<K, V>) -> Result<(), SteeringError> {
+        for (key, value) in &wanted {
+            self.insert(*key, *value)?;
+        }
+        let stale: Vec<K> = self
+            .known
+            .keys()
+            .filter(|key| !wanted.contains_key(key))
+            .copied()
+            .collect();
+        for key in &stale {
+            self.forget(key);
+        }
+        Ok(())
+    }
+}
+
+/// The two kinds of map that [`Mirror`] keeps.
+trait Table<K, V> {
+    fn put(&mut self, key: &K, value: &V) -> Result<(), MapError>;
+    fn delete(&mut self, key: &K) -> Result<(), MapError>;
+}
+
+impl<T: Borrow<MapData> + BorrowMut<MapData>, K: Pod, V: Pod> Table<K, V> for HashMap<T, K, V> {
+    fn put(&mut self, key: &K, value: &V) -> Result<(), MapError> {
+        self.insert(key, value, 0)
+    }
+    fn delete(&mut self, key: &K) -> Result<(), MapError> {
+        self.remove(key)
+    }
+}
+
+impl<T: Borrow<MapData> + BorrowMut<MapData>, K: Pod, V: Pod> Table<(u32, K), V>
+    for LpmTrie<T, K, V>
+{
+    fn put(&mut self, key: &(u32, K), value: &V) -> Result<(), MapError> {
+        self.insert(&Key::new(key.0, key.1), value, 0)
+    }
+    fn delete(&mut self, key: &(u32, K)) -> Result<(), MapError> {
+        self.remove(&Key::new(key.0, key.1))
+    }
+}
+
+fn typed<T: TryFrom<Map, Error = MapError>>(
+    object: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, SteeringError> {
+    let map = object.take_map(name).ok_or(SteeringError::Missing(name))?;
+    T::try_from(map).map_err(map_error(name))
+}
+
+/// Takes an array map out of the object as it is.
+pub(super) fn take(object: &mut Ebpf, name: &'static str) -> Result<MapData, SteeringError> {
+    match object.take_map(name) {
+        Some(Map::Array(data)) => Ok(data),
+        _ => Err(SteeringError::Missing(name)),
+    }
+}
+
+fn map_error(map: &'static str) -> impl Fn(MapError) -> SteeringError {
+    move |error| {
+        if has_errno(&error, libc::E2BIG) || has_errno(&error, libc::ENOSPC) {
+            return SteeringError::Full { map };
+        }
+        SteeringError::Map {
+            map,
+            source: Box::new(error),
+        }
+    }
+}
+
+fn has_errno(error: &MapError, errno: i32) -> bool {
+    matches!(error, MapError::SyscallError(e) if e.io_error.raw_os_error() == Some(errno))
+}
+
+fn is_absent(error: &MapError) -> bool {
+    matches!(error, MapError::KeyNotFound) || has_errno(error, libc::ENOENT)
+}
+
+/// `struct address`: IPv4 as `::ffff:a.b.c.d`.
+fn address_key(address: IpAddr) -> AddressKey {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// `struct prefix`, length and address.
+fn prefix_key(prefix: IpNet) -> (u32, AddressKey) {
+    let length = u32::from(prefix.prefix_len());
+    let mapped = match prefix {
+        IpNet::V4(_) => 96 + length,
+        IpNet::V6(_) => length,
+    };
+    (mapped, address_key(prefix.network()))
+}
+
+/// `struct endpoint`.
+fn endpoint_value(port: &ContainerPort) -> EndpointValue {
+    let mut value = [0; size_of::<EndpointValue>()];
+    value[..16].copy_from_slice(&address_key(port.address));
+    value[16..20].copy_from_slice(&port.if_index.to_ne_bytes());
+    value[20..24].copy_from_slice(&port.bridge_if_index.to_ne_bytes());
+    value[24..30].copy_from_slice(&port.mac);
+    value[30..36].copy_from_slice(&port.bridge_mac);
+    value[36..].copy_from_slice(&u32::from(port.icc).to_ne_bytes());
+    value
+}
+
+/// `struct local`.
+fn local_value(local: &LocalAddress) -> LocalValue {
+    let mut value = LocalValue::default();
+    value[..4].copy_from_slice(&local.if_index.to_ne_bytes());
+    value[4..10].copy_from_slice(&local.mac);
+    value[10] = u8::from(local.ethernet);
+    value
+}
+
+/// `struct subnet`.
+fn subnet_value(subnet: &Subnet) -> SubnetValue {
+    let mut value = SubnetValue::default();
+    value[..4].copy_from_slice(&subnet.bridge_if_index.to_ne_bytes());
+    value[4..10].copy_from_slice(&subnet.bridge_mac);
+    value
+}
+
+/// `struct published_port`.
+fn published_key(protocol: u8, address: IpAddr, port: u16) -> PublishedKey {
+    let mut key = PublishedKey::default();
+    key[..16].copy_from_slice(&address_key(address));
+    key[16..18].copy_from_slice(&port.to_be_bytes());
+    key[18] = protocol;
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counter_names_match_the_enum_of_the_programs() {
+        let source = include_str!("maps.bpf.h");
+        let body = source
+            .split("enum counter {")
+            .nth(1)
+            .unwrap()
+            .split('}')
+            .next()
+            .unwrap();
+        let names: Vec<String> = body
+            .lines()
+            .filter_map(|line| {
+                line.trim()
+                    .split_once(',')
+                    .map(|(name, _)| name.to_lowercase())
+            })
+            .collect();
+        assert_eq!(names[..names.len() - 1], COUNTERS);
+        assert_eq!(names.last().unwrap(), "counters");
+    }
+
+    #[test]
+    fn ipv4_keys_are_mapped_into_ipv6() {
+        let key = address_key("172.17.0.2".parse().unwrap());
+        assert_eq!(
+            key,
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 172, 17, 0, 2]
+        );
+        assert_eq!(prefix_key("172.17.3.4/16".parse().unwrap()).0, 112);
+        assert_eq!(
+            prefix_key("172.17.3.4/16".parse().unwrap()).1[12..],
+            [172, 17, 0, 0]
+        );
+        assert_eq!(prefix_key("fd00::/64".parse().unwrap()).0, 64);
+    }
+
+    #[test]
+    fn structs_have_the_offsets_of_the_header() {
+        let port = ContainerPort {
+            if_index: 0x0102_0304,
+            address: "10.0.0.2".parse().unwrap(),
+            mac: [1; 6],
+            bridge_if_index: 0x0506_0708,
+            bridge_mac: [2; 6],
+            icc: true,
+        };
+        let value = endpoint_value(&port);
+        assert_eq!(value[16..20], 0x0102_0304_u32.to_ne_bytes());
+        assert_eq!(value[20..24], 0x0506_0708_u32.to_ne_bytes());
+        assert_eq!((&value[24..30], &value[30..36]), (&[1; 6][..], &[2; 6][..]));
+        assert_eq!(value[36..], 1_u32.to_ne_bytes());
+        let key = published_key(17, "0.0.0.0".parse().unwrap(), 0x1234);
+        assert_eq!(key[12..], [0, 0, 0, 0, 0x12, 0x34, 17, 0]);
+    }
+}
