@@ -41,7 +41,10 @@ pub struct ApiError {
 impl ApiError {
     /// An error with a status and a sentence.
     pub fn new(status: u16, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self {
+            status,
+            message: message.into(),
+        }
     }
 
     /// 500: our own failure.
@@ -58,7 +61,13 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, Json(ErrorBody { message: self.message })).into_response()
+        (
+            status,
+            Json(ErrorBody {
+                message: self.message,
+            }),
+        )
+            .into_response()
     }
 }
 
@@ -92,7 +101,8 @@ pub trait Backend: Send + Sync + 'static {
         peer: Peer,
     ) -> impl Future<Output = Answer<CreatedContainer>> + Send;
     /// The container's process runs.
-    fn started(&self, reference: &str, started: Started) -> impl Future<Output = Answer<()>> + Send;
+    fn started(&self, reference: &str, started: Started)
+    -> impl Future<Output = Answer<()>> + Send;
     /// The container's process ended.
     fn exited(&self, reference: &str, exited: Exited) -> impl Future<Output = Answer<()>> + Send;
     /// SIGTERM, then SIGKILL after `grace` seconds. False if it was not running.
@@ -163,7 +173,7 @@ pub async fn serve<B: Backend>(
             tracing::debug!(method = %request.method(), path = %request.uri(), pid = peer.pid, uid = peer.uid, "request");
             next.run(request).await
         }))
-        .layer(axum::middleware::map_request(strip_version));
+        .layer(middleware::map_request(strip_version));
     axum::serve(listener, app.into_make_service_with_connect_info::<Peer>())
         .with_graceful_shutdown(shutdown)
         .await
@@ -187,7 +197,10 @@ async fn add_headers(request: Request, next: Next) -> Response {
     let headers = response.headers_mut();
     headers.insert("Api-Version", HeaderValue::from_static(DOCKER_API_VERSION));
     headers.insert("Ostype", HeaderValue::from_static("linux"));
-    headers.insert(header::SERVER, HeaderValue::from_static(concat!("tunbridge/", env!("CARGO_PKG_VERSION"))));
+    headers.insert(
+        header::SERVER,
+        HeaderValue::from_static(concat!("tunbridge/", env!("CARGO_PKG_VERSION"))),
+    );
     response
 }
 
@@ -211,12 +224,19 @@ fn parse<T: DeserializeOwned>(body: &Bytes) -> Answer<T> {
 /// Docker's clients write booleans as `1`, `true`, `True` or leave the value out.
 fn is_true(query: &BTreeMap<String, String>, name: &str) -> bool {
     query.get(name).is_some_and(|value| {
-        matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "t" | "yes" | "")
+        matches!(
+            value.to_ascii_lowercase().as_str(),
+            "1" | "true" | "t" | "yes" | ""
+        )
     })
 }
 
 async fn ping() -> Response {
-    (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from("OK"))
+    (
+        StatusCode::OK,
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+        Body::from("OK"),
+    )
         .into_response()
 }
 
@@ -243,7 +263,10 @@ async fn list_containers<B: Backend>(
     State(backend): Core<B>,
     Query(query): Params,
 ) -> Answer<Json<Value>> {
-    backend.list_containers(is_true(&query, "all")).await.map(Json)
+    backend
+        .list_containers(is_true(&query, "all"))
+        .await
+        .map(Json)
 }
 
 async fn inspect_container<B: Backend>(
@@ -265,7 +288,11 @@ async fn stop<B: Backend>(
         })?,
     };
     let stopped = backend.stop(&id, grace).await?;
-    Ok(if stopped { StatusCode::NO_CONTENT } else { StatusCode::NOT_MODIFIED })
+    Ok(if stopped {
+        StatusCode::NO_CONTENT
+    } else {
+        StatusCode::NOT_MODIFIED
+    })
 }
 
 async fn remove<B: Backend>(
@@ -294,7 +321,10 @@ async fn create<B: Backend>(
     body: Bytes,
 ) -> Answer<(StatusCode, Json<CreatedContainer>)> {
     let request = parse::<CreateContainer>(&body)?;
-    backend.create(request, peer).await.map(|created| (StatusCode::CREATED, Json(created)))
+    backend
+        .create(request, peer)
+        .await
+        .map(|created| (StatusCode::CREATED, Json(created)))
 }
 
 async fn started<B: Backend>(
@@ -320,7 +350,9 @@ async fn publish<B: Backend>(
     Path(id): Path<String>,
     body: Bytes,
 ) -> Answer<StatusCode> {
-    backend.publish(&id, &parse::<ChangePorts>(&body)?.spec).await?;
+    backend
+        .publish(&id, &parse::<ChangePorts>(&body)?.spec)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -329,7 +361,9 @@ async fn unpublish<B: Backend>(
     Path(id): Path<String>,
     body: Bytes,
 ) -> Answer<StatusCode> {
-    backend.unpublish(&id, &parse::<ChangePorts>(&body)?.spec).await?;
+    backend
+        .unpublish(&id, &parse::<ChangePorts>(&body)?.spec)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -350,7 +384,10 @@ mod tests {
     use super::*;
 
     async fn stripped(uri: &str) -> String {
-        let request = Request::builder().uri(uri).body(Body::empty()).expect("a valid request");
+        let request = Request::builder()
+            .uri(uri)
+            .body(Body::empty())
+            .expect("a valid request");
         strip_version(request).await.uri().to_string()
     }
 

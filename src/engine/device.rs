@@ -4,6 +4,7 @@
 //! and the first queue is handed to it for everything else (`tun::Configuration::raw_fd`).
 //! Source: `drivers/net/tun.c`, `Documentation/networking/tuntap.rst`.
 
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
@@ -17,7 +18,7 @@ use tun::AbstractDevice;
 const TUN_PATH: &str = "/dev/net/tun";
 
 /// The largest MTU a TUN can have; no network's MTU may exceed it.
-pub const TUN_MTU: u16 = 65_535;
+pub(super) const TUN_MTU: u16 = 65_535;
 
 const TUN_F_CSUM: u64 = 0x01;
 const TUN_F_TSO4: u64 = 0x02;
@@ -26,7 +27,11 @@ const TUN_F_TSO_ECN: u64 = 0x08;
 const TUN_F_USO4: u64 = 0x20;
 const TUN_F_USO6: u64 = 0x40;
 
-nix::ioctl_write_ptr_bad!(tunsetiff, nix::request_code_write!(b'T', 202, 4), libc::ifreq);
+nix::ioctl_write_ptr_bad!(
+    tunsetiff,
+    nix::request_code_write!(b'T', 202, 4),
+    libc::ifreq
+);
 nix::ioctl_write_int_bad!(tunsetoffload, nix::request_code_write!(b'T', 208, 4));
 
 /// Why the TUN could not be opened.
@@ -68,7 +73,6 @@ pub struct Offloads {
 }
 
 /// An open TUN device: its queues. Closing the last one removes the interface.
-#[derive(Debug)]
 pub struct Device {
     /// Name of the interface.
     pub name: String,
@@ -83,7 +87,7 @@ pub struct Device {
 
 impl Device {
     /// Makes the TUN `name` with `queues` queues in the current network namespace, sets its MTU to
-    /// [`TUN_MTU`] and brings it up.
+    /// 65,535 and brings it up.
     ///
     /// # Errors
     /// [`DeviceError`], each with what to do about it.
@@ -96,18 +100,43 @@ impl Device {
 
         let control_fd = fds[0].try_clone().map_err(io_error("dup"))?;
         let mut configuration = tun::Configuration::default();
-        configuration.raw_fd(control_fd.into_raw_fd()).tun_name(name).mtu(TUN_MTU).up();
+        configuration
+            .raw_fd(control_fd.into_raw_fd())
+            .tun_name(name)
+            .mtu(TUN_MTU)
+            .up();
         let mut control = tun::create(&configuration).map_err(tun_error("adopt"))?;
-        control.configure(&configuration).map_err(tun_error("configure"))?;
-        let if_index = nix::net::if_::if_nametoindex(name)
-            .map_err(|errno| DeviceError::Io { step: "if_nametoindex", source: errno.into() })?;
+        control
+            .configure(&configuration)
+            .map_err(tun_error("configure"))?;
+        let if_index = nix::net::if_::if_nametoindex(name).map_err(|errno| DeviceError::Io {
+            step: "if_nametoindex",
+            source: errno.into(),
+        })?;
 
-        Ok(Self { name: name.to_owned(), if_index, offloads, queues: fds, _control: control })
+        Ok(Self {
+            name: name.to_owned(),
+            if_index,
+            offloads,
+            queues: fds,
+            _control: control,
+        })
     }
 
     /// Number of queues.
     pub fn queue_count(&self) -> usize {
         self.queues.len()
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device")
+            .field("name", &self.name)
+            .field("if_index", &self.if_index)
+            .field("offloads", &self.offloads)
+            .field("queues", &self.queues)
+            .finish_non_exhaustive()
     }
 }
 
@@ -132,10 +161,9 @@ fn open_queue(name: &str, request: &libc::ifreq) -> Result<OwnedFd, DeviceError>
         .write(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open(TUN_PATH)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => DeviceError::Missing,
-            io::ErrorKind::PermissionDenied => DeviceError::Permission,
-            _ if error.raw_os_error() == Some(libc::ENODEV) => DeviceError::Missing,
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => DeviceError::Missing,
+            Some(libc::EPERM | libc::EACCES) => DeviceError::Permission,
             _ => DeviceError::Io { step: "open", source: error },
         })?;
     // SAFETY: the descriptor is open and the request is a valid, NUL-terminated ifreq.
@@ -145,7 +173,10 @@ fn open_queue(name: &str, request: &libc::ifreq) -> Result<OwnedFd, DeviceError>
         Err(Errno::EBUSY | Errno::EINVAL | Errno::EEXIST) => {
             Err(DeviceError::Busy(name.to_owned()))
         }
-        Err(errno) => Err(DeviceError::Io { step: "TUNSETIFF", source: errno.into() }),
+        Err(errno) => Err(DeviceError::Io {
+            step: "TUNSETIFF",
+            source: errno.into(),
+        }),
     }
 }
 
@@ -163,11 +194,19 @@ fn negotiate(queue: &OwnedFd) -> Result<Offloads, DeviceError> {
         let mask = libc::c_int::try_from(mask).unwrap_or(0);
         // SAFETY: the descriptor is an attached TUN queue and the argument is passed by value.
         match unsafe { tunsetoffload(queue.as_raw_fd(), mask) } {
-            Ok(_) => return Ok(Offloads { tcp_segmentation, udp_segmentation }),
+            Ok(_) => {
+                return Ok(Offloads {
+                    tcp_segmentation,
+                    udp_segmentation,
+                });
+            }
             Err(errno) => last = errno,
         }
     }
-    Err(DeviceError::Io { step: "TUNSETOFFLOAD", source: last.into() })
+    Err(DeviceError::Io {
+        step: "TUNSETOFFLOAD",
+        source: last.into(),
+    })
 }
 
 fn io_error(step: &'static str) -> impl FnOnce(io::Error) -> DeviceError {
@@ -175,7 +214,10 @@ fn io_error(step: &'static str) -> impl FnOnce(io::Error) -> DeviceError {
 }
 
 fn tun_error(step: &'static str) -> impl FnOnce(tun::Error) -> DeviceError {
-    move |error| DeviceError::Io { step, source: io::Error::other(error) }
+    move |error| DeviceError::Io {
+        step,
+        source: io::Error::other(error),
+    }
 }
 
 #[cfg(test)]
@@ -185,7 +227,10 @@ mod tests {
     #[test]
     fn names_that_do_not_fit_are_refused() {
         assert!(matches!(interface_request(""), Err(DeviceError::Name(_))));
-        assert!(matches!(interface_request("a-name-of-16-byt"), Err(DeviceError::Name(_))));
+        assert!(matches!(
+            interface_request("a-name-of-16-byt"),
+            Err(DeviceError::Name(_))
+        ));
         assert!(interface_request("a-name-of-15-by").is_ok());
     }
 }

@@ -30,7 +30,9 @@ pub struct Clock {
 impl Clock {
     /// A clock that starts at [`Instant::ZERO`].
     pub fn start() -> Self {
-        Self { origin: std::time::Instant::now() }
+        Self {
+            origin: std::time::Instant::now(),
+        }
     }
 
     /// The present.
@@ -83,13 +85,10 @@ impl Engine {
     ///
     /// # Errors
     /// If a descriptor or thread cannot be made.
-    pub fn start(
-        mut device: Device,
-        forwarder: &Arc<Forwarder>,
-        clock: Clock,
-    ) -> io::Result<Self> {
-        let stop =
-            Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+    pub fn start(mut device: Device, forwarder: &Arc<Forwarder>, clock: Clock) -> io::Result<Self> {
+        let stop = Arc::new(EventFd::from_flags(
+            EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
+        )?);
         let counters = Arc::new(Counters::default());
         let queues = std::mem::take(&mut device.queues);
         let mut engine = Self {
@@ -179,7 +178,10 @@ impl Worker {
 
     fn carry(&mut self, frame: &mut [u8]) {
         count(&self.counters.read);
-        match self.forwarder.handle_packet(frame, self.clock.now(), &mut self.out) {
+        match self
+            .forwarder
+            .handle_packet(frame, self.clock.now(), &mut self.out)
+        {
             Verdict::Forward | Verdict::ToHost => send(&self.queue, &self.counters, frame),
             Verdict::Consumed | Verdict::Drop(_) => {}
         }
@@ -200,7 +202,9 @@ impl Worker {
             let sleep = self
                 .forwarder
                 .poll_timeout()
-                .map_or(MAX_TIMER_SLEEP, |due| due.saturating_since(self.clock.now()))
+                .map_or(MAX_TIMER_SLEEP, |due| {
+                    due.saturating_since(self.clock.now())
+                })
                 .clamp(Duration::from_millis(1), MAX_TIMER_SLEEP);
             PollTimeout::try_from(sleep).unwrap_or(PollTimeout::ZERO)
         } else {
