@@ -1,5 +1,10 @@
 //! The real programs between real interfaces, with a minimal translator behind the TUN.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
 mod steering_lab;
 
 use std::net::{TcpListener, UdpSocket};

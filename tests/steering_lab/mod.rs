@@ -10,9 +10,15 @@
 //! ```
 //!
 //! Tests run on a thread of the `host` namespace. Needs root.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
 
+pub mod frames;
 pub mod nat;
+pub mod probe;
 pub mod tun;
 
 use std::fs::{self, File};
@@ -150,6 +156,18 @@ pub fn sh(command: &str) -> String {
     let (success, text) = try_sh(command);
     assert!(success, "`{command}` failed: {text}");
     text
+}
+
+/// A firewall that lets nothing in and nothing through.
+pub const DROP_ALL: &str = "chain i { type filter hook input priority 0; policy drop; }
+    chain f { type filter hook forward priority 0; policy drop; }";
+
+/// Loads nftables chains in the thread's namespace.
+pub fn firewall(chains: &str) {
+    let rules = chains.replace("; ", ";\n").replace("{ ", "{\n");
+    sh(&format!(
+        "nft -f - <<'END'\ntable ip test {{\n{rules}\n}}\nEND"
+    ));
 }
 
 /// Waits until `condition` holds, for at most two seconds.

@@ -47,12 +47,17 @@ impl Tun {
         Self { file, if_index }
     }
 
-    /// The next frame (virtio header and packet), or `None` after `milliseconds`.
+    /// The next IPv4 frame (virtio header and packet), or `None` after `milliseconds` of silence.
     pub fn read(&self, milliseconds: u16) -> Option<Vec<u8>> {
         let mut frame = vec![0; 70_000];
-        let length = self.read_into(&mut frame, milliseconds)?;
-        frame.truncate(length);
-        Some(frame)
+        loop {
+            let length = self.read_into(&mut frame, milliseconds)?;
+            // The kernel itself sends IPv6 router solicitations into a new interface.
+            if frame[VNET] >> 4 == 4 {
+                frame.truncate(length);
+                return Some(frame);
+            }
+        }
     }
 
     fn read_into(&self, frame: &mut [u8], milliseconds: u16) -> Option<usize> {
