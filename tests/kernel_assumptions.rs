@@ -66,7 +66,8 @@ fn a_tcx_link_vanishes_with_its_last_descriptor() {
         let mut probe = Probe::ingress("note_mark", "up0", Globals::default());
         assert_eq!(attached(), 1);
         probe.link = None;
-        assert_eq!(attached(), 0);
+        // Not at once: a process that another test is just starting holds a copy until it execs.
+        eventually("the link is gone", || attached() == 0);
     });
 }
 
@@ -207,14 +208,13 @@ fn lo_ingress_takes_127_with_route_localnet_on_lo_only() {
         tun.write_packet(&packet).unwrap();
         assert_eq!(receive(&server).unwrap().0, b"hello");
         // Neither switch opens the uplink.
-        let target = nix::net::if_::if_nametoindex("up0").unwrap();
         let mac = lab.host.mac("up0");
         let frame = frames::ethernet(lab.wan.mac("up0"), mac, TYPE_IPV4, &packet);
         lab.wan.run(|| frames::send("up0", &frame).unwrap());
         let from_wan = frames::udp(WAN, 5000, "127.0.0.1", 7000, b"hello");
         let frame = frames::ethernet(lab.wan.mac("up0"), mac, TYPE_IPV4, &from_wan);
         lab.wan.run(|| frames::send("up0", &frame).unwrap());
-        assert_eq!((receive(&server), target > 0), (None, true));
+        assert_eq!(receive(&server), None);
     });
 }
 
@@ -359,12 +359,21 @@ fn a_super_packet_from_the_tun_reaches_a_container_whole() {
         };
         let _to_tun = Probe::attach("redirect", "tb0", divert, TcAttachType::Egress);
         let _to_container = Probe::ingress("peer", "tun0", globals);
-        let served = tun.serve(|_| true);
+        let (lengths, seen) = std::sync::mpsc::channel();
+        let served = tun.serve(move |frame| lengths.send(frame.len()).is_ok());
         client.write_all(&vec![7; 200_000]).unwrap();
         accepted
             .set_read_timeout(Some(Duration::from_secs(2)))
             .unwrap();
         accepted.read_exact(&mut vec![0; 200_000]).unwrap();
         drop(served);
+        let biggest = seen.iter().max().unwrap();
+        assert!(biggest > 3000, "{biggest} octets");
+        // Segmentation on the way would have left one packet per 1,448 octets.
+        let packets = lab.c1.sh("awk '/eth0/ { print $3 }' /proc/net/dev");
+        assert!(
+            packets.trim().parse::<usize>().unwrap() < 100,
+            "{packets} packets"
+        );
     });
 }

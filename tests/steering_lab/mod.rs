@@ -13,6 +13,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 #![allow(
     clippy::unwrap_used,
+    clippy::unwrap_in_result,
     reason = "a test that cannot be set up has failed"
 )]
 
