@@ -136,6 +136,8 @@ fn interface_name(if_index: u32) -> Result<String, SteeringError> {
     nix::net::if_::if_indextoname(if_index)
         .ok()
         .and_then(|name| name.into_string().ok())
+        // nix takes the null pointer that says "no such index" for success.
+        .filter(|name| !name.is_empty())
         .ok_or(SteeringError::NoSuchInterface(if_index))
 }
 

@@ -300,7 +300,7 @@ static __always_inline int deliver_host(struct __sk_buff *skb, struct settings *
 		count(DELIVERED_HOST);
 		return bpf_redirect(s->loopback, BPF_F_INGRESS);
 	}
-	if (!to)
+	if (!to || is_loopback(&packet->destination))
 		return drop(TUN_MALFORMED); // to 127/8 from elsewhere
 	from = bpf_map_lookup_elem(&endpoints, &packet->source);
 	if (from) {
