@@ -20,7 +20,9 @@ pub struct AddressPool {
 
 /// Why a `--default-address-pool` is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid --default-address-pool \"{value}\": {problem}; give it as base=10.99.0.0/16,size=24")]
+#[error(
+    "invalid --default-address-pool \"{value}\": {problem}; give it as base=10.99.0.0/16,size=24"
+)]
 pub struct AddressPoolError {
     value: String,
     problem: String,
@@ -31,15 +33,24 @@ impl FromStr for AddressPool {
     type Err = AddressPoolError;
 
     fn from_str(value: &str) -> Result<Self, AddressPoolError> {
-        let refuse = |problem: String| AddressPoolError { value: value.escape_debug().to_string(), problem };
+        let refuse = |problem: String| AddressPoolError {
+            value: value.escape_debug().to_string(),
+            problem,
+        };
         let (mut base, mut size) = (None, None);
         for field in value.split(',') {
             match field.split_once('=') {
                 Some(("base", text)) => {
-                    base = Some(text.parse::<IpNet>().map_err(|_| refuse(format!("invalid CIDR address: {text}")))?);
+                    base = Some(
+                        text.parse::<IpNet>()
+                            .map_err(|_| refuse(format!("invalid CIDR address: {text}")))?,
+                    );
                 }
                 Some(("size", text)) => {
-                    size = Some(text.parse::<u8>().map_err(|_| refuse(format!("invalid size: {text}")))?);
+                    size = Some(
+                        text.parse::<u8>()
+                            .map_err(|_| refuse(format!("invalid size: {text}")))?,
+                    );
                 }
                 _ => return Err(refuse(format!("unexpected field '{field}'"))),
             }
@@ -47,11 +58,16 @@ impl FromStr for AddressPool {
         let base = base.ok_or_else(|| refuse("base is missing".to_owned()))?;
         let size = size.ok_or_else(|| refuse("size is missing".to_owned()))?;
         if base != base.trunc() {
-            return Err(refuse(format!("invalid subnet {base}: it should be {}", base.trunc())));
+            return Err(refuse(format!(
+                "invalid subnet {base}: it should be {}",
+                base.trunc()
+            )));
         }
         if size < base.prefix_len() || size > base.max_prefix_len() {
             let (from, to) = (base.prefix_len(), base.max_prefix_len());
-            return Err(refuse(format!("size {size} is not between {from} and {to}")));
+            return Err(refuse(format!(
+                "size {size} is not between {from} and {to}"
+            )));
         }
         Ok(Self { base, size })
     }
@@ -91,7 +107,10 @@ impl AddressPools {
 
     /// The lowest IPv4 subnet that overlaps nothing in `taken`.
     pub fn next_free(&self, taken: &[IpNet]) -> Option<IpNet> {
-        self.0.iter().filter(|pool| pool.base.addr().is_ipv4()).find_map(|pool| first_fit(*pool, taken))
+        self.0
+            .iter()
+            .filter(|pool| pool.base.addr().is_ipv4())
+            .find_map(|pool| first_fit(*pool, taken))
     }
 }
 
@@ -115,8 +134,14 @@ fn first_fit(pool: AddressPool, taken: &[IpNet]) -> Option<IpNet> {
 
 fn successor(address: IpAddr) -> Option<IpAddr> {
     match address {
-        IpAddr::V4(v4) => v4.to_bits().checked_add(1).map(|bits| Ipv4Addr::from(bits).into()),
-        IpAddr::V6(v6) => v6.to_bits().checked_add(1).map(|bits| std::net::Ipv6Addr::from(bits).into()),
+        IpAddr::V4(v4) => v4
+            .to_bits()
+            .checked_add(1)
+            .map(|bits| Ipv4Addr::from(bits).into()),
+        IpAddr::V6(v6) => v6
+            .to_bits()
+            .checked_add(1)
+            .map(|bits| std::net::Ipv6Addr::from(bits).into()),
     }
 }
 
@@ -142,16 +167,32 @@ mod tests {
             .collect();
         assert_eq!(taken, expected);
         taken.remove(3);
-        assert_eq!(pools.next_free(&taken), Some(net("172.20.0.0/16")), "gaps are used again");
+        assert_eq!(
+            pools.next_free(&taken),
+            Some(net("172.20.0.0/16")),
+            "gaps are used again"
+        );
     }
 
     #[test]
     fn routes_of_the_host_are_avoided_but_not_default_ones() {
         let pools = AddressPools::default();
-        assert_eq!(pools.next_free(&[net("0.0.0.0/0"), net("172.17.5.0/24")]), Some(net("172.18.0.0/16")));
-        assert_eq!(pools.next_free(&[net("172.16.0.0/12")]), Some(net("192.168.0.0/20")));
-        assert_eq!(pools.next_free(&[net("172.16.0.0/12"), net("192.168.0.10/32")]), Some(net("192.168.16.0/20")));
-        assert_eq!(pools.next_free(&[net("172.16.0.0/12"), net("192.168.0.0/16")]), None);
+        assert_eq!(
+            pools.next_free(&[net("0.0.0.0/0"), net("172.17.5.0/24")]),
+            Some(net("172.18.0.0/16"))
+        );
+        assert_eq!(
+            pools.next_free(&[net("172.16.0.0/12")]),
+            Some(net("192.168.0.0/20"))
+        );
+        assert_eq!(
+            pools.next_free(&[net("172.16.0.0/12"), net("192.168.0.10/32")]),
+            Some(net("192.168.16.0/20"))
+        );
+        assert_eq!(
+            pools.next_free(&[net("172.16.0.0/12"), net("192.168.0.0/16")]),
+            None
+        );
     }
 
     #[test]
@@ -161,9 +202,13 @@ mod tests {
             "base=10.0.0.0/10,size=30".parse().unwrap(),
         ]);
         assert_eq!(pools.next_free(&[]), Some(net("10.0.0.0/30")));
-        assert_eq!(pools.next_free(&[net("10.0.0.0/11"), net("10.32.0.0/11")]), Some(net("10.99.0.0/24")));
         assert_eq!(
-            AddressPools::new(vec!["base=255.255.255.0/24,size=25".parse().unwrap()]).next_free(&[net("255.0.0.0/8")]),
+            pools.next_free(&[net("10.0.0.0/11"), net("10.32.0.0/11")]),
+            Some(net("10.99.0.0/24"))
+        );
+        assert_eq!(
+            AddressPools::new(vec!["base=255.255.255.0/24,size=25".parse().unwrap()])
+                .next_free(&[net("255.0.0.0/8")]),
             None
         );
         assert_eq!(AddressPools::new(Vec::new()), AddressPools::default());
@@ -176,14 +221,22 @@ mod tests {
             ("base=10.0.0.0/8", "size is missing"),
             ("size=24", "base is missing"),
             ("base=10.0.0.0,size=24", "invalid CIDR address: 10.0.0.0"),
-            ("base=10.0.0.1/8,size=24", "invalid subnet 10.0.0.1/8: it should be 10.0.0.0/8"),
+            (
+                "base=10.0.0.1/8,size=24",
+                "invalid subnet 10.0.0.1/8: it should be 10.0.0.0/8",
+            ),
             ("base=10.0.0.0/16,size=8", "size 8 is not between 16 and 32"),
-            ("base=10.0.0.0/16,size=33", "size 33 is not between 16 and 32"),
+            (
+                "base=10.0.0.0/16,size=33",
+                "size 33 is not between 16 and 32",
+            ),
             ("base=10.0.0.0/16,size=x", "invalid size: x"),
         ] {
             let message = value.parse::<AddressPool>().unwrap_err().to_string();
             assert!(
-                message.starts_with(&format!("invalid --default-address-pool \"{value}\": {problem};")),
+                message.starts_with(&format!(
+                    "invalid --default-address-pool \"{value}\": {problem};"
+                )),
                 "{message}"
             );
         }

@@ -124,37 +124,102 @@ impl BridgeConfig {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages are the documentation")]
 pub enum OptionError {
-    #[error("You specified -b & --bip, mutually exclusive options. Please specify only one (given: --bridge {bridge} and --bip {bip})")]
+    #[error(
+        "You specified -b & --bip, mutually exclusive options. Please specify only one (given: --bridge {bridge} and --bip {bip})"
+    )]
     BridgeAndBip { bridge: String, bip: String },
-    #[error("bridge device with non default name {0} must be created manually: run `ip link add {0} type bridge`, or leave --bridge out for {DEFAULT_BRIDGE}")]
+    #[error(
+        "bridge device with non default name {0} must be created manually: run `ip link add {0} type bridge`, or leave --bridge out for {DEFAULT_BRIDGE}"
+    )]
     BridgeMissing(String),
-    #[error("invalid --bridge \"{0}\": an interface name has 1 to 15 characters and no space, '/' or ':'; give the name of an existing bridge, or none")]
+    #[error(
+        "invalid --bridge \"{0}\": an interface name has 1 to 15 characters and no space, '/' or ':'; give the name of an existing bridge, or none"
+    )]
     BridgeName(String),
-    #[error("invalid {flag} \"{value}\": invalid CIDR address: {value}; give an IPv4 address and prefix length, as in {flag} {example}")]
-    Cidr { flag: &'static str, value: String, example: &'static str },
+    #[error(
+        "invalid {flag} \"{value}\": invalid CIDR address: {value}; give an IPv4 address and prefix length, as in {flag} {example}"
+    )]
+    Cidr {
+        flag: &'static str,
+        value: String,
+        example: &'static str,
+    },
     #[error("invalid {flag} \"{value}\": IPv6 comes with --ipv6; give an IPv4 {what}")]
-    Ipv6 { flag: &'static str, value: String, what: &'static str },
-    #[error("invalid {flag} \"{value}\": {value} is not a subnet for containers; choose a unicast one such as {example}")]
-    Special { flag: &'static str, value: String, example: &'static str },
-    #[error("invalid --bip \"{value}\": {address} is the {which} address of {subnet}, not one of a host; give --bip {suggestion}")]
-    BipNotHost { value: String, address: IpAddr, which: &'static str, subnet: IpNet, suggestion: IpNet },
-    #[error("invalid --fixed-cidr \"{value}\": invalid subnet {value}: it should be {expected}; give --fixed-cidr {expected}")]
+    Ipv6 {
+        flag: &'static str,
+        value: String,
+        what: &'static str,
+    },
+    #[error(
+        "invalid {flag} \"{value}\": {value} is not a subnet for containers; choose a unicast one such as {example}"
+    )]
+    Special {
+        flag: &'static str,
+        value: String,
+        example: &'static str,
+    },
+    #[error(
+        "invalid --bip \"{value}\": {address} is the {which} address of {subnet}, not one of a host; give --bip {suggestion}"
+    )]
+    BipNotHost {
+        value: String,
+        address: IpAddr,
+        which: &'static str,
+        subnet: IpNet,
+        suggestion: IpNet,
+    },
+    #[error(
+        "invalid --fixed-cidr \"{value}\": invalid subnet {value}: it should be {expected}; give --fixed-cidr {expected}"
+    )]
     FixedCidrHostBits { value: String, expected: IpNet },
-    #[error("invalid --fixed-cidr \"{range}\": invalid ip-range {range}: parent subnet {subnet} doesn't contain ip-range; choose a part of {subnet} or change --bip")]
+    #[error(
+        "invalid --fixed-cidr \"{range}\": invalid ip-range {range}: parent subnet {subnet} doesn't contain ip-range; choose a part of {subnet} or change --bip"
+    )]
     FixedCidrOutside { range: IpNet, subnet: IpNet },
     #[error("invalid {flag} \"{value}\": not an IP address; give one as in {flag} {example}")]
-    Address { flag: &'static str, value: String, example: &'static str },
-    #[error("invalid --default-gateway \"{gateway}\": default gateway ip must be part of the network; choose an address in {subnet} or change --bip")]
+    Address {
+        flag: &'static str,
+        value: String,
+        example: &'static str,
+    },
+    #[error(
+        "invalid --default-gateway \"{gateway}\": default gateway ip must be part of the network; choose an address in {subnet} or change --bip"
+    )]
     GatewayOutside { gateway: IpAddr, subnet: IpNet },
-    #[error("invalid --default-gateway \"{gateway}\": it is the {which} address of {subnet}; choose another address in {subnet}")]
-    GatewayReserved { gateway: IpAddr, which: &'static str, subnet: IpNet },
-    #[error("invalid MTU number: {0} (in --mtu {0}): use {MIN_MTU} to {MAX_MTU} octets, as in --mtu 1500")]
+    #[error(
+        "invalid --default-gateway \"{gateway}\": it is the {which} address of {subnet}; choose another address in {subnet}"
+    )]
+    GatewayReserved {
+        gateway: IpAddr,
+        which: &'static str,
+        subnet: IpNet,
+    },
+    #[error(
+        "invalid MTU number: {0} (in --mtu {0}): use {MIN_MTU} to {MAX_MTU} octets, as in --mtu 1500"
+    )]
     Mtu(i64),
-    #[error("{flag} {subnet} overlaps the host's route {route} (dev {device}): the next free one is --bip {free}")]
-    Overlap { flag: String, subnet: IpNet, route: IpNet, device: String, free: IpNet },
-    #[error("{flag} {subnet} overlaps the host's route {route} (dev {device}), and all predefined address pools have been fully subnetted: choose another subnet with --bip")]
-    OverlapNoneFree { flag: String, subnet: IpNet, route: IpNet, device: String },
-    #[error("all predefined address pools have been fully subnetted: every default subnet overlaps a route of the host; choose one with --bip")]
+    #[error(
+        "{flag} {subnet} overlaps the host's route {route} (dev {device}): the next free one is --bip {free}"
+    )]
+    Overlap {
+        flag: String,
+        subnet: IpNet,
+        route: IpNet,
+        device: String,
+        free: IpNet,
+    },
+    #[error(
+        "{flag} {subnet} overlaps the host's route {route} (dev {device}), and all predefined address pools have been fully subnetted: choose another subnet with --bip"
+    )]
+    OverlapNoneFree {
+        flag: String,
+        subnet: IpNet,
+        route: IpNet,
+        device: String,
+    },
+    #[error(
+        "all predefined address pools have been fully subnetted: every default subnet overlaps a route of the host; choose one with --bip"
+    )]
     NoPool,
     #[error(transparent)]
     AddressPool(#[from] AddressPoolError),
@@ -176,7 +241,11 @@ impl BridgeOptions {
     /// # Errors
     /// For a malformed `--default-address-pool`.
     pub fn address_pools(&self) -> Result<AddressPools, AddressPoolError> {
-        let pools: Result<Vec<AddressPool>, _> = self.default_address_pools.iter().map(|pool| pool.parse()).collect();
+        let pools: Result<Vec<AddressPool>, _> = self
+            .default_address_pools
+            .iter()
+            .map(|pool| pool.parse())
+            .collect();
         Ok(AddressPools::new(pools?))
     }
 
@@ -190,8 +259,14 @@ impl BridgeOptions {
         let bip = self.checked_bip()?;
         let fixed = self.checked_fixed_cidr()?;
         let pools = self.address_pools()?;
-        if let (Some(bridge), Some(bip)) = (self.bridge.as_deref().filter(|b| !b.is_empty()), self.bip.as_deref()) {
-            return Err(OptionError::BridgeAndBip { bridge: bridge.to_owned(), bip: bip.to_owned() });
+        if let (Some(bridge), Some(bip)) = (
+            self.bridge.as_deref().filter(|b| !b.is_empty()),
+            self.bip.as_deref(),
+        ) {
+            return Err(OptionError::BridgeAndBip {
+                bridge: bridge.to_owned(),
+                bip: bip.to_owned(),
+            });
         }
         let Some(name) = self.bridge_name() else {
             return Ok(None);
@@ -201,7 +276,11 @@ impl BridgeOptions {
         if !managed && !host.bridge_exists {
             return Err(OptionError::BridgeMissing(name.to_owned()));
         }
-        let context = Context { host, pools: &pools, bridge: name };
+        let context = Context {
+            host,
+            pools: &pools,
+            bridge: name,
+        };
         let (address, allocation_range) = context.choose(bip, fixed, managed)?;
         let subnet = address.trunc();
         Ok(Some(BridgeConfig {
@@ -209,7 +288,9 @@ impl BridgeOptions {
             managed,
             address,
             allocation_range,
-            default_gateway: self.checked_gateway(subnet)?.filter(|gateway| *gateway != address.addr()),
+            default_gateway: self
+                .checked_gateway(subnet)?
+                .filter(|gateway| *gateway != address.addr()),
             mtu,
             host_address,
             icc: self.icc,
@@ -263,7 +344,10 @@ impl BridgeOptions {
         };
         let net = parse_v4_cidr("--fixed-cidr", value, "172.17.0.0/24")?;
         if net != net.trunc() {
-            return Err(OptionError::FixedCidrHostBits { value: value.to_owned(), expected: net.trunc().into() });
+            return Err(OptionError::FixedCidrHostBits {
+                value: value.to_owned(),
+                expected: net.trunc().into(),
+            });
         }
         Ok(Some(net.into()))
     }
@@ -282,7 +366,11 @@ impl BridgeOptions {
                 address if address == subnet.broadcast() => "broadcast",
                 _ => return Ok(Some(gateway)),
             };
-            return Err(OptionError::GatewayReserved { gateway, which, subnet });
+            return Err(OptionError::GatewayReserved {
+                gateway,
+                which,
+                subnet,
+            });
         }
         Ok(Some(gateway))
     }
@@ -310,7 +398,9 @@ impl Context<'_> {
             .copied()
             .filter(|address| address.addr().is_ipv4())
             // On our own bridge an old address that does not fit new flags is replaced; somebody else's is obeyed.
-            .find(|address| !managed || fixed.is_none_or(|fixed| overlap(&address.trunc(), &fixed)));
+            .find(|address| {
+                !managed || fixed.is_none_or(|fixed| overlap(&address.trunc(), &fixed))
+            });
         let (address, flag) = match (bip, existing, fixed) {
             (Some(bip), ..) => (bip, "--bip"),
             (None, Some(existing), _) => (existing, "the address of the bridge,"),
@@ -326,7 +416,10 @@ impl Context<'_> {
                 IpNet::new(address.addr(), fixed.prefix_len()).unwrap_or(address)
             }
             Some(range) if !address.contains(&range) => {
-                return Err(OptionError::FixedCidrOutside { range, subnet: address.trunc() });
+                return Err(OptionError::FixedCidrOutside {
+                    range,
+                    subnet: address.trunc(),
+                });
             }
             Some(_) | None => address,
         };
@@ -335,7 +428,10 @@ impl Context<'_> {
     }
 
     fn refuse_overlap(&self, flag: &str, address: IpNet) -> Result<(), OptionError> {
-        let Some(HostRoute { prefix: route, device }) = self
+        let Some(HostRoute {
+            prefix: route,
+            device,
+        }) = self
             .host
             .routes
             .iter()
@@ -346,15 +442,30 @@ impl Context<'_> {
         };
         let (flag, subnet) = (flag.to_owned(), address);
         Err(match self.next_free() {
-            Some(free) => OptionError::Overlap { flag, subnet, route, device, free },
-            None => OptionError::OverlapNoneFree { flag, subnet, route, device },
+            Some(free) => OptionError::Overlap {
+                flag,
+                subnet,
+                route,
+                device,
+                free,
+            },
+            None => OptionError::OverlapNoneFree {
+                flag,
+                subnet,
+                route,
+                device,
+            },
         })
     }
 
     /// The first free default subnet, as address of the bridge in it.
     fn next_free(&self) -> Option<IpNet> {
         let host = self.host;
-        let routes = host.routes.iter().filter(|route| route.device != self.bridge).map(|route| route.prefix);
+        let routes = host
+            .routes
+            .iter()
+            .filter(|route| route.device != self.bridge)
+            .map(|route| route.prefix);
         let taken: Vec<IpNet> = routes
             .chain(host.own_subnets.iter().copied())
             .chain(host.name_servers.iter().map(|server| IpNet::from(*server)))
@@ -365,7 +476,11 @@ impl Context<'_> {
 
 /// The first address of a subnet that a host can have, with the prefix length.
 fn first_host(subnet: IpNet) -> IpNet {
-    let address = if subnet.prefix_len() >= 31 { subnet.network() } else { subnet.hosts().next().unwrap_or(subnet.network()) };
+    let address = if subnet.prefix_len() >= 31 {
+        subnet.network()
+    } else {
+        subnet.hosts().next().unwrap_or(subnet.network())
+    };
     IpNet::new(address, subnet.prefix_len()).unwrap_or(subnet)
 }
 
@@ -373,15 +488,37 @@ fn check_interface_name(name: &str) -> Result<(), OptionError> {
     let valid = (1..=15).contains(&name.len())
         && name != "."
         && name != ".."
-        && name.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%'));
-    if valid { Ok(()) } else { Err(OptionError::BridgeName(name.escape_debug().to_string())) }
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%'));
+    if valid {
+        Ok(())
+    } else {
+        Err(OptionError::BridgeName(name.escape_debug().to_string()))
+    }
 }
 
-fn parse_v4_cidr(flag: &'static str, value: &str, example: &'static str) -> Result<Ipv4Net, OptionError> {
+fn parse_v4_cidr(
+    flag: &'static str,
+    value: &str,
+    example: &'static str,
+) -> Result<Ipv4Net, OptionError> {
     let net = match value.parse::<IpNet>() {
         Ok(IpNet::V4(net)) => net,
-        Ok(IpNet::V6(_)) => return Err(OptionError::Ipv6 { flag, value: value.to_owned(), what: "subnet" }),
-        Err(_) => return Err(OptionError::Cidr { flag, value: value.escape_debug().to_string(), example }),
+        Ok(IpNet::V6(_)) => {
+            return Err(OptionError::Ipv6 {
+                flag,
+                value: value.to_owned(),
+                what: "subnet",
+            });
+        }
+        Err(_) => {
+            return Err(OptionError::Cidr {
+                flag,
+                value: value.escape_debug().to_string(),
+                example,
+            });
+        }
     };
     let address = net.addr();
     let special = address.is_multicast()
@@ -389,14 +526,34 @@ fn parse_v4_cidr(flag: &'static str, value: &str, example: &'static str) -> Resu
         || address.octets()[0] == 0
         || address.octets()[0] >= 240
         || net.prefix_len() == 0;
-    if special { Err(OptionError::Special { flag, value: value.to_owned(), example }) } else { Ok(net) }
+    if special {
+        Err(OptionError::Special {
+            flag,
+            value: value.to_owned(),
+            example,
+        })
+    } else {
+        Ok(net)
+    }
 }
 
-fn parse_v4(flag: &'static str, value: &str, example: &'static str) -> Result<Ipv4Addr, OptionError> {
+fn parse_v4(
+    flag: &'static str,
+    value: &str,
+    example: &'static str,
+) -> Result<Ipv4Addr, OptionError> {
     match value.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => Ok(address),
-        Ok(IpAddr::V6(_)) => Err(OptionError::Ipv6 { flag, value: value.to_owned(), what: "address" }),
-        Err(_) => Err(OptionError::Address { flag, value: value.escape_debug().to_string(), example }),
+        Ok(IpAddr::V6(_)) => Err(OptionError::Ipv6 {
+            flag,
+            value: value.to_owned(),
+            what: "address",
+        }),
+        Err(_) => Err(OptionError::Address {
+            flag,
+            value: value.escape_debug().to_string(),
+            example,
+        }),
     }
 }
 
@@ -419,12 +576,18 @@ mod tests {
     }
 
     fn on(host: &HostFacts, set: impl FnOnce(&mut BridgeOptions)) -> Result<BridgeConfig, String> {
-        options(set).resolve(host).map(Option::unwrap).map_err(|error| error.to_string())
+        options(set)
+            .resolve(host)
+            .map(Option::unwrap)
+            .map_err(|error| error.to_string())
     }
 
     fn route(prefix: &str) -> HostFacts {
         HostFacts {
-            routes: vec![HostRoute { prefix: net(prefix), device: "eth0".into() }],
+            routes: vec![HostRoute {
+                prefix: net(prefix),
+                device: "eth0".into(),
+            }],
             ..HostFacts::default()
         }
     }
@@ -446,8 +609,14 @@ mod tests {
                 masquerade: true,
             }
         );
-        assert_eq!(on(&route("172.17.3.0/24"), |_| {}).unwrap().address, net("172.18.0.1/16"));
-        assert_eq!(options(|o| o.bridge = Some("none".into())).resolve(&HostFacts::default()), Ok(None));
+        assert_eq!(
+            on(&route("172.17.3.0/24"), |_| {}).unwrap().address,
+            net("172.18.0.1/16")
+        );
+        assert_eq!(
+            options(|o| o.bridge = Some("none".into())).resolve(&HostFacts::default()),
+            Ok(None)
+        );
     }
 
     #[test]
@@ -464,8 +633,14 @@ mod tests {
         assert_eq!(config.address, net("192.168.1.1/24"));
         assert_eq!(config.subnet(), net("192.168.1.0/24"));
         assert_eq!(config.allocation_range, Some(net("192.168.1.0/25")));
-        assert_eq!(config.default_gateway, Some("192.168.1.254".parse().unwrap()));
-        assert_eq!((config.mtu, config.host_address.to_string().as_str()), (1400, "198.51.100.2"));
+        assert_eq!(
+            config.default_gateway,
+            Some("192.168.1.254".parse().unwrap())
+        );
+        assert_eq!(
+            (config.mtu, config.host_address.to_string().as_str()),
+            (1400, "198.51.100.2")
+        );
     }
 
     #[test]
@@ -473,19 +648,40 @@ mod tests {
         let existing = HostFacts {
             bridge_exists: true,
             bridge_addresses: vec![net("10.5.0.1/24")],
-            routes: vec![HostRoute { prefix: net("10.5.0.0/24"), device: "tb0".into() }],
+            routes: vec![HostRoute {
+                prefix: net("10.5.0.0/24"),
+                device: "tb0".into(),
+            }],
             ..HostFacts::default()
         };
-        assert_eq!(on(&existing, |_| {}).unwrap().address, net("10.5.0.1/24"), "the bridge's own address and route");
-        assert_eq!(on(&existing, |o| o.bip = Some("10.6.0.1/24".into())).unwrap().address, net("10.6.0.1/24"));
         assert_eq!(
-            on(&existing, |o| o.fixed_cidr = Some("10.7.0.0/24".into())).unwrap().address,
+            on(&existing, |_| {}).unwrap().address,
+            net("10.5.0.1/24"),
+            "the bridge's own address and route"
+        );
+        assert_eq!(
+            on(&existing, |o| o.bip = Some("10.6.0.1/24".into()))
+                .unwrap()
+                .address,
+            net("10.6.0.1/24")
+        );
+        assert_eq!(
+            on(&existing, |o| o.fixed_cidr = Some("10.7.0.0/24".into()))
+                .unwrap()
+                .address,
             net("10.7.0.1/24"),
             "an address of our bridge that does not hold --fixed-cidr is replaced"
         );
-        let theirs = HostFacts { bridge_addresses: vec![net("10.5.0.9/24")], bridge_exists: true, ..HostFacts::default() };
+        let theirs = HostFacts {
+            bridge_addresses: vec![net("10.5.0.9/24")],
+            bridge_exists: true,
+            ..HostFacts::default()
+        };
         let config = on(&theirs, |o| o.bridge = Some("br-x".into())).unwrap();
-        assert_eq!((config.address, config.managed), (net("10.5.0.9/24"), false));
+        assert_eq!(
+            (config.address, config.managed),
+            (net("10.5.0.9/24"), false)
+        );
         assert!(
             on(&theirs, |o| {
                 o.bridge = Some("br-x".into());
@@ -495,7 +691,10 @@ mod tests {
             .contains("parent subnet 10.5.0.0/24 doesn't contain ip-range")
         );
         let fixed = resolve(|o| o.fixed_cidr = Some("10.8.0.0/25".into())).unwrap();
-        assert_eq!((fixed.address, fixed.allocation_range), (net("10.8.0.1/25"), Some(net("10.8.0.0/25"))));
+        assert_eq!(
+            (fixed.address, fixed.allocation_range),
+            (net("10.8.0.1/25"), Some(net("10.8.0.0/25")))
+        );
         let grown = resolve(|o| {
             o.bip = Some("10.9.0.1/24".into());
             o.fixed_cidr = Some("10.9.0.0/16".into());
@@ -506,18 +705,32 @@ mod tests {
     #[test]
     fn overlap_names_the_route_and_the_next_free_subnet() {
         assert_eq!(
-            on(&route("172.17.0.0/16"), |o| o.bip = Some("172.17.0.1/24".into())).unwrap_err(),
+            on(&route("172.17.0.0/16"), |o| o.bip =
+                Some("172.17.0.1/24".into()))
+            .unwrap_err(),
             "--bip 172.17.0.1/24 overlaps the host's route 172.17.0.0/16 (dev eth0): the next free one is --bip 172.18.0.1/16"
         );
         let mut full = route("172.16.0.0/12");
-        full.routes.push(HostRoute { prefix: net("192.168.0.0/16"), device: "eth1".into() });
-        assert!(on(&full, |_| {}).unwrap_err().starts_with("all predefined address pools have been fully subnetted"));
+        full.routes.push(HostRoute {
+            prefix: net("192.168.0.0/16"),
+            device: "eth1".into(),
+        });
+        assert!(
+            on(&full, |_| {})
+                .unwrap_err()
+                .starts_with("all predefined address pools have been fully subnetted")
+        );
         assert!(
             on(&full, |o| o.bip = Some("192.168.1.1/24".into()))
                 .unwrap_err()
                 .starts_with("--bip 192.168.1.1/24 overlaps the host's route 192.168.0.0/16 (dev eth1), and all")
         );
-        assert_eq!(on(&full, |o| o.bip = Some("10.1.1.1/24".into())).unwrap().address, net("10.1.1.1/24"));
+        assert_eq!(
+            on(&full, |o| o.bip = Some("10.1.1.1/24".into()))
+                .unwrap()
+                .address,
+            net("10.1.1.1/24")
+        );
     }
 
     #[test]
@@ -529,27 +742,75 @@ mod tests {
             }
             assert!(!message.contains('\n'), "{message}");
         };
-        check(|o| o.bip = Some("172.17.0.1".into()), &["--bip", "invalid CIDR address: 172.17.0.1;", "172.17.0.1/16"]);
-        check(|o| o.bip = Some("172.17.0.1/33".into()), &["invalid CIDR address: 172.17.0.1/33"]);
-        check(|o| o.bip = Some("fd00::1/64".into()), &["--bip \"fd00::1/64\"", "--ipv6"]);
-        check(|o| o.bip = Some("172.17.0.0/16".into()), &["network address", "give --bip 172.17.0.1/16"]);
-        check(|o| o.bip = Some("172.17.255.255/16".into()), &["broadcast address", "give --bip 172.17.0.1/16"]);
-        check(|o| o.bip = Some("224.0.0.1/24".into()), &["--bip \"224.0.0.1/24\"", "unicast"]);
-        check(|o| o.bip = Some("127.0.0.1/8".into()), &["--bip \"127.0.0.1/8\""]);
-        check(|o| o.fixed_cidr = Some("10.0.0.1/24".into()), &["invalid subnet 10.0.0.1/24: it should be 10.0.0.0/24"]);
+        check(
+            |o| o.bip = Some("172.17.0.1".into()),
+            &[
+                "--bip",
+                "invalid CIDR address: 172.17.0.1;",
+                "172.17.0.1/16",
+            ],
+        );
+        check(
+            |o| o.bip = Some("172.17.0.1/33".into()),
+            &["invalid CIDR address: 172.17.0.1/33"],
+        );
+        check(
+            |o| o.bip = Some("fd00::1/64".into()),
+            &["--bip \"fd00::1/64\"", "--ipv6"],
+        );
+        check(
+            |o| o.bip = Some("172.17.0.0/16".into()),
+            &["network address", "give --bip 172.17.0.1/16"],
+        );
+        check(
+            |o| o.bip = Some("172.17.255.255/16".into()),
+            &["broadcast address", "give --bip 172.17.0.1/16"],
+        );
+        check(
+            |o| o.bip = Some("224.0.0.1/24".into()),
+            &["--bip \"224.0.0.1/24\"", "unicast"],
+        );
+        check(
+            |o| o.bip = Some("127.0.0.1/8".into()),
+            &["--bip \"127.0.0.1/8\""],
+        );
+        check(
+            |o| o.fixed_cidr = Some("10.0.0.1/24".into()),
+            &["invalid subnet 10.0.0.1/24: it should be 10.0.0.0/24"],
+        );
         check(
             |o| {
                 o.bip = Some("10.0.0.1/24".into());
                 o.fixed_cidr = Some("10.0.1.0/25".into());
             },
-            &["invalid ip-range 10.0.1.0/25: parent subnet 10.0.0.0/24 doesn't contain ip-range", "--fixed-cidr"],
+            &[
+                "invalid ip-range 10.0.1.0/25: parent subnet 10.0.0.0/24 doesn't contain ip-range",
+                "--fixed-cidr",
+            ],
         );
-        check(|o| o.default_gateway = Some("10.0.0.1".into()), &["default gateway ip must be part of the network", "172.17.0.0/16"]);
-        check(|o| o.default_gateway = Some("172.17.255.255".into()), &["--default-gateway", "broadcast"]);
-        check(|o| o.default_gateway = Some("x".into()), &["--default-gateway \"x\"", "not an IP address"]);
+        check(
+            |o| o.default_gateway = Some("10.0.0.1".into()),
+            &[
+                "default gateway ip must be part of the network",
+                "172.17.0.0/16",
+            ],
+        );
+        check(
+            |o| o.default_gateway = Some("172.17.255.255".into()),
+            &["--default-gateway", "broadcast"],
+        );
+        check(
+            |o| o.default_gateway = Some("x".into()),
+            &["--default-gateway \"x\"", "not an IP address"],
+        );
         for (mtu, text) in [(-1, "-1"), (0, "0"), (67, "67"), (65_536, "65536")] {
             let message = resolve(|o| o.mtu = Some(mtu)).unwrap_err();
-            assert!(message.starts_with(&format!("invalid MTU number: {text} (in --mtu {text}): use 68 to 65535")), "{message}");
+            assert!(
+                message.starts_with(&format!(
+                    "invalid MTU number: {text} (in --mtu {text}): use 68 to 65535"
+                )),
+                "{message}"
+            );
         }
         assert!(resolve(|o| o.mtu = Some(68)).is_ok() && resolve(|o| o.mtu = Some(65_535)).is_ok());
         check(|o| o.ip = Some("999.1.1.1".into()), &["--ip \"999.1.1.1\""]);
@@ -561,9 +822,24 @@ mod tests {
             },
             &["You specified -b & --bip, mutually exclusive options. Please specify only one"],
         );
-        check(|o| o.bridge = Some("br-x".into()), &["bridge device with non default name br-x must be created manually", "ip link add br-x"]);
-        check(|o| o.bridge = Some("../x".into()), &["invalid --bridge \"../x\""]);
-        check(|o| o.bridge = Some("sixteencharacter".into()), &["1 to 15 characters"]);
-        check(|o| o.default_address_pools = vec!["x".into()], &["--default-address-pool \"x\""]);
+        check(
+            |o| o.bridge = Some("br-x".into()),
+            &[
+                "bridge device with non default name br-x must be created manually",
+                "ip link add br-x",
+            ],
+        );
+        check(
+            |o| o.bridge = Some("../x".into()),
+            &["invalid --bridge \"../x\""],
+        );
+        check(
+            |o| o.bridge = Some("sixteencharacter".into()),
+            &["1 to 15 characters"],
+        );
+        check(
+            |o| o.default_address_pools = vec!["x".into()],
+            &["--default-address-pool \"x\""],
+        );
     }
 }

@@ -64,7 +64,9 @@ pub enum IpamError {
         subnet: IpNet,
     },
     /// An auxiliary address is elsewhere.
-    #[error("invalid auxiliary address {address} ({name}): parent subnet {subnet} doesn't contain this address")]
+    #[error(
+        "invalid auxiliary address {address} ({name}): parent subnet {subnet} doesn't contain this address"
+    )]
     AuxiliaryOutside {
         /// Its name.
         name: String,
@@ -74,7 +76,9 @@ pub enum IpamError {
         subnet: IpNet,
     },
     /// A requested address is not in the subnet.
-    #[error("invalid address {address}: It does not belong to any of this network's subnets: choose one in {subnet}")]
+    #[error(
+        "invalid address {address}: It does not belong to any of this network's subnets: choose one in {subnet}"
+    )]
     OutOfRange {
         /// As requested.
         address: IpAddr,
@@ -92,7 +96,9 @@ pub enum IpamError {
         subnet: IpNet,
     },
     /// Nothing is left.
-    #[error("no available addresses on this pool: all of {range} are in use; remove containers or choose a larger subnet")]
+    #[error(
+        "no available addresses on this pool: all of {range} are in use; remove containers or choose a larger subnet"
+    )]
     Exhausted {
         /// Where dynamic addresses come from.
         range: IpNet,
@@ -118,7 +124,10 @@ impl Pool {
     pub fn new(config: &PoolConfig) -> Result<Self, IpamError> {
         let subnet = config.subnet.trunc();
         if subnet != config.subnet {
-            return Err(IpamError::HostBits { given: config.subnet, expected: subnet });
+            return Err(IpamError::HostBits {
+                given: config.subnet,
+                expected: subnet,
+            });
         }
         let range = config.range.map(|range| range.trunc());
         if let Some(range) = range.filter(|range| !subnet.contains(range)) {
@@ -143,7 +152,11 @@ impl Pool {
         }
         for (name, &address) in &config.auxiliary {
             if !subnet.contains(&address) {
-                return Err(IpamError::AuxiliaryOutside { name: name.clone(), address, subnet });
+                return Err(IpamError::AuxiliaryOutside {
+                    name: name.clone(),
+                    address,
+                    subnet,
+                });
             }
             pool.set_aside(address);
         }
@@ -180,8 +193,13 @@ impl Pool {
     pub fn allocate(&mut self) -> Result<IpAddr, IpamError> {
         let range = self.range.unwrap_or(self.subnet);
         let first = self.offset(range.network());
-        let last = self.offset(range.broadcast()).min(first.saturating_add(MAX_DYNAMIC - 1));
-        let offset = self.taken.first_gap(first, last).ok_or(IpamError::Exhausted { range })?;
+        let last = self
+            .offset(range.broadcast())
+            .min(first.saturating_add(MAX_DYNAMIC - 1));
+        let offset = self
+            .taken
+            .first_gap(first, last)
+            .ok_or(IpamError::Exhausted { range })?;
         self.taken.insert(offset);
         Ok(self.address(offset))
     }
@@ -206,7 +224,11 @@ impl Pool {
         } else {
             "taken by another container"
         };
-        Err(IpamError::InUse { address, by, subnet })
+        Err(IpamError::InUse {
+            address,
+            by,
+            subnet,
+        })
     }
 
     /// Gives an address back; reserved and foreign ones are left alone. True if it was taken.
@@ -235,7 +257,9 @@ impl Pool {
     fn address(&self, offset: u128) -> IpAddr {
         let value = bits(self.subnet.network()) + offset;
         match self.subnet {
-            IpNet::V4(_) => u32::try_from(value).map_or(IpAddr::V4(Ipv4Addr::BROADCAST), |v4| Ipv4Addr::from(v4).into()),
+            IpNet::V4(_) => u32::try_from(value).map_or(IpAddr::V4(Ipv4Addr::BROADCAST), |v4| {
+                Ipv4Addr::from(v4).into()
+            }),
             IpNet::V6(_) => Ipv6Addr::from(value).into(),
         }
     }
@@ -279,7 +303,10 @@ impl IntervalSet {
         }
         let mut first = value;
         let mut last = value;
-        if let Some((before, _)) = value.checked_sub(1).and_then(|previous| self.containing(previous)) {
+        if let Some((before, _)) = value
+            .checked_sub(1)
+            .and_then(|previous| self.containing(previous))
+        {
             first = before;
         }
         if let Some(after) = value.checked_add(1).and_then(|next| self.0.remove(&next)) {
@@ -315,7 +342,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn config(subnet: &str) -> PoolConfig {
-        PoolConfig { subnet: subnet.parse().unwrap(), range: None, gateway: None, auxiliary: BTreeMap::new() }
+        PoolConfig {
+            subnet: subnet.parse().unwrap(),
+            range: None,
+            gateway: None,
+            auxiliary: BTreeMap::new(),
+        }
     }
 
     fn pool(subnet: &str) -> Pool {
@@ -351,15 +383,31 @@ mod tests {
         })
         .unwrap();
         assert_eq!(pool.allocate(), Ok(ip("192.168.77.128")));
-        assert_eq!(pool.reserve(ip("192.168.77.5")), Ok(()), "a requested address may lie outside the range");
-        assert!(matches!(pool.reserve(ip("192.168.77.254")), Err(IpamError::InUse { by: "reserved", .. })));
-        assert!(matches!(pool.reserve(ip("192.168.77.1")), Err(IpamError::InUse { by: "the gateway", .. })));
+        assert_eq!(
+            pool.reserve(ip("192.168.77.5")),
+            Ok(()),
+            "a requested address may lie outside the range"
+        );
+        assert!(matches!(
+            pool.reserve(ip("192.168.77.254")),
+            Err(IpamError::InUse { by: "reserved", .. })
+        ));
+        assert!(matches!(
+            pool.reserve(ip("192.168.77.1")),
+            Err(IpamError::InUse {
+                by: "the gateway",
+                ..
+            })
+        ));
         for last in 129..=253 {
             assert_eq!(pool.allocate(), Ok(ip(&format!("192.168.77.{last}"))));
         }
         assert!(matches!(pool.allocate(), Err(IpamError::Exhausted { .. })));
         // A gateway that is not given is the range's first address.
-        let pool = Pool::new(&PoolConfig { range: Some("10.0.0.128/25".parse().unwrap()), ..config("10.0.0.0/24") });
+        let pool = Pool::new(&PoolConfig {
+            range: Some("10.0.0.128/25".parse().unwrap()),
+            ..config("10.0.0.0/24")
+        });
         assert_eq!(pool.unwrap().gateway(), ip("10.0.0.128"));
     }
 
@@ -369,7 +417,10 @@ mod tests {
         assert_eq!(thirty.allocate(), Ok(ip("10.0.0.2")));
         assert!(thirty.allocate().is_err());
         let mut thirty_one = pool("10.0.0.0/31");
-        assert_eq!((thirty_one.gateway(), thirty_one.allocate()), (ip("10.0.0.0"), Ok(ip("10.0.0.1"))));
+        assert_eq!(
+            (thirty_one.gateway(), thirty_one.allocate()),
+            (ip("10.0.0.0"), Ok(ip("10.0.0.1")))
+        );
         assert!(thirty_one.allocate().is_err());
         let mut thirty_two = pool("10.0.0.7/32");
         assert_eq!(thirty_two.gateway(), ip("10.0.0.7"));
@@ -385,8 +436,15 @@ mod tests {
         assert_eq!(eight.allocate(), Ok(ip("10.1.17.114")));
         assert_eq!(pool("0.0.0.0/0").gateway(), ip("0.0.0.1"));
         let mut v6 = pool("fd00::/64");
-        assert_eq!((v6.gateway(), v6.allocate()), (ip("fd00::1"), Ok(ip("fd00::2"))));
-        assert_eq!(v6.reserve(ip("fd00::ffff:ffff:ffff:ffff")), Ok(()), "IPv6 has no broadcast address");
+        assert_eq!(
+            (v6.gateway(), v6.allocate()),
+            (ip("fd00::1"), Ok(ip("fd00::2")))
+        );
+        assert_eq!(
+            v6.reserve(ip("fd00::ffff:ffff:ffff:ffff")),
+            Ok(()),
+            "IPv6 has no broadcast address"
+        );
         assert_eq!(pool("::/0").gateway(), ip("::1"));
     }
 
@@ -406,7 +464,14 @@ mod tests {
         for reserved in ["172.17.0.0", "172.17.255.255"] {
             assert!(pool.reserve(ip(reserved)).is_err());
         }
-        for never_released in ["172.17.0.1", "172.17.0.0", "172.17.255.255", "10.0.0.1", "172.17.9.9", "::1"] {
+        for never_released in [
+            "172.17.0.1",
+            "172.17.0.0",
+            "172.17.255.255",
+            "10.0.0.1",
+            "172.17.9.9",
+            "::1",
+        ] {
             assert!(!pool.release(ip(never_released)), "{never_released}");
         }
         assert_eq!(pool.in_use(), 5);
@@ -415,8 +480,14 @@ mod tests {
     #[test]
     fn contradictions_have_dockers_words() {
         let error = |config: PoolConfig| Pool::new(&config).unwrap_err().to_string();
-        assert_eq!(error(config("10.0.0.1/24")), "invalid subnet 10.0.0.1/24: it should be 10.0.0.0/24");
-        let range = |range: &str| PoolConfig { range: Some(range.parse().unwrap()), ..config("10.0.0.0/24") };
+        assert_eq!(
+            error(config("10.0.0.1/24")),
+            "invalid subnet 10.0.0.1/24: it should be 10.0.0.0/24"
+        );
+        let range = |range: &str| PoolConfig {
+            range: Some(range.parse().unwrap()),
+            ..config("10.0.0.0/24")
+        };
         assert_eq!(
             error(range("10.0.0.0/16")),
             "invalid ip-range 10.0.0.0/16: CIDR block is bigger than its parent subnet 10.0.0.0/24"
@@ -426,11 +497,17 @@ mod tests {
             "invalid ip-range 10.0.1.0/25: parent subnet 10.0.0.0/24 doesn't contain ip-range"
         );
         assert_eq!(
-            error(PoolConfig { gateway: Some(ip("10.0.1.1")), ..config("10.0.0.0/24") }),
+            error(PoolConfig {
+                gateway: Some(ip("10.0.1.1")),
+                ..config("10.0.0.0/24")
+            }),
             "invalid gateway 10.0.1.1: parent subnet 10.0.0.0/24 doesn't contain this address"
         );
         assert_eq!(
-            error(PoolConfig { auxiliary: [("a".into(), ip("10.0.1.1"))].into(), ..config("10.0.0.0/24") }),
+            error(PoolConfig {
+                auxiliary: [("a".into(), ip("10.0.1.1"))].into(),
+                ..config("10.0.0.0/24")
+            }),
             "invalid auxiliary address 10.0.1.1 (a): parent subnet 10.0.0.0/24 doesn't contain this address"
         );
     }

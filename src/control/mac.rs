@@ -22,7 +22,9 @@ pub struct MacAddress([u8; 6]);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MacError {
     /// Not six hexadecimal octets.
-    #[error("{0} is not a valid mac address: give --mac-address six hexadecimal octets, as in 02:42:ac:11:00:02")]
+    #[error(
+        "{0} is not a valid mac address: give --mac-address six hexadecimal octets, as in 02:42:ac:11:00:02"
+    )]
     Malformed(String),
     /// The group bit is set.
     #[error(
@@ -30,7 +32,9 @@ pub enum MacError {
     )]
     Multicast(String),
     /// All octets are zero.
-    #[error("{0} is not a valid mac address: it is all zeros; give --mac-address one as in 02:42:ac:11:00:02")]
+    #[error(
+        "{0} is not a valid mac address: it is all zeros; give --mac-address one as in 02:42:ac:11:00:02"
+    )]
     Zero(String),
 }
 
@@ -85,7 +89,9 @@ impl FromStr for MacAddress {
         };
         let groups: Vec<&str> = text.split(separator).collect();
         if groups.len() * width != 12
-            || groups.iter().any(|group| group.len() != width || !group.bytes().all(|b| b.is_ascii_hexdigit()))
+            || groups
+                .iter()
+                .any(|group| group.len() != width || !group.bytes().all(|b| b.is_ascii_hexdigit()))
         {
             return Err(malformed());
         }
@@ -132,28 +138,54 @@ mod tests {
     #[test]
     fn generated_from_the_ipv4_address_as_docker_does() {
         // Transcript 01: 172.17.0.2 has 02:42:ac:11:00:02; transcript 06: 192.168.77.128 has 02:42:c0:a8:4d:80.
-        assert_eq!(MacAddress::from_ipv4([172, 17, 0, 2].into()).to_string(), "02:42:ac:11:00:02");
-        assert_eq!(MacAddress::from_ipv4([192, 168, 77, 128].into()).to_string(), "02:42:c0:a8:4d:80");
+        assert_eq!(
+            MacAddress::from_ipv4([172, 17, 0, 2].into()).to_string(),
+            "02:42:ac:11:00:02"
+        );
+        assert_eq!(
+            MacAddress::from_ipv4([192, 168, 77, 128].into()).to_string(),
+            "02:42:c0:a8:4d:80"
+        );
     }
 
     #[test]
     fn accepts_the_three_notations() {
         for text in ["02:aa:bb:cc:dd:01", "02-AA-BB-CC-DD-01", "02aa.bbcc.dd01"] {
-            assert_eq!(text.parse::<MacAddress>().unwrap().to_string(), "02:aa:bb:cc:dd:01");
+            assert_eq!(
+                text.parse::<MacAddress>().unwrap().to_string(),
+                "02:aa:bb:cc:dd:01"
+            );
         }
     }
 
     #[test]
     fn refuses_what_no_interface_can_have() {
-        for text in ["", "x", "02:42", "02:42:ac:11:00:02:03", "2:42:ac:11:0:2", "02:42:ac:11:00:0g", "02-42:ac:11:00:02", "é2:42:ac:11:00:02"] {
+        for text in [
+            "",
+            "x",
+            "02:42",
+            "02:42:ac:11:00:02:03",
+            "2:42:ac:11:0:2",
+            "02:42:ac:11:00:0g",
+            "02-42:ac:11:00:02",
+            "é2:42:ac:11:00:02",
+        ] {
             let error = text.parse::<MacAddress>().unwrap_err();
-            assert!(error.to_string().starts_with(&format!("{text} is not a valid mac address")), "{error}");
+            assert!(
+                error
+                    .to_string()
+                    .starts_with(&format!("{text} is not a valid mac address")),
+                "{error}"
+            );
         }
         assert_eq!(
             "01:00:5e:00:00:01".parse::<MacAddress>(),
             Err(MacError::Multicast("01:00:5e:00:00:01".into()))
         );
-        assert_eq!("00:00:00:00:00:00".parse::<MacAddress>(), Err(MacError::Zero("00:00:00:00:00:00".into())));
+        assert_eq!(
+            "00:00:00:00:00:00".parse::<MacAddress>(),
+            Err(MacError::Zero("00:00:00:00:00:00".into()))
+        );
     }
 
     #[test]
@@ -166,8 +198,14 @@ mod tests {
     #[test]
     fn serialises_as_text() {
         let mac = MacAddress::from_ipv4([10, 0, 0, 1].into());
-        assert_eq!(serde_json::to_string(&mac).unwrap(), "\"02:42:0a:00:00:01\"");
-        assert_eq!(serde_json::from_str::<MacAddress>("\"02:42:0a:00:00:01\"").unwrap(), mac);
+        assert_eq!(
+            serde_json::to_string(&mac).unwrap(),
+            "\"02:42:0a:00:00:01\""
+        );
+        assert_eq!(
+            serde_json::from_str::<MacAddress>("\"02:42:0a:00:00:01\"").unwrap(),
+            mac
+        );
         assert!(serde_json::from_str::<MacAddress>("\"ff:ff:ff:ff:ff:ff\"").is_err());
     }
 }

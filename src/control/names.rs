@@ -81,10 +81,16 @@ pub fn validate_hostname(hostname: &str) -> Result<(), NameError> {
     let edge = |b: u8| b == b'-' || b == b'.';
     let bytes = hostname.as_bytes();
     let valid = (1..=63).contains(&bytes.len())
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
         && !bytes.first().copied().is_some_and(edge)
         && !bytes.last().copied().is_some_and(edge);
-    if valid { Ok(()) } else { Err(NameError::Hostname(hostname.escape_debug().to_string())) }
+    if valid {
+        Ok(())
+    } else {
+        Err(NameError::Hostname(hostname.escape_debug().to_string()))
+    }
 }
 
 /// Invents a name that `taken` does not know: `quiet_heron`, and with a number if luck runs out.
@@ -127,7 +133,9 @@ pub fn lookup<'a, T>(
     if let Some((.., found)) = items.clone().find(|(_, name, _)| *name == query) {
         return Ok(found);
     }
-    let mut matches = items.filter(|(id, ..)| id.starts_with(query)).map(|(.., found)| found);
+    let mut matches = items
+        .filter(|(id, ..)| id.starts_with(query))
+        .map(|(.., found)| found);
     match (matches.next(), matches.next()) {
         (Some(found), None) => Ok(found),
         (Some(_), Some(_)) => Err(LookupError::Ambiguous),
@@ -168,13 +176,19 @@ mod tests {
             validate_name("/bad").unwrap_err().to_string(),
             "Invalid container name (/bad), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed: give --name at least two such characters"
         );
-        assert!(matches!(validate_name(&"a".repeat(256)), Err(NameError::TooLong(_))));
+        assert!(matches!(
+            validate_name(&"a".repeat(256)),
+            Err(NameError::TooLong(_))
+        ));
     }
 
     /// nat.md S23: a name must never lead out of the directory it is used in (CVE-2021-20206).
     #[test]
     fn names_cannot_traverse_paths() {
-        for name in ["..", ".", "../x", "a/b", "a/../b", "/etc", "a\0b", "a\nb", "-rf", "_a", ".hidden", "a", "", "é1"] {
+        for name in [
+            "..", ".", "../x", "a/b", "a/../b", "/etc", "a\0b", "a\nb", "-rf", "_a", ".hidden",
+            "a", "", "é1",
+        ] {
             assert!(validate_name(name).is_err(), "{name:?}");
         }
     }
@@ -184,14 +198,29 @@ mod tests {
         for good in ["web", "web.corp.example", "a_b-c", "9"] {
             assert_eq!(validate_hostname(good), Ok(()), "{good}");
         }
-        for bad in ["", "a b", "a\nb", "-a", "a-", ".a", "a.", &"a".repeat(64), "a#b"] {
+        for bad in [
+            "",
+            "a b",
+            "a\nb",
+            "-a",
+            "a-",
+            ".a",
+            "a.",
+            &"a".repeat(64),
+            "a#b",
+        ] {
             assert!(validate_hostname(bad).is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn lookup_prefers_full_id_then_name_then_prefix() {
-        let items = [("aabb", "ccdd", 1), ("ccdd", "x1", 2), ("abcd", "aab", 3), ("abff", "zz", 4)];
+        let items = [
+            ("aabb", "ccdd", 1),
+            ("ccdd", "x1", 2),
+            ("abcd", "aab", 3),
+            ("abff", "zz", 4),
+        ];
         let find = |query| lookup(query, items.iter().copied());
         assert_eq!(find("ccdd"), Ok(2));
         assert_eq!(find("aab"), Ok(3));

@@ -14,7 +14,8 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
+    sockopt,
 };
 
 use super::transport::Transport;
@@ -25,7 +26,8 @@ pub trait HoldPorts: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`HoldError`] if the kernel refuses.
-    fn hold(&self, transport: Transport, address: IpAddr, port: u16) -> Result<HeldPort, HoldError>;
+    fn hold(&self, transport: Transport, address: IpAddr, port: u16)
+    -> Result<HeldPort, HoldError>;
 }
 
 /// A port that is held until this value is dropped.
@@ -46,10 +48,14 @@ pub enum HoldError {
     #[error("address already in use")]
     InUse,
     /// The host does not have the address.
-    #[error("cannot assign requested address: give -p an address that this host has (see `ip address`), or none for all")]
+    #[error(
+        "cannot assign requested address: give -p an address that this host has (see `ip address`), or none for all"
+    )]
     NotLocal,
     /// One descriptor per port, and there are no more.
-    #[error("too many open files: every published port needs one; raise the daemon's limit (`ulimit -n`, or LimitNOFILE= in its systemd unit)")]
+    #[error(
+        "too many open files: every published port needs one; raise the daemon's limit (`ulimit -n`, or LimitNOFILE= in its systemd unit)"
+    )]
     TooManyOpenFiles,
     /// Anything else.
     #[error("{0}")]
@@ -72,13 +78,27 @@ impl From<Errno> for HoldError {
 pub struct Sockets;
 
 impl HoldPorts for Sockets {
-    fn hold(&self, transport: Transport, address: IpAddr, port: u16) -> Result<HeldPort, HoldError> {
-        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    fn hold(
+        &self,
+        transport: Transport,
+        address: IpAddr,
+        port: u16,
+    ) -> Result<HeldPort, HoldError> {
+        let family = if address.is_ipv4() {
+            AddressFamily::Inet
+        } else {
+            AddressFamily::Inet6
+        };
         let kind = match transport {
             Transport::Tcp => SockType::Stream,
             Transport::Udp => SockType::Datagram,
         };
-        let held = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+        let held = socket(
+            family,
+            kind,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            None,
+        )?;
         drop_everything(&held)?;
         if address.is_ipv6() {
             setsockopt(&held, sockopt::Ipv6V6Only, &true)?;
@@ -88,7 +108,10 @@ impl HoldPorts for Sockets {
             // with this option could be joined by another program's.
             setsockopt(&held, sockopt::ReuseAddr, &true)?;
         }
-        bind(std::os::fd::AsRawFd::as_raw_fd(&held), &SockaddrStorage::from(SocketAddr::new(address, port)))?;
+        bind(
+            std::os::fd::AsRawFd::as_raw_fd(&held),
+            &SockaddrStorage::from(SocketAddr::new(address, port)),
+        )?;
         if transport == Transport::Tcp {
             // Without listening, two sockets with SO_REUSEADDR could share the port.
             listen(&held, Backlog::new(1)?)?;
@@ -99,8 +122,20 @@ impl HoldPorts for Sockets {
 
 /// Attaches the program `return 0`: keep no octet of any packet.
 fn drop_everything(socket: &OwnedFd) -> Result<(), Errno> {
-    let mut program = [libc::sock_filter { code: RETURN_CONSTANT, jt: 0, jf: 0, k: 0 }];
-    setsockopt(socket, AttachFilter, &libc::sock_fprog { len: 1, filter: program.as_mut_ptr() })
+    let mut program = [libc::sock_filter {
+        code: RETURN_CONSTANT,
+        jt: 0,
+        jf: 0,
+        k: 0,
+    }];
+    setsockopt(
+        socket,
+        AttachFilter,
+        &libc::sock_fprog {
+            len: 1,
+            filter: program.as_mut_ptr(),
+        },
+    )
 }
 
 /// `BPF_RET | BPF_K`.
@@ -135,8 +170,14 @@ mod tests {
             let tcp = Sockets.hold(Transport::Tcp, ANY, 8080).unwrap();
             let udp = Sockets.hold(Transport::Udp, ANY, 8080).unwrap();
             for address in ["0.0.0.0:8080", "127.0.0.1:8080"] {
-                assert_eq!(TcpListener::bind(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-                assert_eq!(UdpSocket::bind(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+                assert_eq!(
+                    TcpListener::bind(address).unwrap_err().kind(),
+                    io::ErrorKind::AddrInUse
+                );
+                assert_eq!(
+                    UdpSocket::bind(address).unwrap_err().kind(),
+                    io::ErrorKind::AddrInUse
+                );
             }
             drop((tcp, udp));
             TcpListener::bind("0.0.0.0:8080").unwrap();
@@ -151,7 +192,10 @@ mod tests {
             let _udp = UdpSocket::bind("127.0.0.1:81").unwrap();
             for transport in [Transport::Tcp, Transport::Udp] {
                 for address in [ANY, LOOPBACK] {
-                    assert!(matches!(Sockets.hold(transport, address, 81), Err(HoldError::InUse)));
+                    assert!(matches!(
+                        Sockets.hold(transport, address, 81),
+                        Err(HoldError::InUse)
+                    ));
                 }
                 assert!(Sockets.hold(transport, ANY, 82).is_ok());
             }
@@ -167,15 +211,27 @@ mod tests {
             let _udp = Sockets.hold(Transport::Udp, ANY, 8080).unwrap();
             let target = SocketAddr::new(LOOPBACK, 8080);
             // An unheld port refuses at once; a held one is silent.
-            let refused = TcpStream::connect_timeout(&SocketAddr::new(LOOPBACK, 9), Duration::from_millis(500));
-            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+            let refused = TcpStream::connect_timeout(
+                &SocketAddr::new(LOOPBACK, 9),
+                Duration::from_millis(500),
+            );
+            assert_eq!(
+                refused.unwrap_err().kind(),
+                io::ErrorKind::ConnectionRefused
+            );
             let silent = TcpStream::connect_timeout(&target, Duration::from_millis(300));
             assert_eq!(silent.unwrap_err().kind(), io::ErrorKind::TimedOut);
             let client = UdpSocket::bind("127.0.0.1:0").unwrap();
             client.connect(target).unwrap();
             client.send(b"x").unwrap();
-            client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-            assert_eq!(client.recv(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock, "no ICMP error either");
+            client
+                .set_read_timeout(Some(Duration::from_millis(100)))
+                .unwrap();
+            assert_eq!(
+                client.recv(&mut [0; 8]).unwrap_err().kind(),
+                io::ErrorKind::WouldBlock,
+                "no ICMP error either"
+            );
         });
     }
 
@@ -183,8 +239,9 @@ mod tests {
     fn ten_thousand_udp_ports_are_held_within_two_seconds() {
         in_fresh_netns(|| {
             let before = Instant::now();
-            let held: Vec<HeldPort> =
-                (20_000..30_000).map(|port| Sockets.hold(Transport::Udp, ANY, port).unwrap()).collect();
+            let held: Vec<HeldPort> = (20_000..30_000)
+                .map(|port| Sockets.hold(Transport::Udp, ANY, port).unwrap())
+                .collect();
             let took = before.elapsed();
             println!("10,000 UDP ports held in {took:?}");
             assert!(took < Duration::from_secs(2), "{took:?}");

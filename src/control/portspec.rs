@@ -78,20 +78,33 @@ impl std::error::Error for PortSpecError {}
 
 impl fmt::Display for PortSpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { flag, value, problem } = self;
+        let Self {
+            flag,
+            value,
+            problem,
+        } = self;
         let value = value.escape_debug();
         match problem {
             Problem::NoPort => write!(f, "no port specified: {value}<empty>"),
             Problem::Protocol(name) => write!(f, "invalid proto: {}", name.escape_debug()),
             Problem::Sctp => write!(f, "invalid proto: sctp: sctp is not supported"),
             Problem::Address(text) => write!(f, "invalid IP address: {}", text.escape_debug()),
-            Problem::ContainerPort(text) => write!(f, "invalid containerPort: {}", text.escape_debug()),
+            Problem::ContainerPort(text) => {
+                write!(f, "invalid containerPort: {}", text.escape_debug())
+            }
             Problem::ContainerPortZero => write!(f, "invalid containerPort: 0"),
             Problem::HostPort(text) => write!(f, "invalid hostPort: {}", text.escape_debug()),
             Problem::Ranges { container, host } => {
-                write!(f, "invalid ranges specified for container and host Ports: {container} and {host}")
+                write!(
+                    f,
+                    "invalid ranges specified for container and host Ports: {container} and {host}"
+                )
             }
-            Problem::ExposeRange(text) => write!(f, "invalid range format for --expose: {}", text.escape_debug()),
+            Problem::ExposeRange(text) => write!(
+                f,
+                "invalid range format for --expose: {}",
+                text.escape_debug()
+            ),
         }?;
         write!(f, " (in {flag} \"{value}\"): ")?;
         f.write_str(match problem {
@@ -113,7 +126,11 @@ impl FromStr for PortSpec {
     type Err = PortSpecError;
 
     fn from_str(value: &str) -> Result<Self, PortSpecError> {
-        parse(value).map_err(|problem| PortSpecError { flag: "-p", value: value.to_owned(), problem })
+        parse(value).map_err(|problem| PortSpecError {
+            flag: "-p",
+            value: value.to_owned(),
+            problem,
+        })
     }
 }
 
@@ -121,7 +138,11 @@ impl FromStr for ExposeSpec {
     type Err = PortSpecError;
 
     fn from_str(value: &str) -> Result<Self, PortSpecError> {
-        parse_expose(value).map_err(|problem| PortSpecError { flag: "--expose", value: value.to_owned(), problem })
+        parse_expose(value).map_err(|problem| PortSpecError {
+            flag: "--expose",
+            value: value.to_owned(),
+            problem,
+        })
     }
 }
 
@@ -137,10 +158,19 @@ fn parse(value: &str) -> Result<PortSpec, Problem> {
         return Err(Problem::ContainerPortZero);
     }
     let host = host_ports(host, container, &ports)?;
-    Ok(PortSpec { transport, host_address, host, container: ports })
+    Ok(PortSpec {
+        transport,
+        host_address,
+        host,
+        container: ports,
+    })
 }
 
-fn host_ports(host: &str, container: &str, ports: &RangeInclusive<u16>) -> Result<HostPorts, Problem> {
+fn host_ports(
+    host: &str,
+    container: &str,
+    ports: &RangeInclusive<u16>,
+) -> Result<HostPorts, Problem> {
     if host.is_empty() {
         return Ok(HostPorts::Ephemeral);
     }
@@ -151,15 +181,22 @@ fn host_ports(host: &str, container: &str, ports: &RangeInclusive<u16>) -> Resul
         _ if *host_range.start() == 0 => Err(Problem::HostPort(host.to_owned())),
         (on_host, in_container) if on_host == in_container => Ok(HostPorts::Exact(host_range)),
         (_, 1) => Ok(HostPorts::AnyOf(host_range)),
-        _ => Err(Problem::Ranges { container: container.to_owned(), host: host.to_owned() }),
+        _ => Err(Problem::Ranges {
+            container: container.to_owned(),
+            host: host.to_owned(),
+        }),
     }
 }
 
 fn parse_expose(value: &str) -> Result<ExposeSpec, Problem> {
     let (ports, transport) = transport(value)?;
-    let container =
-        range(ports).filter(|ports| *ports.start() != 0).ok_or_else(|| Problem::ExposeRange(ports.to_owned()))?;
-    Ok(ExposeSpec { transport, container })
+    let container = range(ports)
+        .filter(|ports| *ports.start() != 0)
+        .ok_or_else(|| Problem::ExposeRange(ports.to_owned()))?;
+    Ok(ExposeSpec {
+        transport,
+        container,
+    })
 }
 
 /// Host address, host port and container port (with protocol); what is missing is empty.
@@ -188,10 +225,15 @@ fn parse_address(text: &str) -> Result<Option<IpAddr>, Problem> {
         return Ok(None);
     }
     let address = match text.strip_prefix('[') {
-        Some(rest) => rest.strip_suffix(']').and_then(|inner| inner.parse::<Ipv6Addr>().ok()).map(IpAddr::V6),
+        Some(rest) => rest
+            .strip_suffix(']')
+            .and_then(|inner| inner.parse::<Ipv6Addr>().ok())
+            .map(IpAddr::V6),
         None => text.parse().ok(),
     };
-    address.map(Some).ok_or_else(|| Problem::Address(text.to_owned()))
+    address
+        .map(Some)
+        .ok_or_else(|| Problem::Address(text.to_owned()))
 }
 
 fn range(text: &str) -> Option<RangeInclusive<u16>> {
@@ -204,7 +246,10 @@ fn range(text: &str) -> Option<RangeInclusive<u16>> {
 
 fn port(text: &str) -> Option<u16> {
     // `parse` would accept a plus sign.
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+    text.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -212,7 +257,9 @@ mod tests {
     use super::*;
 
     fn spec(value: &str) -> PortSpec {
-        value.parse().unwrap_or_else(|error| panic!("{value}: {error}"))
+        value
+            .parse()
+            .unwrap_or_else(|error| panic!("{value}: {error}"))
     }
 
     fn tcp(address: Option<&str>, host: HostPorts, container: RangeInclusive<u16>) -> PortSpec {
@@ -234,18 +281,45 @@ mod tests {
         assert_eq!(spec("8080:80/TCP"), tcp(None, Exact(8080..=8080), 80..=80));
         assert_eq!(
             spec("8080:80/udp"),
-            PortSpec { transport: Transport::Udp, ..tcp(None, Exact(8080..=8080), 80..=80) }
+            PortSpec {
+                transport: Transport::Udp,
+                ..tcp(None, Exact(8080..=8080), 80..=80)
+            }
         );
-        assert_eq!(spec("127.0.0.1:8080:80"), tcp(Some("127.0.0.1"), Exact(8080..=8080), 80..=80));
-        assert_eq!(spec("127.0.0.1::80"), tcp(Some("127.0.0.1"), Ephemeral, 80..=80));
-        assert_eq!(spec("[::1]:9200:80"), tcp(Some("::1"), Exact(9200..=9200), 80..=80));
-        assert_eq!(spec("::1:9200:80"), tcp(Some("::1"), Exact(9200..=9200), 80..=80));
-        assert_eq!(spec("[2001:db8::2]::80"), tcp(Some("2001:db8::2"), Ephemeral, 80..=80));
-        assert_eq!(spec("8000-8010:8000-8010"), tcp(None, Exact(8000..=8010), 8000..=8010));
+        assert_eq!(
+            spec("127.0.0.1:8080:80"),
+            tcp(Some("127.0.0.1"), Exact(8080..=8080), 80..=80)
+        );
+        assert_eq!(
+            spec("127.0.0.1::80"),
+            tcp(Some("127.0.0.1"), Ephemeral, 80..=80)
+        );
+        assert_eq!(
+            spec("[::1]:9200:80"),
+            tcp(Some("::1"), Exact(9200..=9200), 80..=80)
+        );
+        assert_eq!(
+            spec("::1:9200:80"),
+            tcp(Some("::1"), Exact(9200..=9200), 80..=80)
+        );
+        assert_eq!(
+            spec("[2001:db8::2]::80"),
+            tcp(Some("2001:db8::2"), Ephemeral, 80..=80)
+        );
+        assert_eq!(
+            spec("8000-8010:8000-8010"),
+            tcp(None, Exact(8000..=8010), 8000..=8010)
+        );
         assert_eq!(spec("8000-9000:80"), tcp(None, AnyOf(8000..=9000), 80..=80));
         assert_eq!(spec("7000-7010"), tcp(None, Ephemeral, 7000..=7010));
-        assert_eq!(spec("65535:65535"), tcp(None, Exact(65535..=65535), 65535..=65535));
-        assert_eq!(spec("1-65535:1-65535"), tcp(None, Exact(1..=65535), 1..=65535));
+        assert_eq!(
+            spec("65535:65535"),
+            tcp(None, Exact(65535..=65535), 65535..=65535)
+        );
+        assert_eq!(
+            spec("1-65535:1-65535"),
+            tcp(None, Exact(1..=65535), 1..=65535)
+        );
     }
 
     #[test]
@@ -264,8 +338,14 @@ mod tests {
             ("[127.0.0.1]:80:80", "invalid IP address: [127.0.0.1]"),
             ("8086:80/xyz", "invalid proto: xyz"),
             ("8086:80/sctp", "invalid proto: sctp: sctp is not supported"),
-            ("8086-8087:80-82", "invalid ranges specified for container and host Ports: 80-82 and 8086-8087"),
-            ("8086:80-82", "invalid ranges specified for container and host Ports: 80-82 and 8086"),
+            (
+                "8086-8087:80-82",
+                "invalid ranges specified for container and host Ports: 80-82 and 8086-8087",
+            ),
+            (
+                "8086:80-82",
+                "invalid ranges specified for container and host Ports: 80-82 and 8086",
+            ),
             ("abc", "invalid containerPort: abc"),
             ("80:65536", "invalid containerPort: 65536"),
             ("80:90-80", "invalid containerPort: 90-80"),
@@ -275,21 +355,51 @@ mod tests {
             ("80:5-", "invalid containerPort: 5-"),
         ] {
             let message = value.parse::<PortSpec>().unwrap_err().to_string();
-            assert!(message.starts_with(&format!("{docker} (in -p \"{value}\"): ")), "{message}");
-            assert!(!message.contains('\n') && !message.ends_with(": "), "{message}");
+            assert!(
+                message.starts_with(&format!("{docker} (in -p \"{value}\"): ")),
+                "{message}"
+            );
+            assert!(
+                !message.contains('\n') && !message.ends_with(": "),
+                "{message}"
+            );
         }
     }
 
     #[test]
     fn expose() {
-        assert_eq!("80".parse(), Ok(ExposeSpec { transport: Transport::Tcp, container: 80..=80 }));
-        assert_eq!("53-55/udp".parse(), Ok(ExposeSpec { transport: Transport::Udp, container: 53..=55 }));
+        assert_eq!(
+            "80".parse(),
+            Ok(ExposeSpec {
+                transport: Transport::Tcp,
+                container: 80..=80
+            })
+        );
+        assert_eq!(
+            "53-55/udp".parse(),
+            Ok(ExposeSpec {
+                transport: Transport::Udp,
+                container: 53..=55
+            })
+        );
         for bad in ["", "0", "80:80", "x", "9-8", "65536"] {
             let message = bad.parse::<ExposeSpec>().unwrap_err().to_string();
-            assert!(message.starts_with("invalid range format for --expose: "), "{message}");
-            assert!(message.contains(&format!("(in --expose \"{bad}\")")), "{message}");
+            assert!(
+                message.starts_with("invalid range format for --expose: "),
+                "{message}"
+            );
+            assert!(
+                message.contains(&format!("(in --expose \"{bad}\")")),
+                "{message}"
+            );
         }
-        assert!("80/sctp".parse::<ExposeSpec>().unwrap_err().to_string().contains("sctp is not supported"));
+        assert!(
+            "80/sctp"
+                .parse::<ExposeSpec>()
+                .unwrap_err()
+                .to_string()
+                .contains("sctp is not supported")
+        );
     }
 
     proptest::proptest! {

@@ -18,7 +18,10 @@ pub(super) fn octets<const N: usize>() -> io::Result<[u8; N]> {
 /// # Errors
 /// As [`octets`].
 pub(super) fn hex<const N: usize>() -> io::Result<String> {
-    Ok(octets::<N>()?.iter().map(|octet| format!("{octet:02x}")).collect())
+    Ok(octets::<N>()?
+        .iter()
+        .map(|octet| format!("{octet:02x}"))
+        .collect())
 }
 
 #[cfg(test)]
@@ -29,7 +32,10 @@ mod tests {
     fn hex_has_two_digits_per_octet_and_differs_each_time() {
         let one = hex::<32>().unwrap();
         assert_eq!(one.len(), 64);
-        assert!(one.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
+        assert!(
+            one.bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        );
         assert_ne!(one, hex::<32>().unwrap());
     }
 }

@@ -13,7 +13,10 @@ pub(super) fn in_fresh_netns(test: impl FnOnce() + Send) {
                 println!("SKIPPED: cannot make a network namespace ({error}); run as root");
                 return;
             }
-            let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+            let up = std::process::Command::new("ip")
+                .args(["link", "set", "lo", "up"])
+                .status()
+                .unwrap();
             assert!(up.success(), "ip link set lo up");
             // Nothing of the machine is visible here.
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();

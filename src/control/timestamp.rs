@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 /// Nanoseconds since 1970-01-01T00:00:00Z.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Timestamp(i64);
 
@@ -21,7 +23,9 @@ impl Timestamp {
 
     /// The wall clock, now. The daemon calls this; decisions take the value as a parameter.
     pub fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Self(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
     }
 
@@ -85,7 +89,10 @@ mod tests {
         let created = Timestamp::from_nanoseconds(1_795_244_396_428_803_446);
         assert_eq!(created.rfc3339(), "2026-11-21T06:59:56.428803446Z");
         assert_eq!(created.seconds(), 1_795_244_396);
-        assert_eq!(Timestamp::from_nanoseconds(1_500_000_000).rfc3339(), "1970-01-01T00:00:01.5Z");
+        assert_eq!(
+            Timestamp::from_nanoseconds(1_500_000_000).rfc3339(),
+            "1970-01-01T00:00:01.5Z"
+        );
         assert_eq!(Timestamp::default().rfc3339(), "1970-01-01T00:00:00Z");
     }
 
@@ -112,14 +119,24 @@ mod tests {
             (61 * day, "2 months"),
             (800 * day, "2 years"),
         ] {
-            assert_eq!(human_duration(Duration::from_secs(seconds)), words, "{seconds}");
+            assert_eq!(
+                human_duration(Duration::from_secs(seconds)),
+                words,
+                "{seconds}"
+            );
         }
     }
 
     #[test]
     fn a_clock_that_went_back_gives_zero() {
         let earlier = Timestamp::from_nanoseconds(5);
-        assert_eq!(Timestamp::from_nanoseconds(3).since(earlier), Duration::ZERO);
-        assert_eq!(Timestamp::from_nanoseconds(9).since(earlier), Duration::from_nanos(4));
+        assert_eq!(
+            Timestamp::from_nanoseconds(3).since(earlier),
+            Duration::ZERO
+        );
+        assert_eq!(
+            Timestamp::from_nanoseconds(9).since(earlier),
+            Duration::from_nanos(4)
+        );
     }
 }
