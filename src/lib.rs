@@ -10,7 +10,7 @@
 //! | [`engine`] | multi-queue TUN, one worker thread per queue | `forwarder` |
 //! | [`steering`] | four tc eBPF programs and their maps | nothing |
 //! | [`kernel`] | netlink, namespaces, sysctls, routes, notifications | nothing |
-//! | [`control`] | networks, endpoints, IPAM, ports, state; projections of it | `forwarder` (types) |
+//! | [`control`] | networks, endpoints, IPAM, ports, state; projections of it | `forwarder` (types), `api::types` |
 //! | [`sandbox`] | what a process of a container sees: namespaces, mounts, files | `kernel` |
 //! | [`api`] | the HTTP API over the unix socket: types, client, server | `control` |
 //! | [`cli`] | the command line | `api` (client), `sandbox` |

@@ -1,1 +1,53 @@
-//! (under construction)
+//! What should exist: networks, containers, addresses, ports. Decides and remembers; arranges nothing.
+//!
+//! # Theory of operation
+//!
+//! [`State`] is the whole truth. The daemon holds it behind one lock and calls it for every request;
+//! each call answers at once with records that say what the kernel must now look like, or with a
+//! [`ControlError`] after which nothing has changed. There is no I/O here except two things that are
+//! part of deciding: the redb file ([`store`]), because an intent must be on disk before anything is
+//! made of it, and the sockets that hold published ports ([`port_holder`]), because only the kernel
+//! knows whether a port is free.
+//!
+//! ```text
+//!  text of flags ─► daemon_options ─► BridgeConfig ─┐
+//!  CreateContainer ─► portspec, mac, names, files ──┴─► State ─► records ─► store
+//!                                      ipam, port_allocator ─┘     │
+//!                         projections: forwarder::Policy, steering's publications
+//!                         inspect, ports_text: Docker's JSON and tables; files: /etc/hosts, …
+//! ```
+//!
+//! Addresses and ports belong to a container from its creation until it has exited. Numbers of networks
+//! and endpoints ([`records::Counters`]) are never used twice, so that the forwarder cannot mistake a
+//! new container for an old one. Types carry both address families; only IPv4 is allocated.
+//!
+//! Blocking: [`State`]'s methods that change something sync a file, and creating with 10,000 published
+//! ports opens 10,000 sockets; call them where blocking is allowed.
+
+pub mod address_pool;
+pub mod creation;
+pub mod daemon_options;
+mod error;
+pub mod files;
+pub mod ipam;
+pub mod mac;
+pub mod names;
+pub mod port_allocator;
+pub mod port_holder;
+pub mod portspec;
+pub mod projections;
+mod publishing;
+mod random;
+pub mod records;
+mod state;
+pub mod store;
+#[cfg(test)]
+mod test_netns;
+pub mod timestamp;
+mod transport;
+
+pub use creation::Creation;
+pub use error::ControlError;
+pub use state::{DEFAULT_NETWORK, Settings, State};
+pub use timestamp::Timestamp;
+pub use transport::Transport;

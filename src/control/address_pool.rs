@@ -1,0 +1,244 @@
+//! Which subnet a new network gets when nobody says: the first free one of the default pools.
+//!
+//! Docker's pools and order: 172.17/16, 172.18/16, 172.19/16, three /14 split in /16, and
+//! 192.168/16 split in /20; 31 subnets in all. A subnet is skipped if a network of ours has it, or if it
+//! overlaps a route of the host or a name server (the caller lists these; default routes are ignored).
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+/// A block that is split into subnets of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AddressPool {
+    /// The block, without host bits.
+    pub base: IpNet,
+    /// Prefix length of the subnets; not shorter than the block's.
+    pub size: u8,
+}
+
+/// Why a `--default-address-pool` is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "invalid --default-address-pool \"{value}\": {problem}; give it as base=10.99.0.0/16,size=24"
+)]
+pub struct AddressPoolError {
+    value: String,
+    problem: String,
+}
+
+/// `base=CIDR,size=N`.
+impl FromStr for AddressPool {
+    type Err = AddressPoolError;
+
+    fn from_str(value: &str) -> Result<Self, AddressPoolError> {
+        let refuse = |problem: String| AddressPoolError {
+            value: value.escape_debug().to_string(),
+            problem,
+        };
+        let (mut base, mut size) = (None, None);
+        for field in value.split(',') {
+            match field.split_once('=') {
+                Some(("base", text)) => {
+                    base = Some(
+                        text.parse::<IpNet>()
+                            .map_err(|_| refuse(format!("invalid CIDR address: {text}")))?,
+                    );
+                }
+                Some(("size", text)) => {
+                    size = Some(
+                        text.parse::<u8>()
+                            .map_err(|_| refuse(format!("invalid size: {text}")))?,
+                    );
+                }
+                _ => return Err(refuse(format!("unexpected field '{field}'"))),
+            }
+        }
+        let base = base.ok_or_else(|| refuse("base is missing".to_owned()))?;
+        let size = size.ok_or_else(|| refuse("size is missing".to_owned()))?;
+        if base != base.trunc() {
+            return Err(refuse(format!(
+                "invalid subnet {base}: it should be {}",
+                base.trunc()
+            )));
+        }
+        if size < base.prefix_len() || size > base.max_prefix_len() {
+            let (from, to) = (base.prefix_len(), base.max_prefix_len());
+            return Err(refuse(format!(
+                "size {size} is not between {from} and {to}"
+            )));
+        }
+        Ok(Self { base, size })
+    }
+}
+
+/// The list to choose from, sorted by address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressPools(Vec<AddressPool>);
+
+impl Default for AddressPools {
+    fn default() -> Self {
+        let block = |octets: [u8; 4], prefix, size| AddressPool {
+            base: IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from(octets), prefix)),
+            size,
+        };
+        Self(vec![
+            block([172, 17, 0, 0], 16, 16),
+            block([172, 18, 0, 0], 16, 16),
+            block([172, 19, 0, 0], 16, 16),
+            block([172, 20, 0, 0], 14, 16),
+            block([172, 24, 0, 0], 14, 16),
+            block([172, 28, 0, 0], 14, 16),
+            block([192, 168, 0, 0], 16, 20),
+        ])
+    }
+}
+
+impl AddressPools {
+    /// The user's list in place of the default one; an empty one means the default.
+    pub fn new(mut pools: Vec<AddressPool>) -> Self {
+        if pools.is_empty() {
+            return Self::default();
+        }
+        pools.sort_unstable();
+        Self(pools)
+    }
+
+    /// The lowest IPv4 subnet that overlaps nothing in `taken`.
+    pub fn next_free(&self, taken: &[IpNet]) -> Option<IpNet> {
+        self.0
+            .iter()
+            .filter(|pool| pool.base.addr().is_ipv4())
+            .find_map(|pool| first_fit(*pool, taken))
+    }
+}
+
+/// True if the two have an address in common. A default route has none in common with anything.
+pub fn overlap(a: &IpNet, b: &IpNet) -> bool {
+    a.prefix_len() > 0 && b.prefix_len() > 0 && (a.contains(b) || b.contains(a))
+}
+
+fn first_fit(pool: AddressPool, taken: &[IpNet]) -> Option<IpNet> {
+    let mut candidate = IpNet::new(pool.base.addr(), pool.size).ok()?;
+    while pool.base.contains(&candidate) {
+        let Some(obstacle) = taken.iter().find(|taken| overlap(taken, &candidate)) else {
+            return Some(candidate);
+        };
+        // Jump over the obstacle as a whole: a /8 split in /30 may be covered by one route.
+        let last = candidate.broadcast().max(obstacle.broadcast());
+        candidate = IpNet::new(successor(last)?, pool.size).ok()?.trunc();
+    }
+    None
+}
+
+fn successor(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(v4) => v4
+            .to_bits()
+            .checked_add(1)
+            .map(|bits| Ipv4Addr::from(bits).into()),
+        IpAddr::V6(v6) => v6
+            .to_bits()
+            .checked_add(1)
+            .map(|bits| std::net::Ipv6Addr::from(bits).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn dockers_31_subnets_in_order() {
+        let pools = AddressPools::default();
+        let mut taken = Vec::new();
+        while let Some(free) = pools.next_free(&taken) {
+            taken.push(free);
+        }
+        assert_eq!(taken.len(), 31);
+        let expected: Vec<IpNet> = (17..=31)
+            .map(|second| net(&format!("172.{second}.0.0/16")))
+            .chain((0..16).map(|i| net(&format!("192.168.{}.0/20", i * 16))))
+            .collect();
+        assert_eq!(taken, expected);
+        taken.remove(3);
+        assert_eq!(
+            pools.next_free(&taken),
+            Some(net("172.20.0.0/16")),
+            "gaps are used again"
+        );
+    }
+
+    #[test]
+    fn routes_of_the_host_are_avoided_but_not_default_ones() {
+        let pools = AddressPools::default();
+        assert_eq!(
+            pools.next_free(&[net("0.0.0.0/0"), net("172.17.5.0/24")]),
+            Some(net("172.18.0.0/16"))
+        );
+        assert_eq!(
+            pools.next_free(&[net("172.16.0.0/12")]),
+            Some(net("192.168.0.0/20"))
+        );
+        assert_eq!(
+            pools.next_free(&[net("172.16.0.0/12"), net("192.168.0.10/32")]),
+            Some(net("192.168.16.0/20"))
+        );
+        assert_eq!(
+            pools.next_free(&[net("172.16.0.0/12"), net("192.168.0.0/16")]),
+            None
+        );
+    }
+
+    #[test]
+    fn own_pools_replace_the_list_and_large_ones_are_fast() {
+        let pools = AddressPools::new(vec![
+            "base=10.99.0.0/16,size=24".parse().unwrap(),
+            "base=10.0.0.0/10,size=30".parse().unwrap(),
+        ]);
+        assert_eq!(pools.next_free(&[]), Some(net("10.0.0.0/30")));
+        assert_eq!(
+            pools.next_free(&[net("10.0.0.0/11"), net("10.32.0.0/11")]),
+            Some(net("10.99.0.0/24"))
+        );
+        assert_eq!(
+            AddressPools::new(vec!["base=255.255.255.0/24,size=25".parse().unwrap()])
+                .next_free(&[net("255.0.0.0/8")]),
+            None
+        );
+        assert_eq!(AddressPools::new(Vec::new()), AddressPools::default());
+    }
+
+    #[test]
+    fn malformed_pools() {
+        for (value, problem) in [
+            ("", "unexpected field ''"),
+            ("base=10.0.0.0/8", "size is missing"),
+            ("size=24", "base is missing"),
+            ("base=10.0.0.0,size=24", "invalid CIDR address: 10.0.0.0"),
+            (
+                "base=10.0.0.1/8,size=24",
+                "invalid subnet 10.0.0.1/8: it should be 10.0.0.0/8",
+            ),
+            ("base=10.0.0.0/16,size=8", "size 8 is not between 16 and 32"),
+            (
+                "base=10.0.0.0/16,size=33",
+                "size 33 is not between 16 and 32",
+            ),
+            ("base=10.0.0.0/16,size=x", "invalid size: x"),
+        ] {
+            let message = value.parse::<AddressPool>().unwrap_err().to_string();
+            assert!(
+                message.starts_with(&format!(
+                    "invalid --default-address-pool \"{value}\": {problem};"
+                )),
+                "{message}"
+            );
+        }
+    }
+}

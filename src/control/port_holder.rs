@@ -1,0 +1,251 @@
+//! Holding a port of the host, so that nobody else gets it while it is published.
+//!
+//! A held port is a real socket in the network namespace of the calling thread: TCP bound and
+//! listening, UDP bound. Published traffic never reaches it, because steering diverts that earlier;
+//! what does reach it (from an interface that is not steered, or before steering is in place) must not
+//! be answered as if a service were there. So a classic BPF program that drops everything is
+//! attached *before* the bind, and such packets vanish silently.
+
+use std::fmt::Debug;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
+    sockopt,
+};
+
+use super::transport::Transport;
+
+/// A way of holding ports. The real one is [`Sockets`]; tests of decisions use one without sockets.
+pub trait HoldPorts: Debug + Send + Sync {
+    /// Takes `port` on `address` (`0.0.0.0`: on all) until the result is dropped.
+    ///
+    /// # Errors
+    /// [`HoldError`] if the kernel refuses.
+    fn hold(&self, transport: Transport, address: IpAddr, port: u16)
+    -> Result<HeldPort, HoldError>;
+}
+
+/// A port that is held until this value is dropped.
+#[derive(Debug)]
+pub struct HeldPort(#[expect(dead_code, reason = "held for its Drop")] Option<OwnedFd>);
+
+impl HeldPort {
+    /// Stands for a port that no socket holds, for tests of decisions.
+    pub const fn without_socket() -> Self {
+        Self(None)
+    }
+}
+
+/// Why a port cannot be held.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    /// Another program has it.
+    #[error("address already in use")]
+    InUse,
+    /// The host does not have the address.
+    #[error(
+        "cannot assign requested address: give -p an address that this host has (see `ip address`), or none for all"
+    )]
+    NotLocal,
+    /// One descriptor per port, and there are no more.
+    #[error(
+        "too many open files: every published port needs one; raise the daemon's limit (`ulimit -n`, or LimitNOFILE= in its systemd unit)"
+    )]
+    TooManyOpenFiles,
+    /// Anything else.
+    #[error("{0}")]
+    Other(io::Error),
+}
+
+impl From<Errno> for HoldError {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::EADDRINUSE => Self::InUse,
+            Errno::EADDRNOTAVAIL => Self::NotLocal,
+            Errno::EMFILE | Errno::ENFILE => Self::TooManyOpenFiles,
+            other => Self::Other(other.into()),
+        }
+    }
+}
+
+/// Holds ports with sockets in the calling thread's network namespace.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sockets;
+
+impl HoldPorts for Sockets {
+    fn hold(
+        &self,
+        transport: Transport,
+        address: IpAddr,
+        port: u16,
+    ) -> Result<HeldPort, HoldError> {
+        let family = if address.is_ipv4() {
+            AddressFamily::Inet
+        } else {
+            AddressFamily::Inet6
+        };
+        let kind = match transport {
+            Transport::Tcp => SockType::Stream,
+            Transport::Udp => SockType::Datagram,
+        };
+        let held = socket(
+            family,
+            kind,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            None,
+        )?;
+        drop_everything(&held)?;
+        if address.is_ipv6() {
+            setsockopt(&held, sockopt::Ipv6V6Only, &true)?;
+        }
+        if transport == Transport::Tcp {
+            // Connections in TIME_WAIT on this port must not keep it from being published. A UDP socket
+            // with this option could be joined by another program's.
+            setsockopt(&held, sockopt::ReuseAddr, &true)?;
+        }
+        bind(
+            std::os::fd::AsRawFd::as_raw_fd(&held),
+            &SockaddrStorage::from(SocketAddr::new(address, port)),
+        )?;
+        if transport == Transport::Tcp {
+            // Without listening, two sockets with SO_REUSEADDR could share the port.
+            listen(&held, Backlog::new(1)?)?;
+        }
+        Ok(HeldPort(Some(held)))
+    }
+}
+
+/// Attaches the program `return 0`: keep no octet of any packet.
+fn drop_everything(socket: &OwnedFd) -> Result<(), Errno> {
+    let mut program = [libc::sock_filter {
+        code: RETURN_CONSTANT,
+        jt: 0,
+        jf: 0,
+        k: 0,
+    }];
+    setsockopt(
+        socket,
+        AttachFilter,
+        &libc::sock_fprog {
+            len: 1,
+            filter: program.as_mut_ptr(),
+        },
+    )
+}
+
+/// `BPF_RET | BPF_K`.
+const RETURN_CONSTANT: u16 = 0x06;
+
+/// `SO_ATTACH_FILTER`.
+#[derive(Clone, Copy, Debug)]
+struct AttachFilter;
+
+nix::setsockopt_impl!(
+    AttachFilter,
+    libc::SOL_SOCKET,
+    libc::SO_ATTACH_FILTER,
+    libc::sock_fprog,
+    sockopt::SetStruct<'_, libc::sock_fprog>
+);
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::control::test_netns::in_fresh_netns;
+
+    const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    #[test]
+    fn a_held_port_is_refused_to_others_until_it_is_dropped() {
+        in_fresh_netns(|| {
+            let tcp = Sockets.hold(Transport::Tcp, ANY, 8080).unwrap();
+            let udp = Sockets.hold(Transport::Udp, ANY, 8080).unwrap();
+            for address in ["0.0.0.0:8080", "127.0.0.1:8080"] {
+                assert_eq!(
+                    TcpListener::bind(address).unwrap_err().kind(),
+                    io::ErrorKind::AddrInUse
+                );
+                assert_eq!(
+                    UdpSocket::bind(address).unwrap_err().kind(),
+                    io::ErrorKind::AddrInUse
+                );
+            }
+            drop((tcp, udp));
+            TcpListener::bind("0.0.0.0:8080").unwrap();
+            UdpSocket::bind("0.0.0.0:8080").unwrap();
+        });
+    }
+
+    #[test]
+    fn what_others_have_is_refused_to_us() {
+        in_fresh_netns(|| {
+            let _tcp = TcpListener::bind("127.0.0.1:81").unwrap();
+            let _udp = UdpSocket::bind("127.0.0.1:81").unwrap();
+            for transport in [Transport::Tcp, Transport::Udp] {
+                for address in [ANY, LOOPBACK] {
+                    assert!(matches!(
+                        Sockets.hold(transport, address, 81),
+                        Err(HoldError::InUse)
+                    ));
+                }
+                assert!(Sockets.hold(transport, ANY, 82).is_ok());
+            }
+            let foreign = Sockets.hold(Transport::Tcp, "192.0.2.77".parse().unwrap(), 83);
+            assert!(matches!(foreign, Err(HoldError::NotLocal)));
+        });
+    }
+
+    #[test]
+    fn a_held_port_answers_nothing() {
+        in_fresh_netns(|| {
+            let _tcp = Sockets.hold(Transport::Tcp, ANY, 8080).unwrap();
+            let _udp = Sockets.hold(Transport::Udp, ANY, 8080).unwrap();
+            let target = SocketAddr::new(LOOPBACK, 8080);
+            // An unheld port refuses at once; a held one is silent.
+            let refused = TcpStream::connect_timeout(
+                &SocketAddr::new(LOOPBACK, 9),
+                Duration::from_millis(500),
+            );
+            assert_eq!(
+                refused.unwrap_err().kind(),
+                io::ErrorKind::ConnectionRefused
+            );
+            let silent = TcpStream::connect_timeout(&target, Duration::from_millis(300));
+            assert_eq!(silent.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.connect(target).unwrap();
+            client.send(b"x").unwrap();
+            client
+                .set_read_timeout(Some(Duration::from_millis(100)))
+                .unwrap();
+            assert_eq!(
+                client.recv(&mut [0; 8]).unwrap_err().kind(),
+                io::ErrorKind::WouldBlock,
+                "no ICMP error either"
+            );
+        });
+    }
+
+    #[test]
+    fn ten_thousand_udp_ports_are_held_within_two_seconds() {
+        in_fresh_netns(|| {
+            let before = Instant::now();
+            let held: Vec<HeldPort> = (20_000..30_000)
+                .map(|port| Sockets.hold(Transport::Udp, ANY, port).unwrap())
+                .collect();
+            let took = before.elapsed();
+            println!("10,000 UDP ports held in {took:?}");
+            assert!(took < Duration::from_secs(2), "{took:?}");
+            drop(held);
+        });
+    }
+}

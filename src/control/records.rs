@@ -1,0 +1,282 @@
+//! What is stored about networks and containers.
+//!
+//! A record says what was asked for and what was allocated. It is written before anything is done in
+//! the kernel, so that after a crash everything that could exist can be found and removed. Values are
+//! JSON with [`RECORD_VERSION`] beside them (see `store`); new fields need `#[serde(default)]`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::daemon_options::BridgeConfig;
+use super::files::{DnsSettings, ExtraHost};
+use super::mac::MacAddress;
+use super::timestamp::Timestamp;
+use super::transport::Transport;
+
+/// Version of the records' meaning. A store with a higher one is refused.
+pub const RECORD_VERSION: u32 = 1;
+
+/// A network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// For the forwarder; never used again.
+    pub number: u32,
+    /// `bridge` for the default one.
+    pub name: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// `bridge`.
+    pub driver: String,
+    /// Bridge interface, addresses, MTU, switches.
+    pub config: BridgeConfig,
+    /// MAC of the bridge; random, and kept while the network lives.
+    pub bridge_mac: MacAddress,
+}
+
+/// Numbers that must never be given out twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Last network number.
+    pub network: u32,
+    /// Last endpoint number.
+    pub endpoint: u32,
+}
+
+/// A container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Without Docker's leading `/`.
+    pub name: String,
+    /// Of its UTS namespace, and in its /etc/hosts.
+    pub hostname: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Command line.
+    pub command: Vec<String>,
+    /// `K=V`, as given with `-e`.
+    pub env: Vec<String>,
+    /// Ours, or somebody else's namespace.
+    pub kind: Kind,
+    /// `--rootfs`.
+    pub rootfs: Option<PathBuf>,
+    /// `--rm`.
+    pub auto_remove: bool,
+    /// Where the network namespace is visible.
+    pub netns: PathBuf,
+    /// Directory with its hosts, hostname and resolv.conf.
+    pub files: PathBuf,
+    /// Docker's `SandboxID`.
+    pub sandbox_id: String,
+    /// Attachments, `eth0` first.
+    pub attachments: Vec<Attachment>,
+    /// `-p` values; `publish` and `unpublish` change them.
+    pub publish: Vec<String>,
+    /// `-P`.
+    pub publish_all: bool,
+    /// `--expose` ports.
+    pub expose: Vec<ExposedPorts>,
+    /// What is published now; empty once it has stopped.
+    pub bindings: Vec<PortBinding>,
+    /// `--dns…`.
+    pub dns: DnsSettings,
+    /// `--add-host`.
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Where it is in its life.
+    pub state: ContainerState,
+}
+
+/// Whose network namespace a container has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// `run`: one that the daemon made.
+    Run,
+    /// `attach --pid`: that of a process.
+    AttachPid(i32),
+    /// `attach --netns`: the one behind a path.
+    AttachNetns(PathBuf),
+}
+
+/// Where a container is in its life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContainerState {
+    /// Network made, process not started yet.
+    Created,
+    /// Its process runs.
+    Running {
+        /// The process to watch; `None` for an adopted namespace path.
+        process: Option<Process>,
+        /// Since when.
+        started: Timestamp,
+    },
+    /// Its process has ended; it has no network any more.
+    Exited {
+        /// Exit code, 128 + signal number if a signal ended it.
+        code: i32,
+        /// When it had started, if it ever did.
+        started: Option<Timestamp>,
+        /// When that was.
+        finished: Timestamp,
+    },
+}
+
+/// A process, safe against reuse of its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Process id in the daemon's pid namespace.
+    pub pid: i32,
+    /// Field 22 of `/proc/PID/stat`, in clock ticks since boot.
+    pub start_time: u64,
+}
+
+/// A container's place on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Id of the network.
+    pub network: String,
+    /// Name of the network.
+    pub network_name: String,
+    /// `--ip`.
+    pub requested_address: Option<IpAddr>,
+    /// `--mac-address`.
+    pub requested_mac: Option<MacAddress>,
+    /// What it has there; `None` once the container has stopped.
+    pub endpoint: Option<Endpoint>,
+}
+
+/// An interface on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// For the forwarder; never used again.
+    pub number: u32,
+    /// Its addresses with the network's prefix length, at most one per family.
+    pub addresses: Vec<IpNet>,
+    /// Default gateways, at most one per family.
+    pub gateways: Vec<IpAddr>,
+    /// Of the container's interface.
+    pub mac: MacAddress,
+    /// Name of the host's end of the veth pair.
+    pub host_interface: String,
+}
+
+/// Consecutive ports that are published, or a single one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortBinding {
+    /// The `-p` value behind it; for `-P` the exposed port, `80/tcp`.
+    pub spec: String,
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// Host address; unspecified: all of its family.
+    pub host_address: IpAddr,
+    /// First port on the host.
+    pub host_port: u16,
+    /// First port in the container.
+    pub container_port: u16,
+    /// How many ports; at least 1.
+    pub count: u16,
+}
+
+impl PortBinding {
+    /// Last port on the host.
+    pub const fn last_host_port(&self) -> u16 {
+        self.host_port.saturating_add(self.count.saturating_sub(1))
+    }
+
+    /// Each (host port, container port).
+    pub fn pairs(&self) -> impl Iterator<Item = (u16, u16)> + use<> {
+        let (host, container) = (self.host_port, self.container_port);
+        (0..self.count).map(move |i| (host.saturating_add(i), container.saturating_add(i)))
+    }
+
+    /// Joins `next` if it goes on where this ends, in both port spaces.
+    pub fn extend(&mut self, next: &Self) -> bool {
+        let follows = self.spec == next.spec
+            && self.transport == next.transport
+            && self.host_address == next.host_address
+            && self.host_port.checked_add(self.count) == Some(next.host_port)
+            && self.container_port.checked_add(self.count) == Some(next.container_port);
+        match self.count.checked_add(next.count) {
+            Some(count) if follows => {
+                self.count = count;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// `--expose` ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExposedPorts {
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// First one.
+    pub first: u16,
+    /// Last one.
+    pub last: u16,
+}
+
+impl Container {
+    /// Its interface on the first network it is on, while it has one.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        self.attachments
+            .iter()
+            .find_map(|attachment| attachment.endpoint.as_ref())
+    }
+
+    /// True between [`ContainerState::Created`] and [`ContainerState::Exited`].
+    pub const fn is_running(&self) -> bool {
+        matches!(self.state, ContainerState::Running { .. })
+    }
+}
+
+impl Network {
+    /// The subnet of its only family so far.
+    pub fn subnet(&self) -> IpNet {
+        self.config.subnet()
+    }
+
+    /// The bridge's own address.
+    pub fn gateway(&self) -> IpAddr {
+        self.config.address.addr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bindings_join_only_where_both_ends_go_on() {
+        let binding = |host_port, container_port, count| PortBinding {
+            spec: "s".into(),
+            transport: Transport::Tcp,
+            host_address: [0, 0, 0, 0].into(),
+            host_port,
+            container_port,
+            count,
+        };
+        let mut joined = binding(8000, 80, 2);
+        assert!(joined.extend(&binding(8002, 82, 3)));
+        assert_eq!((joined.count, joined.last_host_port()), (5, 8004));
+        assert!(!joined.extend(&binding(8005, 86, 1)));
+        assert!(!joined.extend(&binding(8006, 85, 1)));
+        assert!(!joined.extend(&PortBinding {
+            transport: Transport::Udp,
+            ..binding(8005, 85, 1)
+        }));
+        let mut last = binding(65_535, 65_535, 1);
+        assert!(!last.extend(&binding(0, 0, 1)));
+        assert_eq!(last.pairs().collect::<Vec<_>>(), [(65_535, 65_535)]);
+    }
+}

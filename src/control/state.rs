@@ -1,0 +1,480 @@
+//! The state of the control plane in memory, and the decisions that change it.
+//!
+//! Every method that changes something works in three steps: decide (and allocate) on a copy, commit
+//! the records to the [`Journal`], then put them in place. If any step fails, nothing has changed and
+//! what had been allocated is free again. Nothing here touches the kernel except the sockets that hold
+//! ports; what the caller must do there follows from the records that the methods return.
+//!
+//! ```text
+//!   create_container ─► Created ── set_started ─► Running ── set_exited ─► Exited ── remove ─► (gone)
+//!                          └───────────── set_exited / remove(force) ──────────┘
+//! ```
+//!
+//! A container has addresses and ports from `create_container` until `set_exited` or `remove`, as in
+//! Docker, where they are released when it stops. A restarted daemon calls, in this order:
+//! [`State::open`] (takes the stored addresses), [`State::set_exited`] for containers that are dead,
+//! [`State::set_default_network`], [`State::restore`] (takes the stored ports).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use super::daemon_options::BridgeConfig;
+use super::error::ControlError;
+use super::files::DnsSettings;
+use super::ipam::{Pool, PoolConfig};
+use super::mac::MacAddress;
+use super::names::{self, LookupError};
+use super::port_allocator::{PortAllocator, PortLease};
+use super::records::{Container, ContainerState, Counters, Network, Process};
+use super::store::{Change, Journal, Records};
+use super::timestamp::Timestamp;
+
+/// Name of the default network.
+pub const DEFAULT_NETWORK: &str = "bridge";
+
+/// What decisions depend on besides the state.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where namespaces are made visible: `/run/netns`.
+    pub netns_dir: PathBuf,
+    /// Where each container gets a directory, named by its id.
+    pub containers_dir: PathBuf,
+    /// The daemon's `--dns…` flags.
+    pub dns: DnsSettings,
+}
+
+/// The state.
+#[derive(Debug)]
+pub struct State {
+    pub(super) journal: Box<dyn Journal>,
+    pub(super) settings: Settings,
+    pub(super) ports: PortAllocator,
+    pub(super) counters: Counters,
+    pub(super) networks: BTreeMap<String, NetworkEntry>,
+    pub(super) containers: BTreeMap<String, ContainerEntry>,
+}
+
+#[derive(Debug)]
+pub(super) struct NetworkEntry {
+    pub(super) record: Network,
+    pub(super) pool: Pool,
+}
+
+#[derive(Debug)]
+pub(super) struct ContainerEntry {
+    pub(super) record: Container,
+    /// What each of its `-p` values has.
+    pub(super) leases: Vec<Leases>,
+}
+
+/// The ports that one `-p` value has.
+#[derive(Debug)]
+pub(super) struct Leases {
+    pub(super) spec: String,
+    pub(super) ports: Vec<PortLease>,
+}
+
+impl State {
+    /// The state as stored. Addresses of containers that have not exited are taken; ports are not (see
+    /// [`State::restore`]). The texts are warnings for the log.
+    ///
+    /// # Errors
+    /// If a stored network contradicts itself.
+    pub fn open(
+        journal: Box<dyn Journal>,
+        records: Records,
+        ports: PortAllocator,
+        settings: Settings,
+    ) -> Result<(Self, Vec<String>), ControlError> {
+        let mut networks = BTreeMap::new();
+        for record in records.networks {
+            let pool = pool(&record.config).map_err(ControlError::Address)?;
+            networks.insert(record.id.clone(), NetworkEntry { record, pool });
+        }
+        let mut state = Self {
+            journal,
+            settings,
+            ports,
+            counters: records.counters,
+            networks,
+            containers: BTreeMap::new(),
+        };
+        let mut warnings = Vec::new();
+        for record in records.containers {
+            state.retake_addresses(&record, &mut warnings);
+            state.containers.insert(
+                record.id.clone(),
+                ContainerEntry {
+                    record,
+                    leases: Vec::new(),
+                },
+            );
+        }
+        Ok((state, warnings))
+    }
+
+    fn retake_addresses(&mut self, container: &Container, warnings: &mut Vec<String>) {
+        for attachment in &container.attachments {
+            for address in attachment
+                .endpoint
+                .iter()
+                .flat_map(|endpoint| &endpoint.addresses)
+            {
+                let outcome = match self.networks.get_mut(&attachment.network) {
+                    Some(network) => network
+                        .pool
+                        .reserve(address.addr())
+                        .map_err(|error| error.to_string()),
+                    None => Err(format!("its network {} is gone", attachment.network_name)),
+                };
+                if let Err(problem) = outcome {
+                    warnings.push(format!(
+                        "container {}: cannot keep address {address}: {problem}",
+                        container.name
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Makes the default network what the flags say, or removes it (`None`, `--bridge none`). Its id and
+    /// the bridge's MAC are kept while the bridge and its subnet are the same. While containers are on
+    /// it, only `icc`, `ip-masq` and `ip` take effect, and a warning says so. Texts are warnings.
+    ///
+    /// # Errors
+    /// If the change cannot be stored.
+    pub fn set_default_network(
+        &mut self,
+        config: Option<&BridgeConfig>,
+        now: Timestamp,
+    ) -> Result<Vec<String>, ControlError> {
+        let current = self.default_network().cloned();
+        let busy = current
+            .as_ref()
+            .is_some_and(|network| self.has_endpoints(&network.id));
+        let mut warnings = Vec::new();
+        let wanted = match (current.as_ref(), config) {
+            (None, None) => return Ok(warnings),
+            (None, Some(config)) => self.new_network(config, now)?,
+            (Some(_), _) if busy && !same_shape(current.as_ref(), config) => {
+                warnings.push(
+                    "there are running containers, updated network configuration will not take effect; stop them and restart the daemon"
+                        .to_owned(),
+                );
+                return Ok(warnings);
+            }
+            (Some(current), None) => {
+                self.journal.commit(&[Change::DeleteNetwork(&current.id)])?;
+                self.networks.remove(&current.id);
+                return Ok(warnings);
+            }
+            (Some(current), Some(config)) if same_shape(Some(current), Some(config)) => Network {
+                config: config.clone(),
+                ..current.clone()
+            },
+            (Some(_), Some(config)) => self.new_network(config, now)?,
+        };
+        if current.as_ref() == Some(&wanted) {
+            return Ok(warnings);
+        }
+        let mut changes = vec![
+            Change::PutNetwork(&wanted),
+            Change::PutCounters(self.counters),
+        ];
+        let replaced = current.filter(|current| current.id != wanted.id);
+        changes.extend(
+            replaced
+                .as_ref()
+                .map(|network| Change::DeleteNetwork(&network.id)),
+        );
+        let pool_of_wanted = pool(&wanted.config).map_err(ControlError::Address)?;
+        self.journal.commit(&changes)?;
+        if let Some(replaced) = replaced {
+            self.networks.remove(&replaced.id);
+        }
+        match self.networks.get_mut(&wanted.id) {
+            Some(entry) => entry.record = wanted,
+            None => {
+                self.networks.insert(
+                    wanted.id.clone(),
+                    NetworkEntry {
+                        record: wanted,
+                        pool: pool_of_wanted,
+                    },
+                );
+            }
+        }
+        Ok(warnings)
+    }
+
+    fn new_network(
+        &mut self,
+        config: &BridgeConfig,
+        now: Timestamp,
+    ) -> Result<Network, ControlError> {
+        self.counters.network += 1;
+        Ok(Network {
+            id: names::new_id().map_err(ControlError::Random)?,
+            number: self.counters.network,
+            name: DEFAULT_NETWORK.to_owned(),
+            created: now,
+            driver: "bridge".to_owned(),
+            config: config.clone(),
+            bridge_mac: MacAddress::random().map_err(ControlError::Random)?,
+        })
+    }
+
+    /// Records the MAC that the bridge really has, if the kernel was left to choose it or the bridge is
+    /// the user's.
+    ///
+    /// # Errors
+    /// If there is no such network, or the change cannot be stored.
+    pub fn set_bridge_mac(&mut self, network: &str, mac: MacAddress) -> Result<(), ControlError> {
+        let record = Network {
+            bridge_mac: mac,
+            ..self.network(network)?.clone()
+        };
+        self.journal.commit(&[Change::PutNetwork(&record)])?;
+        if let Some(entry) = self.networks.get_mut(&record.id) {
+            entry.record = record;
+        }
+        Ok(())
+    }
+
+    /// Takes the stored ports of all containers that have not exited. A port that is gone is no longer
+    /// published, and a warning says so.
+    ///
+    /// # Errors
+    /// If a change cannot be stored.
+    pub fn restore(&mut self) -> Result<Vec<String>, ControlError> {
+        let mut warnings = Vec::new();
+        let ids: Vec<String> = self.containers.keys().cloned().collect();
+        for id in ids {
+            self.retake_ports(&id, &mut warnings)?;
+        }
+        Ok(warnings)
+    }
+
+    /// Notes that the container's process runs.
+    ///
+    /// # Errors
+    /// If it is not in state *created*, or the change cannot be stored.
+    pub fn set_started(
+        &mut self,
+        query: &str,
+        process: Option<Process>,
+        now: Timestamp,
+    ) -> Result<Container, ControlError> {
+        let mut record = self.container(query)?.clone();
+        match record.state {
+            ContainerState::Created => {}
+            ContainerState::Running { .. } => {
+                return Err(ControlError::AlreadyStarted { name: record.name });
+            }
+            ContainerState::Exited { .. } => {
+                return Err(ControlError::NotRunning { name: record.name });
+            }
+        }
+        record.state = ContainerState::Running {
+            process,
+            started: now,
+        };
+        self.put(record.clone())?;
+        Ok(record)
+    }
+
+    /// Notes that the container has ended and releases its addresses and ports. Gives the record as it
+    /// was before, for the caller to take down interface, namespace and publications; `None` if it had
+    /// ended already. With `auto_remove` in it, [`State::remove`] is next.
+    ///
+    /// # Errors
+    /// If there is no such container, or the change cannot be stored.
+    pub fn set_exited(
+        &mut self,
+        query: &str,
+        code: i32,
+        now: Timestamp,
+    ) -> Result<Option<Container>, ControlError> {
+        let before = self.container(query)?.clone();
+        let started = match before.state {
+            ContainerState::Created => None,
+            ContainerState::Running { started, .. } => Some(started),
+            ContainerState::Exited { .. } => return Ok(None),
+        };
+        let mut after = before.clone();
+        after.state = ContainerState::Exited {
+            code,
+            started,
+            finished: now,
+        };
+        after.bindings.clear();
+        for attachment in &mut after.attachments {
+            attachment.endpoint = None;
+        }
+        self.put(after)?;
+        self.release(&before);
+        Ok(Some(before))
+    }
+
+    /// Forgets a container, releasing what it still has. Gives its last record.
+    ///
+    /// # Errors
+    /// If there is no such container, it runs and `force` is false, or the change cannot be stored.
+    pub fn remove(&mut self, query: &str, force: bool) -> Result<Container, ControlError> {
+        let record = self.container(query)?.clone();
+        if record.is_running() && !force {
+            return Err(ControlError::StillRunning { name: record.name });
+        }
+        self.journal
+            .commit(&[Change::DeleteContainer(&record.id)])?;
+        self.release(&record);
+        self.containers.remove(&record.id);
+        Ok(record)
+    }
+
+    fn release(&mut self, container: &Container) {
+        for attachment in &container.attachments {
+            let Some(network) = self.networks.get_mut(&attachment.network) else {
+                continue;
+            };
+            for address in attachment
+                .endpoint
+                .iter()
+                .flat_map(|endpoint| &endpoint.addresses)
+            {
+                network.pool.release(address.addr());
+            }
+        }
+        if let Some(entry) = self.containers.get_mut(&container.id) {
+            entry.leases.clear();
+        }
+    }
+
+    /// Stores a container's record and puts it in place.
+    pub(super) fn put(&mut self, record: Container) -> Result<(), ControlError> {
+        self.journal.commit(&[Change::PutContainer(&record)])?;
+        if let Some(entry) = self.containers.get_mut(&record.id) {
+            entry.record = record;
+        }
+        Ok(())
+    }
+
+    /// The container that `query` (full id, name, or prefix of one id) names.
+    ///
+    /// # Errors
+    /// If there is none, or more than one.
+    pub fn container(&self, query: &str) -> Result<&Container, ControlError> {
+        let items = self
+            .containers()
+            .map(|container| (container.id.as_str(), container.name.as_str(), container));
+        names::lookup(query, items).map_err(|error| match error {
+            LookupError::NotFound => {
+                ControlError::NoSuchContainer(query.escape_debug().to_string())
+            }
+            LookupError::Ambiguous => ControlError::AmbiguousPrefix(query.to_owned()),
+        })
+    }
+
+    /// The network that `query` names.
+    ///
+    /// # Errors
+    /// If there is none, or more than one.
+    pub fn network(&self, query: &str) -> Result<&Network, ControlError> {
+        let items = self
+            .networks()
+            .map(|network| (network.id.as_str(), network.name.as_str(), network));
+        names::lookup(query, items).map_err(|error| match error {
+            LookupError::NotFound => ControlError::NoSuchNetwork(query.escape_debug().to_string()),
+            LookupError::Ambiguous => ControlError::AmbiguousNetwork(query.to_owned()),
+        })
+    }
+
+    /// The default network, unless the daemon runs with `--bridge none`.
+    pub fn default_network(&self) -> Option<&Network> {
+        self.networks()
+            .find(|network| network.name == DEFAULT_NETWORK)
+    }
+
+    /// All containers, by id.
+    pub fn containers(&self) -> impl Iterator<Item = &Container> + Clone {
+        self.containers.values().map(|entry| &entry.record)
+    }
+
+    /// All networks, by id.
+    pub fn networks(&self) -> impl Iterator<Item = &Network> + Clone {
+        self.networks.values().map(|entry| &entry.record)
+    }
+
+    /// The container that has the endpoint `number`, for naming flows.
+    pub fn container_of_endpoint(&self, number: u32) -> Option<&Container> {
+        self.containers().find(|container| {
+            container
+                .endpoint()
+                .is_some_and(|endpoint| endpoint.number == number)
+        })
+    }
+
+    /// How many addresses of a network are in use, reserved ones included.
+    pub fn addresses_in_use(&self, network: &str) -> u128 {
+        self.networks
+            .get(network)
+            .map_or(0, |entry| entry.pool.in_use())
+    }
+
+    /// Names of the host's ends of all veth pairs that should exist; what else hangs on a managed
+    /// bridge is left over.
+    pub fn host_interfaces(&self) -> BTreeSet<String> {
+        let attachments = self
+            .containers()
+            .flat_map(|container| &container.attachments);
+        attachments
+            .filter_map(|a| a.endpoint.as_ref())
+            .map(|endpoint| endpoint.host_interface.clone())
+            .collect()
+    }
+
+    fn has_endpoints(&self, network: &str) -> bool {
+        let mut attachments = self
+            .containers()
+            .flat_map(|container| &container.attachments);
+        attachments.any(|attachment| attachment.network == network && attachment.endpoint.is_some())
+    }
+}
+
+/// What cannot change under running containers.
+fn same_shape(current: Option<&Network>, config: Option<&BridgeConfig>) -> bool {
+    match (current.map(|network| &network.config), config) {
+        (Some(a), Some(b)) => {
+            (
+                &a.name,
+                a.address,
+                a.allocation_range,
+                a.default_gateway,
+                a.mtu,
+            ) == (
+                &b.name,
+                b.address,
+                b.allocation_range,
+                b.default_gateway,
+                b.mtu,
+            )
+        }
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn pool(config: &BridgeConfig) -> Result<Pool, super::ipam::IpamError> {
+    let auxiliary: BTreeMap<String, IpAddr> = config
+        .default_gateway
+        .map(|gateway| ("DefaultGatewayIPv4".to_owned(), gateway))
+        .into_iter()
+        .collect();
+    Pool::new(&PoolConfig {
+        subnet: config.subnet(),
+        range: config.allocation_range,
+        gateway: Some(config.address.addr()),
+        auxiliary,
+    })
+}

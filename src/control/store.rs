@@ -1,0 +1,307 @@
+//! The state on disk: one redb file, one write transaction per change.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `networks` | id | JSON of [`Network`] |
+//! | `containers` | id | JSON of [`Container`] |
+//! | `meta` | `version`, `counters` | JSON |
+//!
+//! Order that the daemon keeps, so that a crash at any point leaves nothing that cannot be found:
+//! **decide → commit → kernel** when something is made, and **kernel → commit** when something is
+//! removed as a whole. `State` commits before its methods return, hence: call it first, touch the kernel
+//! after, and take back with `State::remove` what the kernel refused. What a stopped container still
+//! has in the kernel is found after a crash by comparing with the endpoints that are left.
+//!
+//! redb locks the file, so there is one daemon per state directory. A commit is synced to disk before
+//! it returns (a few milliseconds).
+
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+};
+use serde::de::DeserializeOwned;
+
+use super::records::{Container, Counters, Network, RECORD_VERSION};
+
+const NETWORKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("networks");
+const CONTAINERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("containers");
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// A change of the state; all changes of one commit become visible together.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// New or changed.
+    PutNetwork(&'a Network),
+    /// By id.
+    DeleteNetwork(&'a str),
+    /// New or changed.
+    PutContainer(&'a Container),
+    /// By id.
+    DeleteContainer(&'a str),
+    /// Changed.
+    PutCounters(Counters),
+}
+
+/// Where changes are made durable.
+pub trait Journal: Debug + Send {
+    /// All of `changes`, or none.
+    ///
+    /// # Errors
+    /// If they could not be written.
+    fn commit(&mut self, changes: &[Change<'_>]) -> Result<(), StoreError>;
+}
+
+/// Everything that is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Records {
+    /// Networks, by id.
+    pub networks: Vec<Network>,
+    /// Containers, by id.
+    pub containers: Vec<Container>,
+    /// Numbers given out.
+    pub counters: Counters,
+}
+
+/// Why the state cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file is locked.
+    #[error("another daemon uses this state directory: {} is locked; stop that daemon, or give --state-dir another directory", .0.display())]
+    AlreadyOpen(PathBuf),
+    /// The file is not, or no longer, a database of ours.
+    #[error("the state file {} is damaged ({problem}): move it away to start with an empty state (running containers keep running but are forgotten)", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Written by a later version.
+    #[error("the state file {} has version {version}, this daemon knows {RECORD_VERSION}: use the newer daemon, or give --state-dir another directory", .path.display())]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// Anything else: disk full, no permission, …
+    #[error("cannot use the state file {}: {problem}", .path.display())]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// The state file.
+pub struct Store {
+    database: Database,
+    path: PathBuf,
+}
+
+impl Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens `path`, or makes it (its directory must exist).
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let database = Database::create(path).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => StoreError::AlreadyOpen(path.to_owned()),
+            DatabaseError::Storage(error) => storage(path, error),
+            other => StoreError::Damaged {
+                path: path.to_owned(),
+                problem: other.to_string(),
+            },
+        })?;
+        let store = Self {
+            database,
+            path: path.to_owned(),
+        };
+        store.prepare()?;
+        Ok(store)
+    }
+
+    /// Everything that is stored.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if a record cannot be understood.
+    pub fn load(&self) -> Result<Records, StoreError> {
+        let transaction = self
+            .database
+            .begin_read()
+            .map_err(|error| self.failed(error))?;
+        let table = |definition| {
+            transaction
+                .open_table(definition)
+                .map_err(|error| self.failed(error))
+        };
+        let counters = table(META)?
+            .get("counters")
+            .map_err(|error| self.failed(error))?;
+        let counters = counters
+            .map(|value| self.decode("counters", value.value()))
+            .transpose()?;
+        Ok(Records {
+            networks: self.all(&table(NETWORKS)?)?,
+            containers: self.all(&table(CONTAINERS)?)?,
+            counters: counters.unwrap_or_default(),
+        })
+    }
+
+    /// Makes the tables and checks the version.
+    fn prepare(&self) -> Result<(), StoreError> {
+        let transaction = self
+            .database
+            .begin_write()
+            .map_err(|error| self.failed(error))?;
+        {
+            let mut meta = transaction
+                .open_table(META)
+                .map_err(|error| self.failed(error))?;
+            let stored = meta.get("version").map_err(|error| self.failed(error))?;
+            let stored: Option<u32> = stored
+                .map(|value| self.decode("version", value.value()))
+                .transpose()?;
+            match stored {
+                Some(version) if version > RECORD_VERSION => {
+                    return Err(StoreError::TooNew {
+                        path: self.path.clone(),
+                        version,
+                    });
+                }
+                Some(RECORD_VERSION) => {}
+                Some(_) | None => {
+                    let version = self.encode(&RECORD_VERSION)?;
+                    meta.insert("version", version.as_slice())
+                        .map_err(|error| self.failed(error))?;
+                }
+            }
+            for definition in [NETWORKS, CONTAINERS] {
+                transaction
+                    .open_table(definition)
+                    .map_err(|error| self.failed(error))?;
+            }
+        }
+        transaction.commit().map_err(|error| self.failed(error))
+    }
+
+    fn all<T: DeserializeOwned>(
+        &self,
+        table: &impl ReadableTable<&'static str, &'static [u8]>,
+    ) -> Result<Vec<T>, StoreError> {
+        let rows = table.iter().map_err(|error| self.failed(error))?;
+        rows.map(|row| {
+            let (key, value) = row.map_err(|error| self.failed(error))?;
+            self.decode(key.value(), value.value())
+        })
+        .collect()
+    }
+
+    fn decode<T: DeserializeOwned>(&self, key: &str, value: &[u8]) -> Result<T, StoreError> {
+        serde_json::from_slice(value).map_err(|error| StoreError::Damaged {
+            path: self.path.clone(),
+            problem: format!("record {key}: {error}"),
+        })
+    }
+
+    fn encode(&self, value: &impl serde::Serialize) -> Result<Vec<u8>, StoreError> {
+        serde_json::to_vec(value).map_err(|error| StoreError::Other {
+            path: self.path.clone(),
+            problem: error.to_string(),
+        })
+    }
+
+    fn failed(&self, error: impl Into<redb::Error>) -> StoreError {
+        let path = self.path.clone();
+        match error.into() {
+            redb::Error::Corrupted(problem) => StoreError::Damaged { path, problem },
+            other => {
+                let problem = other.to_string();
+                match other {
+                    redb::Error::TableTypeMismatch { .. }
+                    | redb::Error::TypeDefinitionChanged { .. } => {
+                        StoreError::Damaged { path, problem }
+                    }
+                    _ => StoreError::Other { path, problem },
+                }
+            }
+        }
+    }
+}
+
+impl Journal for Store {
+    fn commit(&mut self, changes: &[Change<'_>]) -> Result<(), StoreError> {
+        let transaction = self
+            .database
+            .begin_write()
+            .map_err(|error| self.failed(error))?;
+        for change in changes {
+            let (definition, key, value) = match *change {
+                Change::PutNetwork(network) => {
+                    (NETWORKS, network.id.as_str(), Some(self.encode(network)?))
+                }
+                Change::DeleteNetwork(id) => (NETWORKS, id, None),
+                Change::PutContainer(container) => (
+                    CONTAINERS,
+                    container.id.as_str(),
+                    Some(self.encode(container)?),
+                ),
+                Change::DeleteContainer(id) => (CONTAINERS, id, None),
+                Change::PutCounters(counters) => (META, "counters", Some(self.encode(&counters)?)),
+            };
+            let mut table = transaction
+                .open_table(definition)
+                .map_err(|error| self.failed(error))?;
+            let outcome = match &value {
+                Some(value) => table.insert(key, value.as_slice()).map(drop),
+                None => table.remove(key).map(drop),
+            };
+            outcome.map_err(|error| self.failed(error))?;
+        }
+        transaction.commit().map_err(|error| self.failed(error))
+    }
+}
+
+fn storage(path: &Path, error: StorageError) -> StoreError {
+    let path = path.to_owned();
+    match error {
+        StorageError::Corrupted(problem) => StoreError::Damaged { path, problem },
+        // "invalid data" is how a file that is no redb database at all is reported.
+        StorageError::Io(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            StoreError::Damaged {
+                path,
+                problem: error.to_string(),
+            }
+        }
+        other => StoreError::Other {
+            path,
+            problem: other.to_string(),
+        },
+    }
+}
+
+/// Forgets at once; for tests of decisions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoJournal;
+
+impl Journal for NoJournal {
+    fn commit(&mut self, _: &[Change<'_>]) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
