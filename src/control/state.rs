@@ -478,3 +478,6 @@ fn pool(config: &BridgeConfig) -> Result<Pool, super::ipam::IpamError> {
         auxiliary,
     })
 }
+
+#[cfg(test)]
+mod tests;

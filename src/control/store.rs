@@ -296,12 +296,5 @@ fn storage(path: &Path, error: StorageError) -> StoreError {
     }
 }
 
-/// Forgets at once; for tests of decisions.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoJournal;
-
-impl Journal for NoJournal {
-    fn commit(&mut self, _: &[Change<'_>]) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
+#[cfg(test)]
+mod tests;
