@@ -68,7 +68,12 @@ impl State {
             id: endpoint_id,
             number: self.counters.endpoint + 1,
             addresses: vec![address],
-            gateways: vec![network.config.default_gateway.unwrap_or(network.gateway())],
+            gateways: vec![
+                network
+                    .config
+                    .default_gateway
+                    .unwrap_or_else(|| network.gateway()),
+            ],
             mac: checked.mac.unwrap_or_else(|| generated_mac(address.addr())),
             host_interface,
         };

@@ -479,7 +479,7 @@ fn first_host(subnet: IpNet) -> IpNet {
     let address = if subnet.prefix_len() >= 31 {
         subnet.network()
     } else {
-        subnet.hosts().next().unwrap_or(subnet.network())
+        subnet.hosts().next().unwrap_or_else(|| subnet.network())
     };
     IpNet::new(address, subnet.prefix_len()).unwrap_or(subnet)
 }

@@ -444,3 +444,6 @@ fn object(value: Value) -> Map<String, Value> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,6 +52,6 @@ mod transport;
 
 pub use creation::Creation;
 pub use error::ControlError;
-pub use state::{DEFAULT_NETWORK, Settings, State};
+pub use state::{DEFAULT_NETWORK, FileTexts, Settings, State};
 pub use timestamp::Timestamp;
 pub use transport::Transport;

@@ -262,9 +262,8 @@ impl PortAllocator {
         let mut inner = self.0.lock();
         let address = request.address;
         let ephemeral = range.is_none();
-        let (first, last) = range.map_or((*inner.ephemeral.start(), *inner.ephemeral.end()), |r| {
-            (*r.start(), *r.end())
-        });
+        let searched = range.unwrap_or(&inner.ephemeral);
+        let (first, last) = (*searched.start(), *searched.end());
         let previous = inner
             .map(request.transport, address)
             .last

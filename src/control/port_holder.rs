@@ -63,6 +63,7 @@ pub enum HoldError {
 }
 
 impl From<Errno> for HoldError {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "130 other error numbers")]
     fn from(errno: Errno) -> Self {
         match errno {
             Errno::EADDRINUSE => Self::InUse,

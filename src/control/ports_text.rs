@@ -142,3 +142,6 @@ fn word((address, transport, first, last): (Option<IpAddr>, Transport, u16, u16)
         None => format!("{range}/{transport}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -155,3 +155,6 @@ pub fn container_ports(container: &Container) -> Vec<ContainerPort> {
     }
     ports
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 use super::daemon_options::BridgeConfig;
 use super::error::ControlError;
-use super::files::DnsSettings;
+use super::files::{self, DnsSettings};
 use super::ipam::{Pool, PoolConfig};
 use super::mac::MacAddress;
 use super::names::{self, LookupError};
@@ -42,6 +42,17 @@ pub struct Settings {
     pub containers_dir: PathBuf,
     /// The daemon's `--dns…` flags.
     pub dns: DnsSettings,
+}
+
+/// What a container finds in /etc.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileTexts {
+    /// /etc/hosts.
+    pub hosts: String,
+    /// /etc/hostname.
+    pub hostname: String,
+    /// /etc/resolv.conf.
+    pub resolv_conf: String,
 }
 
 /// The state.
@@ -413,6 +424,35 @@ impl State {
                 .endpoint()
                 .is_some_and(|endpoint| endpoint.number == number)
         })
+    }
+
+    /// The text of a container's three files. `host_path` and `host_text` are the host's resolv.conf (see
+    /// [`files::resolv_conf_source`]).
+    pub fn files(&self, container: &Container, host_path: &str, host_text: &str) -> FileTexts {
+        let endpoint = container.endpoint();
+        let addresses: Vec<IpAddr> = endpoint
+            .iter()
+            .flat_map(|endpoint| &endpoint.addresses)
+            .map(ipnet::IpNet::addr)
+            .collect();
+        let ipv6 = addresses.iter().any(IpAddr::is_ipv6);
+        let host_gateway: Vec<IpAddr> = self
+            .default_network()
+            .map(Network::gateway)
+            .into_iter()
+            .collect();
+        let dns = container.dns.or(&self.settings.dns);
+        FileTexts {
+            hosts: files::hosts(
+                &container.hostname,
+                &addresses,
+                &container.extra_hosts,
+                &host_gateway,
+                ipv6,
+            ),
+            hostname: files::hostname(&container.hostname),
+            resolv_conf: files::resolv_conf(host_path, host_text, &dns, ipv6),
+        }
     }
 
     /// How many addresses of a network are in use, reserved ones included.

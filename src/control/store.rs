@@ -115,6 +115,10 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the enum is foreign and non-exhaustive"
+    )]
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let database = Database::create(path).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => StoreError::AlreadyOpen(path.to_owned()),
@@ -222,6 +226,10 @@ impl Store {
         })
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the enum is foreign and non-exhaustive"
+    )]
     fn failed(&self, error: impl Into<redb::Error>) -> StoreError {
         let path = self.path.clone();
         match error.into() {
@@ -273,6 +281,10 @@ impl Journal for Store {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enum is foreign and non-exhaustive"
+)]
 fn storage(path: &Path, error: StorageError) -> StoreError {
     let path = path.to_owned();
     match error {

@@ -35,7 +35,9 @@ fn request(spec: &str) -> PortRequest {
     PortRequest {
         spec: spec.to_owned(),
         transport: parsed.transport,
-        address: parsed.host_address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
+        address: parsed
+            .host_address
+            .unwrap_or_else(|| Ipv4Addr::UNSPECIFIED.into()),
         host: parsed.host,
         container: parsed.container,
     }

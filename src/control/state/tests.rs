@@ -338,7 +338,7 @@ fn the_life_of_a_container() {
             && state.host_interfaces().is_empty()
     );
     assert_eq!(after.publish, ["8080:80"], "what was asked for stays");
-    assert_eq!(memory.records().containers, [after.clone()]);
+    assert_eq!(memory.records().containers, std::slice::from_ref(after));
     assert!(matches!(
         state.set_started("web", None, at(2)),
         Err(ControlError::NotRunning { .. })
@@ -546,7 +546,7 @@ fn the_default_network_follows_the_flags() {
         (third.number, third.gateway().to_string().as_str()),
         (2, "10.9.0.1")
     );
-    assert_eq!(memory.records().networks, [third.clone()]);
+    assert_eq!(memory.records().networks, std::slice::from_ref(&third));
     let mac: MacAddress = "02:11:22:33:44:55".parse().unwrap();
     state.set_bridge_mac(&third.id, mac).unwrap();
     assert_eq!(memory.records().networks[0].bridge_mac, mac);
@@ -623,4 +623,44 @@ fn a_nameless_container_gets_a_name() {
     let made = state.create_container(&nameless, at(0)).unwrap().container;
     assert_eq!(names::validate_name(&made.name), Ok(()));
     assert!(made.name.contains('_'));
+}
+
+#[test]
+fn the_files_of_a_container() {
+    let (memory, paper) = (Memory::default(), Paper::default());
+    let ports = PortAllocator::new(std::sync::Arc::new(paper), 32_768..=60_999, []);
+    let dns = DnsSettings {
+        servers: vec![[10, 1, 1, 1].into()],
+        search: vec!["d".into()],
+        options: vec![],
+    };
+    let settings = Settings {
+        dns,
+        ..crate::control::test_state::settings()
+    };
+    let (mut state, _) =
+        State::open(Box::new(memory.clone()), memory.records(), ports, settings).unwrap();
+    state
+        .set_default_network(Some(&config(|_| {})), at(0))
+        .unwrap();
+    let wanted = CreateContainer {
+        hostname: Some("web".into()),
+        add_host: vec!["gw:host-gateway".into()],
+        dns_search: vec!["corp.example".into()],
+        ..request("c1", &[])
+    };
+    let made = state.create_container(&wanted, at(0)).unwrap().container;
+    let files = state.files(&made, "/etc/resolv.conf", "nameserver 203.0.113.53\n");
+    assert_eq!(
+        files.hosts,
+        "127.0.0.1\tlocalhost\n172.17.0.1\tgw\n172.17.0.2\tweb\n"
+    );
+    assert_eq!(files.hostname, "web\n");
+    assert!(
+        files
+            .resolv_conf
+            .contains("\n\nnameserver 10.1.1.1\nsearch corp.example\n\n"),
+        "{}",
+        files.resolv_conf
+    );
 }
