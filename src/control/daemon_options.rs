@@ -169,6 +169,10 @@ pub enum OptionError {
         suggestion: IpNet,
     },
     #[error(
+        "invalid --bip \"{0}\": a /32 has no room for containers; give a prefix length of at most 31, as in --bip 172.17.0.1/16"
+    )]
+    NoRoom(String),
+    #[error(
         "invalid --fixed-cidr \"{value}\": invalid subnet {value}: it should be {expected}; give --fixed-cidr {expected}"
     )]
     FixedCidrHostBits { value: String, expected: IpNet },
@@ -321,6 +325,9 @@ impl BridgeOptions {
         };
         let example = "172.17.0.1/16";
         let net = parse_v4_cidr("--bip", value, example)?;
+        if net.prefix_len() == 32 {
+            return Err(OptionError::NoRoom(value.to_owned()));
+        }
         if net.prefix_len() <= 30 {
             let which = match net.addr() {
                 address if address == net.network() => "network",

@@ -105,6 +105,10 @@ impl ControlError {
             | Self::AlreadyStarted { .. } => 409,
             Self::Address(IpamError::InUse { .. }) => 409,
             Self::Address(_) => 400,
+            Self::Ports {
+                source: PortError::Ipv6 { .. },
+                ..
+            } => 400,
             // Docker answers 500 where the network could not be set up.
             Self::NoAddress { .. } | Self::Ports { .. } | Self::Store(_) | Self::Random(_) => 500,
         }

@@ -15,7 +15,7 @@
 //! when dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -51,7 +51,8 @@ pub struct PortRequest {
 pub enum PortError {
     /// We have given it out.
     #[error(
-        "Bind for {address}:{port} failed: port is already allocated (in -p \"{spec}\"): choose another host port, or stop the container that publishes it"
+        "Bind for {} failed: port is already allocated (in -p \"{spec}\"): choose another host port, or stop the container that publishes it",
+        SocketAddr::new(*.address, *.port)
     )]
     AlreadyAllocated {
         /// Host address asked for.
@@ -62,7 +63,11 @@ pub enum PortError {
         spec: String,
     },
     /// The kernel does not give it.
-    #[error("failed to bind host port {address}:{port}/{transport}: {source} (in -p \"{spec}\"){}", fix(.source))]
+    #[error(
+        "failed to bind host port {}/{transport}: {source} (in -p \"{spec}\"){}",
+        SocketAddr::new(*.address, *.port),
+        fix(.source)
+    )]
     Refused {
         /// Host address asked for.
         address: IpAddr,

@@ -208,6 +208,10 @@ fn bad_values_name_flag_value_and_fix() {
         &["broadcast address", "give --bip 172.17.0.1/16"],
     );
     check(
+        |o| o.bip = Some("10.0.0.1/32".into()),
+        &["--bip \"10.0.0.1/32\"", "no room for containers"],
+    );
+    check(
         |o| o.bip = Some("224.0.0.1/24".into()),
         &["--bip \"224.0.0.1/24\"", "unicast"],
     );

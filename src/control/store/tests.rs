@@ -94,6 +94,45 @@ fn damage_is_reported_and_not_repaired_away() {
     assert!(error.contains("is damaged (record c1: "), "{error}");
 }
 
+/// Whatever happened to the file, opening it answers; it never brings the daemon down.
+#[test]
+fn any_damage_is_an_error_or_harmless() {
+    let (_directory, path) = file();
+    let mut first = state(&path);
+    first
+        .set_default_network(Some(&config(|_| {})), at(0))
+        .unwrap();
+    for index in 0..20 {
+        first
+            .create_container(&request(&format!("c{index}"), &[]), at(0))
+            .unwrap();
+    }
+    drop(first);
+    let expected = Store::open(&path).unwrap().load().unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let attempt = |octets: &[u8], what: &str| {
+        std::fs::write(&path, octets).unwrap();
+        let outcome =
+            std::panic::catch_unwind(|| Store::open(&path).and_then(|store| store.load()));
+        match outcome {
+            Ok(Ok(records)) => assert!(records == expected || octets.is_empty(), "{what}"),
+            Ok(Err(StoreError::Damaged { .. })) => {}
+            Ok(Err(other)) => panic!("{what}: {other}"),
+            Err(_) => panic!("{what}: panicked"),
+        }
+    };
+    for length in [0, 1, 100, 320, 4096, 5000, whole.len() / 2, whole.len() - 1] {
+        attempt(&whole[..length], &format!("cut to {length}"));
+    }
+    for at in (0..whole.len()).step_by(4096 / 3) {
+        let mut damaged = whole.clone();
+        for octet in damaged.iter_mut().skip(at).take(64) {
+            *octet ^= 0xa5;
+        }
+        attempt(&damaged, &format!("flipped at {at} of {}", whole.len()));
+    }
+}
+
 #[test]
 fn a_directory_that_is_not_there() {
     let (directory, _) = file();
