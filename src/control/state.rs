@@ -26,7 +26,7 @@ use super::ipam::{Pool, PoolConfig};
 use super::mac::MacAddress;
 use super::names::{self, LookupError};
 use super::port_allocator::{PortAllocator, PortLease};
-use super::records::{Container, ContainerState, Counters, Network, Process};
+use super::records::{Container, ContainerState, Counters, Endpoint, Network, Process};
 use super::store::{Change, Journal, Records};
 use super::timestamp::Timestamp;
 
@@ -417,6 +417,16 @@ impl State {
         self.networks.values().map(|entry| &entry.record)
     }
 
+    /// Every interface that should exist now, with its container and network.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Container, &Network, &Endpoint)> {
+        self.containers().flat_map(move |container| {
+            container.attachments.iter().filter_map(move |attachment| {
+                let network = self.networks.get(&attachment.network)?;
+                Some((container, &network.record, attachment.endpoint.as_ref()?))
+            })
+        })
+    }
+
     /// The container that has the endpoint `number`, for naming flows.
     pub fn container_of_endpoint(&self, number: u32) -> Option<&Container> {
         self.containers().find(|container| {
@@ -465,12 +475,8 @@ impl State {
     /// Names of the host's ends of all veth pairs that should exist; what else hangs on a managed
     /// bridge is left over.
     pub fn host_interfaces(&self) -> BTreeSet<String> {
-        let attachments = self
-            .containers()
-            .flat_map(|container| &container.attachments);
-        attachments
-            .filter_map(|a| a.endpoint.as_ref())
-            .map(|endpoint| endpoint.host_interface.clone())
+        self.endpoints()
+            .map(|(_, _, endpoint)| endpoint.host_interface.clone())
             .collect()
     }
 

@@ -664,3 +664,9 @@ fn the_files_of_a_container() {
         files.resolv_conf
     );
 }
+
+/// The daemon keeps it behind a lock that threads share.
+const _: () = {
+    const fn shared<T: Send>() {}
+    shared::<State>();
+};
