@@ -114,9 +114,10 @@ impl AddressPools {
     }
 }
 
-/// True if the two have an address in common. A default route has none in common with anything.
+/// True if the two have an address in common. A default route has none in common with anything, and
+/// neither have its two halves (`0.0.0.0/1` and `128.0.0.0/1`), as which VPN clients write it.
 pub fn overlap(a: &IpNet, b: &IpNet) -> bool {
-    a.prefix_len() > 0 && b.prefix_len() > 0 && (a.contains(b) || b.contains(a))
+    a.prefix_len() > 1 && b.prefix_len() > 1 && (a.contains(b) || b.contains(a))
 }
 
 fn first_fit(pool: AddressPool, taken: &[IpNet]) -> Option<IpNet> {
@@ -178,7 +179,7 @@ mod tests {
     fn routes_of_the_host_are_avoided_but_not_default_ones() {
         let pools = AddressPools::default();
         assert_eq!(
-            pools.next_free(&[net("0.0.0.0/0"), net("172.17.5.0/24")]),
+            pools.next_free(&["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "172.17.5.0/24"].map(net)),
             Some(net("172.18.0.0/16"))
         );
         assert_eq!(

@@ -1,6 +1,7 @@
 //! Making a container's records: everything is checked before anything is allocated, and everything is
 //! allocated before anything is stored.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -19,6 +20,7 @@ use super::records::{
 use super::state::{ContainerEntry, DEFAULT_NETWORK, Leases, State};
 use super::store::Change;
 use super::timestamp::Timestamp;
+use super::transport::Transport;
 use crate::api::types::CreateContainer;
 
 /// A new container, with all that must now be made for it.
@@ -68,7 +70,12 @@ impl State {
             id: endpoint_id,
             number: self.counters.endpoint + 1,
             addresses: vec![address],
-            gateways: vec![network.config.default_gateway.unwrap_or(network.gateway())],
+            gateways: vec![
+                network
+                    .config
+                    .default_gateway
+                    .unwrap_or_else(|| network.gateway()),
+            ],
             mac: checked.mac.unwrap_or_else(|| generated_mac(address.addr())),
             host_interface,
         };
@@ -343,12 +350,18 @@ fn port_requests(checked: &Checked, publish_all: bool, network: &Network) -> Vec
         .map(|(text, spec)| publishing::request(text, spec, default))
         .collect();
     if publish_all {
+        let mut named: BTreeSet<(Transport, u16)> = requests
+            .iter()
+            .flat_map(|request| {
+                request
+                    .container
+                    .clone()
+                    .map(|port| (request.transport, port))
+            })
+            .collect();
         for exposed in &checked.expose {
             for port in exposed.first..=exposed.last {
-                let named = requests.iter().any(|request| {
-                    request.transport == exposed.transport && request.container.contains(&port)
-                });
-                if !named {
+                if named.insert((exposed.transport, port)) {
                     requests.push(publishing::ephemeral(port, exposed.transport, default));
                 }
             }

@@ -103,10 +103,12 @@ impl ControlError {
             | Self::StillRunning { .. }
             | Self::NotRunning { .. }
             | Self::AlreadyStarted { .. } => 409,
-            Self::Address(error) => match error {
-                IpamError::InUse { .. } => 409,
-                _ => 400,
-            },
+            Self::Address(IpamError::InUse { .. }) => 409,
+            Self::Address(_) => 400,
+            Self::Ports {
+                source: PortError::Ipv6 { .. },
+                ..
+            } => 400,
             // Docker answers 500 where the network could not be set up.
             Self::NoAddress { .. } | Self::Ports { .. } | Self::Store(_) | Self::Random(_) => 500,
         }

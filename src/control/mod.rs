@@ -29,11 +29,13 @@ pub mod creation;
 pub mod daemon_options;
 mod error;
 pub mod files;
+pub mod inspect;
 pub mod ipam;
 pub mod mac;
 pub mod names;
 pub mod port_allocator;
 pub mod port_holder;
+pub mod ports_text;
 pub mod portspec;
 pub mod projections;
 mod publishing;
@@ -43,11 +45,13 @@ mod state;
 pub mod store;
 #[cfg(test)]
 mod test_netns;
+#[cfg(test)]
+mod test_state;
 pub mod timestamp;
 mod transport;
 
 pub use creation::Creation;
 pub use error::ControlError;
-pub use state::{DEFAULT_NETWORK, Settings, State};
+pub use state::{DEFAULT_NETWORK, FileTexts, Settings, State};
 pub use timestamp::Timestamp;
 pub use transport::Transport;

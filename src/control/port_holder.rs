@@ -63,6 +63,7 @@ pub enum HoldError {
 }
 
 impl From<Errno> for HoldError {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "130 other error numbers")]
     fn from(errno: Errno) -> Self {
         match errno {
             Errno::EADDRINUSE => Self::InUse,
@@ -141,7 +142,8 @@ fn drop_everything(socket: &OwnedFd) -> Result<(), Errno> {
 /// `BPF_RET | BPF_K`.
 const RETURN_CONSTANT: u16 = 0x06;
 
-/// `SO_ATTACH_FILTER`.
+/// `SO_ATTACH_FILTER`. Its value points to the program, so it is used by [`drop_everything`] alone,
+/// where the program outlives the call.
 #[derive(Clone, Copy, Debug)]
 struct AttachFilter;
 

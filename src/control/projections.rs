@@ -46,19 +46,14 @@ pub fn policy(state: &State, local_addresses: &[IpAddr]) -> Policy {
         published: Vec::new(),
         local_addresses: local_addresses.to_vec(),
     };
+    for (_, network, endpoint) in state.endpoints() {
+        policy.endpoints.push(EndpointPolicy {
+            id: EndpointId(endpoint.number),
+            network: NetworkId(network.number),
+            addresses: endpoint.addresses.iter().map(ipnet::IpNet::addr).collect(),
+        });
+    }
     for container in state.containers() {
-        for attachment in &container.attachments {
-            let (Some(endpoint), Ok(network)) =
-                (&attachment.endpoint, state.network(&attachment.network))
-            else {
-                continue;
-            };
-            policy.endpoints.push(EndpointPolicy {
-                id: EndpointId(endpoint.number),
-                network: NetworkId(network.number),
-                addresses: endpoint.addresses.iter().map(ipnet::IpNet::addr).collect(),
-            });
-        }
         policy.published.extend(published(container));
     }
     policy
@@ -155,3 +150,6 @@ pub fn container_ports(container: &Container) -> Vec<ContainerPort> {
     }
     ports
 }
+
+#[cfg(test)]
+mod tests;

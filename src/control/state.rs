@@ -21,12 +21,12 @@ use std::path::PathBuf;
 
 use super::daemon_options::BridgeConfig;
 use super::error::ControlError;
-use super::files::DnsSettings;
+use super::files::{self, DnsSettings};
 use super::ipam::{Pool, PoolConfig};
 use super::mac::MacAddress;
 use super::names::{self, LookupError};
 use super::port_allocator::{PortAllocator, PortLease};
-use super::records::{Container, ContainerState, Counters, Network, Process};
+use super::records::{Container, ContainerState, Counters, Endpoint, Network, Process};
 use super::store::{Change, Journal, Records};
 use super::timestamp::Timestamp;
 
@@ -42,6 +42,17 @@ pub struct Settings {
     pub containers_dir: PathBuf,
     /// The daemon's `--dns…` flags.
     pub dns: DnsSettings,
+}
+
+/// What a container finds in /etc.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileTexts {
+    /// /etc/hosts.
+    pub hosts: String,
+    /// /etc/hostname.
+    pub hostname: String,
+    /// /etc/resolv.conf.
+    pub resolv_conf: String,
 }
 
 /// The state.
@@ -406,6 +417,16 @@ impl State {
         self.networks.values().map(|entry| &entry.record)
     }
 
+    /// Every interface that should exist now, with its container and network.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Container, &Network, &Endpoint)> {
+        self.containers().flat_map(move |container| {
+            container.attachments.iter().filter_map(move |attachment| {
+                let network = self.networks.get(&attachment.network)?;
+                Some((container, &network.record, attachment.endpoint.as_ref()?))
+            })
+        })
+    }
+
     /// The container that has the endpoint `number`, for naming flows.
     pub fn container_of_endpoint(&self, number: u32) -> Option<&Container> {
         self.containers().find(|container| {
@@ -413,6 +434,35 @@ impl State {
                 .endpoint()
                 .is_some_and(|endpoint| endpoint.number == number)
         })
+    }
+
+    /// The text of a container's three files. `host_path` and `host_text` are the host's resolv.conf (see
+    /// [`files::resolv_conf_source`]).
+    pub fn files(&self, container: &Container, host_path: &str, host_text: &str) -> FileTexts {
+        let endpoint = container.endpoint();
+        let addresses: Vec<IpAddr> = endpoint
+            .iter()
+            .flat_map(|endpoint| &endpoint.addresses)
+            .map(ipnet::IpNet::addr)
+            .collect();
+        let ipv6 = addresses.iter().any(IpAddr::is_ipv6);
+        let host_gateway: Vec<IpAddr> = self
+            .default_network()
+            .map(Network::gateway)
+            .into_iter()
+            .collect();
+        let dns = container.dns.or(&self.settings.dns);
+        FileTexts {
+            hosts: files::hosts(
+                &container.hostname,
+                &addresses,
+                &container.extra_hosts,
+                &host_gateway,
+                ipv6,
+            ),
+            hostname: files::hostname(&container.hostname),
+            resolv_conf: files::resolv_conf(host_path, host_text, &dns, ipv6),
+        }
     }
 
     /// How many addresses of a network are in use, reserved ones included.
@@ -425,12 +475,8 @@ impl State {
     /// Names of the host's ends of all veth pairs that should exist; what else hangs on a managed
     /// bridge is left over.
     pub fn host_interfaces(&self) -> BTreeSet<String> {
-        let attachments = self
-            .containers()
-            .flat_map(|container| &container.attachments);
-        attachments
-            .filter_map(|a| a.endpoint.as_ref())
-            .map(|endpoint| endpoint.host_interface.clone())
+        self.endpoints()
+            .map(|(_, _, endpoint)| endpoint.host_interface.clone())
             .collect()
     }
 
@@ -478,3 +524,6 @@ fn pool(config: &BridgeConfig) -> Result<Pool, super::ipam::IpamError> {
         auxiliary,
     })
 }
+
+#[cfg(test)]
+mod tests;

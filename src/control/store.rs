@@ -16,6 +16,8 @@
 //! it returns (a few milliseconds).
 
 use std::fmt::Debug;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use redb::{
@@ -28,6 +30,9 @@ use super::records::{Container, Counters, Network, RECORD_VERSION};
 const NETWORKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("networks");
 const CONTAINERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("containers");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// redb's page cache. A record has a few kilooctets; there is no need for redb's default of a gigaoctet.
+const CACHE_OCTETS: usize = 8 << 20;
 
 /// A change of the state; all changes of one commit become visible together.
 #[derive(Clone, Copy, Debug)]
@@ -111,18 +116,19 @@ impl Debug for Store {
 }
 
 impl Store {
-    /// Opens `path`, or makes it (its directory must exist).
+    /// Opens `path`, or makes it (its directory must exist), readable by its owner only: records
+    /// contain environment variables. Checks every page, because redb panics on some damage when it
+    /// comes across it later.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = Database::create(path).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::AlreadyOpen(path.to_owned()),
-            DatabaseError::Storage(error) => storage(path, error),
-            other => StoreError::Damaged {
+        // On some damage redb 4 panics while it checks. The daemon must say which file to move away.
+        let database = std::panic::catch_unwind(|| open_and_check(path)).unwrap_or_else(|_| {
+            Err(StoreError::Damaged {
                 path: path.to_owned(),
-                problem: other.to_string(),
-            },
+                problem: "redb gave up on it".to_owned(),
+            })
         })?;
         let store = Self {
             database,
@@ -222,6 +228,10 @@ impl Store {
         })
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the enum is foreign and non-exhaustive"
+    )]
     fn failed(&self, error: impl Into<redb::Error>) -> StoreError {
         let path = self.path.clone();
         match error.into() {
@@ -273,6 +283,50 @@ impl Journal for Store {
     }
 }
 
+fn open_and_check(path: &Path) -> Result<Database, StoreError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| StoreError::Other {
+            path: path.to_owned(),
+            problem: error.to_string(),
+        })?;
+    let mut database = Database::builder()
+        .set_cache_size(CACHE_OCTETS)
+        .create_file(file)
+        .map_err(|error| unusable(path, error))?;
+    let intact = database
+        .check_integrity()
+        .map_err(|error| unusable(path, error))?;
+    if !intact {
+        tracing::warn!(file = %path.display(), "the state file was damaged; went back to its last good commit");
+    }
+    Ok(database)
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enum is foreign and non-exhaustive"
+)]
+fn unusable(path: &Path, error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::AlreadyOpen(path.to_owned()),
+        DatabaseError::Storage(error) => storage(path, error),
+        other => StoreError::Damaged {
+            path: path.to_owned(),
+            problem: other.to_string(),
+        },
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enum is foreign and non-exhaustive"
+)]
 fn storage(path: &Path, error: StorageError) -> StoreError {
     let path = path.to_owned();
     match error {
@@ -296,12 +350,5 @@ fn storage(path: &Path, error: StorageError) -> StoreError {
     }
 }
 
-/// Forgets at once; for tests of decisions.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoJournal;
-
-impl Journal for NoJournal {
-    fn commit(&mut self, _: &[Change<'_>]) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,410 @@
+use super::*;
+use crate::api::types::CreateContainer;
+use crate::control::records::Process;
+use crate::control::test_state::{at, config, fresh, open, request};
+
+/// As `json.tool` prints it: the order of the keys counts.
+fn text(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap()
+}
+
+fn run(state: &mut State, name: &str, publish: &[&str]) -> Container {
+    state
+        .create_container(&request(name, publish), at(0))
+        .unwrap();
+    state
+        .set_started(
+            name,
+            Some(Process {
+                pid: 4711,
+                start_time: 1,
+            }),
+            at(1),
+        )
+        .unwrap()
+}
+
+#[test]
+fn network_settings_are_those_of_the_transcript() {
+    // Transcript 01, `inspect c1 --format "{{json .NetworkSettings}}"`, with our ids and paths.
+    let (mut state, ..) = fresh();
+    let c1 = run(&mut state, "c1", &[]);
+    let (endpoint, network, sandbox) = (
+        &c1.endpoint().unwrap().id,
+        &state.default_network().unwrap().id,
+        &c1.sandbox_id,
+    );
+    let expected = format!(
+        r#"{{
+  "Bridge": "",
+  "SandboxID": "{sandbox}",
+  "HairpinMode": false,
+  "LinkLocalIPv6Address": "",
+  "LinkLocalIPv6PrefixLen": 0,
+  "Ports": {{}},
+  "SandboxKey": "/run/netns/c1",
+  "SecondaryIPAddresses": null,
+  "SecondaryIPv6Addresses": null,
+  "EndpointID": "{endpoint}",
+  "Gateway": "172.17.0.1",
+  "GlobalIPv6Address": "",
+  "GlobalIPv6PrefixLen": 0,
+  "IPAddress": "172.17.0.2",
+  "IPPrefixLen": 16,
+  "IPv6Gateway": "",
+  "MacAddress": "02:42:ac:11:00:02",
+  "Networks": {{
+    "bridge": {{
+      "IPAMConfig": null,
+      "Links": null,
+      "Aliases": null,
+      "NetworkID": "{network}",
+      "EndpointID": "{endpoint}",
+      "Gateway": "172.17.0.1",
+      "IPAddress": "172.17.0.2",
+      "IPPrefixLen": 16,
+      "IPv6Gateway": "",
+      "GlobalIPv6Address": "",
+      "GlobalIPv6PrefixLen": 0,
+      "MacAddress": "02:42:ac:11:00:02",
+      "DriverOpts": null
+    }}
+  }}
+}}"#
+    );
+    assert_eq!(text(&container(&c1)["NetworkSettings"]), expected);
+}
+
+#[test]
+fn ports_are_those_of_the_transcript() {
+    // Transcript 03, container `web`; the `::` bindings come with IPv6.
+    let (mut state, ..) = fresh();
+    let specs = [
+        "8080:80",
+        "8080:80/udp",
+        "127.0.0.1:8081:80",
+        "198.51.100.2:8082:80",
+        "80",
+    ];
+    let web = container(&run(&mut state, "web", &specs));
+    assert_eq!(
+        serde_json::to_string(&web["NetworkSettings"]["Ports"]).unwrap(),
+        concat!(
+            r#"{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"32768"},{"HostIp":"198.51.100.2","HostPort":"8082"},"#,
+            r#"{"HostIp":"127.0.0.1","HostPort":"8081"},{"HostIp":"0.0.0.0","HostPort":"8080"}],"#,
+            r#""80/udp":[{"HostIp":"0.0.0.0","HostPort":"8080"}]}"#
+        )
+    );
+    assert_eq!(
+        serde_json::to_string(&web["HostConfig"]["PortBindings"]).unwrap(),
+        concat!(
+            r#"{"80/tcp":[{"HostIp":"","HostPort":"8080"},{"HostIp":"127.0.0.1","HostPort":"8081"},"#,
+            r#"{"HostIp":"198.51.100.2","HostPort":"8082"},{"HostIp":"","HostPort":""}],"#,
+            r#""80/udp":[{"HostIp":"","HostPort":"8080"}]}"#
+        )
+    );
+    let ranges = container(&run(
+        &mut state,
+        "r1",
+        &["9000-9002:70", "9100-9101:7000-7001/udp"],
+    ));
+    assert_eq!(
+        serde_json::to_string(&ranges["HostConfig"]["PortBindings"]).unwrap(),
+        concat!(
+            r#"{"70/tcp":[{"HostIp":"","HostPort":"9000-9002"}],"#,
+            r#""7000/udp":[{"HostIp":"","HostPort":"9100"}],"7001/udp":[{"HostIp":"","HostPort":"9101"}]}"#
+        )
+    );
+}
+
+#[test]
+fn a_whole_container() {
+    let (mut state, ..) = fresh();
+    let wanted = CreateContainer {
+        hostname: Some("c1host".into()),
+        env: vec!["A=b".into()],
+        expose: vec!["443".into()],
+        add_host: vec!["gw:host-gateway".into()],
+        dns: vec![[10, 1, 1, 1].into()],
+        ip: Some([172, 17, 0, 9].into()),
+        mac_address: Some("02:aa:bb:cc:dd:01".into()),
+        ..request("c1", &["8080:80"])
+    };
+    let made = state.create_container(&wanted, at(0)).unwrap().container;
+    let value = container(&made);
+    let keys: Vec<&str> = value
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(
+        keys[..14],
+        [
+            "Id",
+            "Created",
+            "Path",
+            "Args",
+            "State",
+            "Image",
+            "ResolvConfPath",
+            "HostnamePath",
+            "HostsPath",
+            "LogPath",
+            "Name",
+            "RestartCount",
+            "Driver",
+            "Platform"
+        ]
+    );
+    assert_eq!(
+        keys[keys.len() - 5..],
+        [
+            "HostConfig",
+            "GraphDriver",
+            "Mounts",
+            "Config",
+            "NetworkSettings"
+        ]
+    );
+    assert_eq!(value["Created"], "2026-11-21T06:59:56.428803446Z");
+    assert_eq!(
+        (&value["Path"], &value["Args"]),
+        (&json!("sleep"), &json!(["100000"]))
+    );
+    assert_eq!(value["Name"], "/c1");
+    assert_eq!(
+        value["HostsPath"],
+        json!(format!("/var/lib/tunbridge/containers/{}/hosts", made.id))
+    );
+    let host = &value["HostConfig"];
+    assert_eq!(
+        (&host["NetworkMode"], &host["ExtraHosts"], &host["Dns"]),
+        (
+            &json!("default"),
+            &json!(["gw:host-gateway"]),
+            &json!(["10.1.1.1"])
+        )
+    );
+    let config = &value["Config"];
+    assert_eq!(
+        (&config["Hostname"], &config["Env"]),
+        (&json!("c1host"), &json!(["A=b"]))
+    );
+    assert_eq!(
+        config["ExposedPorts"],
+        json!({ "80/tcp": {}, "443/tcp": {} })
+    );
+    assert_eq!(
+        (&config["Cmd"], &config["MacAddress"]),
+        (&json!(["sleep", "100000"]), &json!("02:aa:bb:cc:dd:01"))
+    );
+    let settings = &value["NetworkSettings"];
+    assert_eq!(
+        settings["Ports"],
+        json!({ "80/tcp": [{ "HostIp": "0.0.0.0", "HostPort": "8080" }], "443/tcp": null })
+    );
+    assert_eq!(
+        settings["Networks"]["bridge"]["IPAMConfig"],
+        json!({ "IPv4Address": "172.17.0.9" })
+    );
+}
+
+#[test]
+fn states() {
+    let (mut state, ..) = fresh();
+    let made = state
+        .create_container(&request("c1", &["80:80"]), at(0))
+        .unwrap()
+        .container;
+    assert_eq!(
+        serde_json::to_string(&container(&made)["State"]).unwrap(),
+        r#"{"Status":"created","Running":false,"Paused":false,"Restarting":false,"OOMKilled":false,"Dead":false,"Pid":0,"ExitCode":0,"Error":"","StartedAt":"0001-01-01T00:00:00Z","FinishedAt":"0001-01-01T00:00:00Z"}"#
+    );
+    let running = state
+        .set_started(
+            "c1",
+            Some(Process {
+                pid: 4711,
+                start_time: 1,
+            }),
+            at(1),
+        )
+        .unwrap();
+    let value = container(&running);
+    assert_eq!(
+        (&value["State"]["Running"], &value["State"]["Pid"]),
+        (&json!(true), &json!(4711))
+    );
+    state.set_exited("c1", 3, at(61)).unwrap();
+    let exited = state.container("c1").unwrap();
+    let value = container(exited);
+    let facts = ["Status", "Pid", "ExitCode", "StartedAt", "FinishedAt"]
+        .map(|key| value["State"][key].clone());
+    assert_eq!(
+        facts,
+        [
+            json!("exited"),
+            json!(0),
+            json!(3),
+            json!("2026-11-21T06:59:57.428803446Z"),
+            json!("2026-11-21T07:00:57.428803446Z")
+        ]
+    );
+    let settings = &value["NetworkSettings"];
+    for (key, empty) in [
+        ("IPAddress", json!("")),
+        ("SandboxKey", json!("")),
+        ("Ports", json!({})),
+        ("IPPrefixLen", json!(0)),
+    ] {
+        assert_eq!(settings[key], empty, "{key}");
+    }
+    assert_eq!(settings["Networks"]["bridge"]["IPAddress"], "");
+    let statuses =
+        [made, running, exited.clone()].map(|container| status(&container, at(61 + 180)));
+    assert_eq!(
+        statuses,
+        ["Created", "Up 4 minutes", "Exited (3) 3 minutes ago"]
+    );
+}
+
+#[test]
+fn list_entry() {
+    let (mut state, ..) = fresh();
+    state
+        .create_container(
+            &CreateContainer {
+                expose: vec!["443".into()],
+                ..request("c1", &["8080:80/udp"])
+            },
+            at(0),
+        )
+        .unwrap();
+    let c1 = state.set_started("c1", None, at(1)).unwrap();
+    let value = container_summary(&c1, at(3));
+    let keys: Vec<&str> = value
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            "Id",
+            "Names",
+            "Image",
+            "ImageID",
+            "Command",
+            "Created",
+            "Ports",
+            "Labels",
+            "State",
+            "Status",
+            "HostConfig",
+            "NetworkSettings",
+            "Mounts"
+        ]
+    );
+    assert_eq!(
+        (&value["Names"], &value["Command"]),
+        (&json!(["/c1"]), &json!("sleep 100000"))
+    );
+    assert_eq!(
+        (&value["Created"], &value["Status"]),
+        (&json!(1_795_244_396), &json!("Up 2 seconds"))
+    );
+    assert_eq!(
+        serde_json::to_string(&value["Ports"]).unwrap(),
+        r#"[{"IP":"0.0.0.0","PrivatePort":80,"PublicPort":8080,"Type":"udp"},{"PrivatePort":443,"Type":"tcp"}]"#
+    );
+    assert_eq!(
+        value["NetworkSettings"]["Networks"]["bridge"]["IPAddress"],
+        "172.17.0.2"
+    );
+}
+
+#[test]
+fn the_default_network_is_that_of_the_transcript() {
+    // Transcript 01, `network inspect bridge`, with the gateway (20.10 leaves it out until a restart).
+    let (mut state, ..) = fresh();
+    let bridge = state.default_network().unwrap().clone();
+    let expected = format!(
+        r#"{{
+  "Name": "bridge",
+  "Id": "{}",
+  "Created": "2026-11-21T06:59:56.428803446Z",
+  "Scope": "local",
+  "Driver": "bridge",
+  "EnableIPv6": false,
+  "IPAM": {{
+    "Driver": "default",
+    "Options": null,
+    "Config": [
+      {{
+        "Subnet": "172.17.0.0/16",
+        "Gateway": "172.17.0.1"
+      }}
+    ]
+  }},
+  "Internal": false,
+  "Attachable": false,
+  "Ingress": false,
+  "ConfigFrom": {{
+    "Network": ""
+  }},
+  "ConfigOnly": false,
+  "Containers": {{}},
+  "Options": {{
+    "com.docker.network.bridge.default_bridge": "true",
+    "com.docker.network.bridge.enable_icc": "true",
+    "com.docker.network.bridge.enable_ip_masquerade": "true",
+    "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
+    "com.docker.network.bridge.name": "tb0",
+    "com.docker.network.driver.mtu": "1500"
+  }},
+  "Labels": {{}}
+}}"#,
+        bridge.id
+    );
+    assert_eq!(text(&network(&state, &bridge)), expected);
+    let c1 = run(&mut state, "c1", &[]);
+    assert_eq!(
+        text(&network_summary(&bridge)),
+        expected,
+        "a list shows no containers"
+    );
+    assert_eq!(
+        serde_json::to_string(&network(&state, &bridge)["Containers"]).unwrap(),
+        format!(
+            r#"{{"{}":{{"Name":"c1","EndpointID":"{}","MacAddress":"02:42:ac:11:00:02","IPv4Address":"172.17.0.2/16","IPv6Address":""}}}}"#,
+            c1.id,
+            c1.endpoint().unwrap().id
+        )
+    );
+}
+
+#[test]
+fn ipam_of_a_configured_network_is_that_of_the_transcript() {
+    // Transcript 06.
+    let (mut state, _) = open(&Default::default(), &Default::default());
+    let flags = config(|o| {
+        o.bip = Some("192.168.77.1/24".into());
+        o.fixed_cidr = Some("192.168.77.128/25".into());
+        o.default_gateway = Some("192.168.77.254".into());
+        o.ip = Some("198.51.100.2".into());
+        o.mtu = Some(1400);
+    });
+    state.set_default_network(Some(&flags), at(0)).unwrap();
+    let value = network_summary(state.default_network().unwrap());
+    assert_eq!(
+        serde_json::to_string(&value["IPAM"]).unwrap(),
+        r#"{"Driver":"default","Options":null,"Config":[{"Subnet":"192.168.77.0/24","IPRange":"192.168.77.128/25","Gateway":"192.168.77.1","AuxiliaryAddresses":{"DefaultGatewayIPv4":"192.168.77.254"}}]}"#
+    );
+    assert_eq!(
+        value["Options"]["com.docker.network.bridge.host_binding_ipv4"],
+        "198.51.100.2"
+    );
+    assert_eq!(value["Options"]["com.docker.network.driver.mtu"], "1400");
+}

@@ -1,0 +1,124 @@
+//! A state for tests of decisions: no disk, no sockets.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::daemon_options::{BridgeConfig, BridgeOptions, HostFacts};
+use super::files::DnsSettings;
+use super::port_allocator::PortAllocator;
+use super::port_holder::{HeldPort, HoldError, HoldPorts};
+use super::state::{Settings, State};
+use super::store::{Change, Journal, Records, StoreError};
+use super::timestamp::Timestamp;
+use super::transport::Transport;
+use crate::api::types::CreateContainer;
+
+/// Holds nothing; refuses the ports that are in the set.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Paper(pub(super) Arc<Mutex<BTreeSet<u16>>>);
+
+impl HoldPorts for Paper {
+    fn hold(&self, _: Transport, _: IpAddr, port: u16) -> Result<HeldPort, HoldError> {
+        if self.0.lock().contains(&port) {
+            Err(HoldError::InUse)
+        } else {
+            Ok(HeldPort::without_socket())
+        }
+    }
+}
+
+/// Remembers what is committed, and fails on demand.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory(pub(super) Arc<Mutex<(Records, bool)>>);
+
+impl Memory {
+    pub(super) fn records(&self) -> Records {
+        self.0.lock().0.clone()
+    }
+
+    pub(super) fn fail(&self, fail: bool) {
+        self.0.lock().1 = fail;
+    }
+}
+
+impl Journal for Memory {
+    fn commit(&mut self, changes: &[Change<'_>]) -> Result<(), StoreError> {
+        let mut memory = self.0.lock();
+        if memory.1 {
+            return Err(StoreError::Other {
+                path: "/state".into(),
+                problem: "disk full".into(),
+            });
+        }
+        let records = &mut memory.0;
+        for change in changes {
+            match *change {
+                Change::PutNetwork(network) => {
+                    records.networks.retain(|other| other.id != network.id);
+                    records.networks.push(network.clone());
+                }
+                Change::DeleteNetwork(id) => records.networks.retain(|other| other.id != id),
+                Change::PutContainer(container) => {
+                    records.containers.retain(|other| other.id != container.id);
+                    records.containers.push(container.clone());
+                }
+                Change::DeleteContainer(id) => records.containers.retain(|other| other.id != id),
+                Change::PutCounters(counters) => records.counters = counters,
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn config(set: impl FnOnce(&mut BridgeOptions)) -> BridgeConfig {
+    let mut options = BridgeOptions::default();
+    set(&mut options);
+    options.resolve(&HostFacts::default()).unwrap().unwrap()
+}
+
+pub(super) fn settings() -> Settings {
+    Settings {
+        netns_dir: "/run/netns".into(),
+        containers_dir: "/var/lib/tunbridge/containers".into(),
+        dns: DnsSettings::default(),
+    }
+}
+
+/// Opens what `memory` has, as a daemon that starts does.
+pub(super) fn open(memory: &Memory, paper: &Paper) -> (State, Vec<String>) {
+    let ports = PortAllocator::new(Arc::new(paper.clone()), 32_768..=60_999, []);
+    State::open(
+        Box::new(memory.clone()),
+        memory.records(),
+        ports,
+        settings(),
+    )
+    .unwrap()
+}
+
+/// An empty state with the default network.
+pub(super) fn fresh() -> (State, Memory, Paper) {
+    let (memory, paper) = (Memory::default(), Paper::default());
+    let (mut state, _) = open(&memory, &paper);
+    state
+        .set_default_network(Some(&config(|_| {})), at(0))
+        .unwrap();
+    (state, memory, paper)
+}
+
+/// `seconds` after the moment when the transcripts were made.
+pub(super) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_nanoseconds((1_795_244_396 + seconds) * 1_000_000_000 + 428_803_446)
+}
+
+pub(super) fn request(name: &str, publish: &[&str]) -> CreateContainer {
+    CreateContainer {
+        name: Some(name.to_owned()),
+        publish: publish.iter().map(|&spec| spec.to_owned()).collect(),
+        command: vec!["sleep".to_owned(), "100000".to_owned()],
+        ..CreateContainer::default()
+    }
+}
