@@ -1,4 +1,5 @@
 //! The HTTP API over the unix socket: request and answer bodies, the server, the client.
 
+pub mod client;
 pub mod server;
 pub mod types;

@@ -1,1 +1,177 @@
-//! (under construction)
+//! The command line: parses, asks the daemon, prints.
+//!
+//! Exit status: 0 done, 1 it failed, 2 the command line is wrong; `run` and `exec` give the
+//! program's own status, 127 if it was not found, 126 if it cannot be executed. Errors are one line on
+//! standard error that names flag, value and fix.
+
+mod containers;
+pub mod daemon;
+mod output;
+mod run;
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::api::client::Client;
+
+/// Where the daemon listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/tunbridge/tunbridge.sock";
+
+/// Docker-style bridge networks for containers, without netfilter.
+#[derive(Parser, Debug)]
+#[command(name = "tunbridge", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    /// The daemon's socket [default: /run/tunbridge/tunbridge.sock]
+    #[arg(long, global = true, env = "TUNBRIDGE_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the daemon in the foreground
+    Daemon(Box<daemon::DaemonCommand>),
+    /// Run a program on a container network
+    Run(Box<run::RunCommand>),
+    /// Adopt somebody else's network namespace
+    Attach(Box<run::AttachCommand>),
+    /// Run a program in a running container's namespaces
+    Exec(run::ExecCommand),
+    /// List containers
+    Ps(containers::Ps),
+    /// Show everything about containers, as Docker's JSON
+    Inspect(containers::Inspect),
+    /// Show where a container's ports are published
+    Port(containers::Port),
+    /// End containers: SIGTERM, then SIGKILL
+    Stop(containers::Stop),
+    /// Remove containers
+    Rm(containers::Rm),
+    /// Publish one more port of a running container
+    Publish(containers::Ports),
+    /// Take a published port back
+    Unpublish(containers::Ports),
+    /// Show live flows through the forwarder
+    Flows(output::Flows),
+    /// Show counters: what was forwarded, and what was dropped and why
+    Stats(output::Stats),
+    /// Look for what on this host gets in the way of container networks
+    Doctor(output::Doctor),
+}
+
+/// How a subcommand ends: an exit status, or an error for status 1.
+type Outcome = anyhow::Result<u8>;
+
+/// Runs the command line `arguments`, the program's name first.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match run(cli) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            // The whole chain on one line: what was being done, and why it failed.
+            complain(&format!("{error:#}"));
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Outcome {
+    let client = Client::new(cli.socket.as_deref().unwrap_or_else(|| Path::new(DEFAULT_SOCKET)));
+    match cli.command {
+        Command::Daemon(command) => {
+            log_to_stderr();
+            let args = command.resolve(cli.socket, Path::new(DEFAULT_SOCKET))?;
+            crate::daemon::run(args).map(|()| 0)
+        }
+        Command::Run(command) => command.run(&client),
+        Command::Attach(command) => command.run(&client),
+        Command::Exec(command) => command.run(&client),
+        Command::Ps(command) => command.run(&client),
+        Command::Inspect(command) => command.run(&client),
+        Command::Port(command) => command.run(&client),
+        Command::Stop(command) => command.run(&client),
+        Command::Rm(command) => command.run(&client),
+        Command::Publish(command) => command.run(&client, "publish"),
+        Command::Unpublish(command) => command.run(&client, "unpublish"),
+        Command::Flows(command) => command.run(&client),
+        Command::Stats(command) => command.run(&client),
+        Command::Doctor(command) => command.run(&client),
+    }
+}
+
+/// Help goes to standard output; a mistake gets one line and the way to the help.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let problem = text
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
+    let problem = problem.strip_prefix("error: ").unwrap_or(&problem);
+    complain(&format!("{problem} (see --help)"));
+    ExitCode::from(2)
+}
+
+fn complain(message: &str) {
+    let line: String = message.replace('\n', "; ");
+    let _ = writeln!(std::io::stderr(), "tunbridge: {line}");
+}
+
+/// Prints to standard output; a reader that went away ends the program quietly.
+fn print(text: &str) -> Outcome {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(0),
+    }
+}
+
+fn print_json(value: &impl serde::Serialize) -> Outcome {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    print(&text)
+}
+
+/// `RUST_LOG` chooses; changes of state are shown by default, packets never.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(filter)
+        .with_target(false)
+        .try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn usage_errors_have_status_2() {
+        let status = |arguments: &[&str]| main(arguments.iter().map(OsString::from));
+        assert_eq!(format!("{:?}", status(&["tunbridge", "ps", "--nope"])), format!("{:?}", ExitCode::from(2)));
+        assert_eq!(format!("{:?}", status(&["tunbridge"])), format!("{:?}", ExitCode::from(2)));
+    }
+}

@@ -1,1 +1,88 @@
-//! (under construction)
+//! The daemon: connects control, kernel, steering, forwarder and engine, and answers the API.
+//!
+//! # Theory of operation
+//!
+//! ```text
+//!   API ──► backend ──► core: one lock, one operation at a time
+//!                         │  decide + store   control::State (redb, held ports)
+//!                         │  arrange          kernel (namespaces, veth pairs, files)
+//!                         │  steer            steering (programs, maps)
+//!                         └► project          forwarder::Policy, steering's publications
+//!   kernel notifications ──► watch: read what is, compare, apply; same lock
+//! ```
+//!
+//! **Start** ([`start`]): flags are checked against the host; the state is read and what died is
+//! dropped; bridge, TUN, steering and forwarder are set up; living containers are connected again; then
+//! the socket opens. Each failure is one sentence and undoes what was made before it.
+//!
+//! **Stop**: SIGTERM or SIGINT. Containers keep running with their namespaces, interfaces and
+//! addresses; traffic through the forwarder stops, as nobody is there to carry it. Steering goes with the
+//! process however it ends, so a dead daemon leaves a host whose own networking is undisturbed. The
+//! next daemon finds the containers again.
+//!
+//! **Sysctls** that are changed, all on interfaces that carry nothing but our own or the host's own
+//! traffic: `forwarding=1`, `rp_filter=0` on the TUN; `accept_local=1`, `route_localnet=1` on `lo` (put
+//! back at a clean stop); `net.ipv4.ip_forward` only with `--ip-forward`.
+
+mod backend;
+mod containers;
+mod core;
+mod doctor;
+mod host;
+mod process;
+mod purge;
+mod report;
+mod start;
+mod watch;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::api::server;
+use crate::cli::daemon::DaemonArgs;
+use backend::Daemon;
+
+/// Runs the daemon until SIGTERM or SIGINT, or removes everything of ours (`--purge`).
+///
+/// # Errors
+/// If it cannot start: one sentence that says what to do.
+pub fn run(args: DaemonArgs) -> anyhow::Result<()> {
+    start::check_system()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        if args.purge { purge::purge(&args).await } else { serve(&args).await }
+    })
+}
+
+async fn serve(args: &DaemonArgs) -> anyhow::Result<()> {
+    let (core, watcher) = start::start(args).await?;
+    let listener = start::listen(&args.socket)?;
+    tokio::spawn(Arc::clone(&core).follow(watcher));
+    tokio::spawn(Arc::clone(&core).follow_host_ports());
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    };
+    tracing::info!(socket = %args.socket.display(), "ready");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let served = server::serve(listener, Arc::new(Daemon::new(Arc::clone(&core))), shutdown).await;
+    if let Err(error) = std::fs::remove_file(&args.socket) {
+        tracing::debug!(%error, "socket was removed already");
+    }
+    start::restore_loopback(&core);
+    tracing::info!("stopped; containers keep running");
+    served.context("the API server failed")
+}

@@ -29,7 +29,7 @@ pub(super) fn flow(report: &FlowReport, names: &BTreeMap<EndpointId, String>) ->
 /// Everything `tunbridge stats` shows.
 pub(super) fn stats(
     forwarder: &Forwarder,
-    engine: Option<&Engine>,
+    engine: &Engine,
     steering: BTreeMap<String, u64>,
 ) -> Stats {
     let stats = forwarder.stats();
@@ -48,8 +48,8 @@ pub(super) fn stats(
             .collect(),
         steering,
         engine: engine
-            .map(|engine| engine.counters().report())
-            .unwrap_or_default()
+            .counters()
+            .report()
             .into_iter()
             .map(|(name, count)| (name.to_owned(), count))
             .collect(),

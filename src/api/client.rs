@@ -1,0 +1,180 @@
+//! The client side: one HTTP request per connection, over the unix socket.
+//!
+//! Blocking to its caller, with a runtime of its own that lives on the calling thread and is gone when
+//! the request is over: `run` forks, and a process that forks must have one thread.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::net::UnixStream;
+
+use super::types::ErrorBody;
+
+/// Why a request failed.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("cannot connect to the tunbridge daemon at {}: is it running? start it with: tunbridge daemon (or name its socket with --socket)", .0.display())]
+    NotRunning(PathBuf),
+    /// Not allowed to connect.
+    #[error("no permission to connect to the tunbridge daemon at {}: run this as root, or as a member of the socket's group", .0.display())]
+    Permission(PathBuf),
+    /// Something is there, but it is no daemon, or it went away.
+    #[error("no proper answer from the tunbridge daemon at {}: {problem}", .socket.display())]
+    Broken {
+        /// The socket.
+        socket: PathBuf,
+        /// What happened.
+        problem: String,
+    },
+    /// The daemon said no.
+    #[error("{message}")]
+    Refused {
+        /// HTTP status code.
+        status: u16,
+        /// The daemon's sentence.
+        message: String,
+    },
+}
+
+/// A daemon, by its socket.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// The daemon that listens at `socket`.
+    pub fn new(socket: &Path) -> Self {
+        Self { socket: socket.to_owned() }
+    }
+
+    /// `GET`, with a JSON answer.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
+        let body = self.send(Method::GET, target, Bytes::new())?;
+        serde_json::from_slice(&body).map_err(|error| self.broken(error))
+    }
+
+    /// `POST` of a JSON body, with a JSON answer.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn post<T: DeserializeOwned>(
+        &self,
+        target: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.broken(error))?;
+        let answer = self.send(Method::POST, target, body.into())?;
+        serde_json::from_slice(&answer).map_err(|error| self.broken(error))
+    }
+
+    /// `POST` of a JSON body; what is answered does not matter.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn tell(&self, target: &str, body: &impl Serialize) -> Result<(), ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.broken(error))?;
+        self.send(Method::POST, target, body.into()).map(drop)
+    }
+
+    /// `DELETE`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn delete(&self, target: &str) -> Result<(), ClientError> {
+        self.send(Method::DELETE, target, Bytes::new()).map(drop)
+    }
+
+    fn send(&self, method: Method, target: &str, body: Bytes) -> Result<Bytes, ClientError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| self.broken(error))?;
+        let (status, answer) = runtime.block_on(self.exchange(method, target, body))?;
+        if (200..400).contains(&status) {
+            return Ok(answer);
+        }
+        let message = serde_json::from_slice::<ErrorBody>(&answer)
+            .map_or_else(|_| format!("status {status} from the daemon"), |body| body.message);
+        Err(ClientError::Refused { status, message })
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        target: &str,
+        body: Bytes,
+    ) -> Result<(u16, Bytes), ClientError> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => ClientError::Permission(self.socket.clone()),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                ClientError::NotRunning(self.socket.clone())
+            }
+            _ => self.broken(error),
+        })?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.broken(error))?;
+        let driver = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
+            .header("Host", "tunbridge")
+            .header("Content-Type", "application/json")
+            .body(Full::new(body))
+            .map_err(|error| self.broken(error))?;
+        let response = sender.send_request(request).await.map_err(|error| self.broken(error))?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.map_err(|error| self.broken(error))?;
+        driver.abort();
+        Ok((status, body.to_bytes()))
+    }
+
+    fn broken(&self, problem: impl std::fmt::Display) -> ClientError {
+        ClientError::Broken { socket: self.socket.clone(), problem: problem.to_string() }
+    }
+}
+
+/// A name or id as part of a path.
+pub fn segment(reference: &str) -> String {
+    use std::fmt::Write;
+    let mut encoded = String::with_capacity(reference.len());
+    for byte in reference.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_cannot_leave_their_path_segment() {
+        assert_eq!(segment("web-1_a.b"), "web-1_a.b");
+        assert_eq!(segment("../x?y"), "..%2Fx%3Fy");
+    }
+
+    #[test]
+    fn a_missing_daemon_is_told_with_its_socket() {
+        let error = Client::new(Path::new("/nonexistent/tb.sock")).get::<()>("/_ping").unwrap_err();
+        assert!(matches!(error, ClientError::NotRunning(_)));
+        assert!(error.to_string().contains("/nonexistent/tb.sock"));
+    }
+}

@@ -1,0 +1,184 @@
+//! `flows`, `stats`, `doctor`: what the data path does, as tables or JSON.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::containers::table;
+use super::{Outcome, print, print_json};
+use crate::api::client::Client;
+use crate::api::types::{Finding, Flow, Severity, Stats as Counters};
+use crate::forwarder::DropReason;
+
+/// `tunbridge flows`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Flows {
+    /// Print again every second until interrupted
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
+    /// Print the API's JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Flows {
+    pub(super) fn run(&self, client: &Client) -> Outcome {
+        loop {
+            let flows: Vec<Flow> = client.get("/tunbridge/flows")?;
+            if self.json {
+                return print_json(&flows);
+            }
+            let text = flows_table(&flows);
+            if !self.watch {
+                return print(&text);
+            }
+            // Clear the screen and go to its top, as `watch` does.
+            print(&format!("\x1b[2J\x1b[H{text}"))?;
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+}
+
+fn flows_table(flows: &[Flow]) -> String {
+    let mut table = table(&[
+        "PROTO", "CONTAINER", "ORIGINAL", "TRANSLATED", "STATE", "PACKETS", "BYTES", "AGE", "TIMEOUT",
+    ]);
+    for flow in flows {
+        table.add_row([
+            flow.protocol.clone(),
+            flow.container.clone(),
+            format!("{} -> {}", flow.source, flow.destination),
+            format!("{} -> {}", flow.translated_source, flow.translated_destination),
+            flow.state.clone(),
+            format!("{}/{}", flow.packets_original, flow.packets_reply),
+            format!("{}/{}", bytes(flow.bytes_original), bytes(flow.bytes_reply)),
+            seconds(flow.age),
+            seconds(flow.timeout),
+        ]);
+    }
+    format!("{table}\n")
+}
+
+/// `tunbridge stats`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Stats {
+    /// Print the API's JSON
+    #[arg(long)]
+    json: bool,
+    /// Show counters that are zero, too
+    #[arg(short, long)]
+    all: bool,
+}
+
+impl Stats {
+    pub(super) fn run(&self, client: &Client) -> Outcome {
+        let stats: Counters = client.get("/tunbridge/stats")?;
+        if self.json {
+            return print_json(&stats);
+        }
+        let mut table = table(&["WHERE", "COUNTER", "COUNT", "MEANING"]);
+        let mut row = |place: &str, name: &str, count: u64, meaning: &str| {
+            if self.all || count > 0 {
+                table.add_row([place, name, &count.to_string(), meaning]);
+            }
+        };
+        for (name, count, meaning) in [
+            ("received", stats.received, "frames from the TUN; a super-packet is one"),
+            ("forwarded", stats.forwarded, "frames rewritten and sent on"),
+            ("to_host", stats.to_host, "frames given to the host's own stack"),
+            ("consumed", stats.consumed, "frames held, such as fragments waiting for their first one"),
+            ("generated", stats.generated, "ICMP errors and fragments made here"),
+            ("flows", stats.flows, "live flows"),
+            ("mappings", stats.mappings, "live endpoint-independent mappings"),
+        ] {
+            row("forwarder", name, count, meaning);
+        }
+        for (name, count) in &stats.dropped {
+            let reason = DropReason::ALL.iter().find(|reason| reason.name() == name);
+            row("dropped", name, *count, reason.map_or("", |reason| reason.meaning()));
+        }
+        for (place, counters) in [("steering", &stats.steering), ("engine", &stats.engine)] {
+            for (name, count) in counters {
+                row(place, name, *count, "");
+            }
+        }
+        print(&format!("{table}\n"))
+    }
+}
+
+/// `tunbridge doctor`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Doctor {
+    /// Print the API's JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Doctor {
+    pub(super) fn run(&self, client: &Client) -> Outcome {
+        let findings: Vec<Finding> = client.get("/tunbridge/doctor")?;
+        if self.json {
+            print_json(&findings)?;
+        } else {
+            print(&findings.iter().map(finding).collect::<String>())?;
+        }
+        Ok(u8::from(findings.iter().any(|finding| finding.severity == Severity::Error)))
+    }
+}
+
+fn finding(finding: &Finding) -> String {
+    let mark = match finding.severity {
+        Severity::Ok => "ok     ",
+        Severity::Note => "note   ",
+        Severity::Warning => "WARNING",
+        Severity::Error => "ERROR  ",
+    };
+    let mut text = format!("{mark} {}: {}\n", finding.subject, finding.found);
+    if finding.severity != Severity::Ok {
+        text += &format!("        why: {}\n", finding.why);
+        if !finding.fix.is_empty() {
+            text += &format!("        fix: {}\n", finding.fix);
+        }
+    }
+    text
+}
+
+fn seconds(seconds: f64) -> String {
+    let whole = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default().as_secs();
+    match (whole / 3600, whole / 60 % 60, whole % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
+        (hours, minutes, _) => format!("{hours}h{minutes:02}m"),
+    }
+}
+
+fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let mut divisor: u64 = 1024;
+    if bytes < divisor {
+        return format!("{bytes}B");
+    }
+    for unit in UNITS {
+        if bytes / divisor < 1024 {
+            return format!("{}.{}{unit}", bytes / divisor, bytes % divisor * 10 / divisor);
+        }
+        divisor *= 1024;
+    }
+    format!("{}PiB", bytes / divisor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_short() {
+        assert_eq!(bytes(1023), "1023B");
+        assert_eq!(bytes(1536), "1.5KiB");
+        assert_eq!(bytes(5 * 1024 * 1024 * 1024), "5.0GiB");
+        assert_eq!(seconds(59.9), "59s");
+        assert_eq!(seconds(61.0), "1m01s");
+        assert_eq!(seconds(7440.0), "2h04m");
+        assert_eq!(seconds(-1.0), "0s");
+    }
+}

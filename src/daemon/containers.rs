@@ -1,0 +1,371 @@
+//! A container's life as the daemon arranges it.
+//!
+//! *Made*: decided and stored by `control`, then files, namespace, veth pair, steering, projection. If
+//! any step fails, all of it is taken down again and the record is removed. *Started*: its process is
+//! watched through a pidfd. *Ended*: the starter reports the exit code, or the pidfd tells that nobody
+//! will; everything but the record and the log is taken down. *Removed*: those, too.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use nix::sys::signal::Signal;
+
+use super::core::Core;
+use super::process::{self, identify};
+use super::watch::ipv4;
+use crate::api::server::{ApiError, Peer};
+use crate::api::types::{CreateContainer, CreatedContainer};
+use crate::control::records::{Container, ContainerState, Endpoint, Kind, Network, Process};
+use crate::control::{State, Timestamp, files};
+use crate::kernel::{VethSpec, netns};
+use crate::steering::ContainerPort;
+
+/// What containerd, too, says when nobody can tell the exit code.
+pub(super) const UNKNOWN_EXIT_CODE: i32 = 255;
+
+/// How long an exit code may be on its way after the process has ended.
+const REPORT_GRACE: Duration = Duration::from_millis(1500);
+
+/// Name of the interface in the container.
+const CONTAINER_INTERFACE: &str = "eth0";
+
+const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
+
+impl Core {
+    pub(super) async fn create(
+        self: &Arc<Self>,
+        request: CreateContainer,
+        peer: Peer,
+    ) -> Result<CreatedContainer, ApiError> {
+        let mut state = self.lock().await;
+        let creation =
+            tokio::task::block_in_place(|| state.create_container(&request, Timestamp::now()))?;
+        let container = creation.container;
+        let arranged = self.arrange(&container, &creation.network).await;
+        let projected = match arranged {
+            Ok(()) => self.project(&state).map_err(ApiError::from),
+            Err(error) => Err(error),
+        };
+        let begun = match projected {
+            Ok(()) => self.begin(&mut state, &container, peer),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = begun {
+            self.dismantle(&container).await;
+            remove_files(&container.files);
+            tokio::task::block_in_place(|| state.remove(&container.id, true))?;
+            self.project(&state)?;
+            return Err(error);
+        }
+        tracing::info!(
+            container = %container.name,
+            address = %container.endpoint().map(addresses).unwrap_or_default(),
+            ports = container.bindings.len(),
+            "container made"
+        );
+        Ok(CreatedContainer {
+            id: container.id,
+            name: container.name,
+            hostname: container.hostname,
+            netns: container.netns,
+            files: container.files,
+            warnings: creation.warnings,
+        })
+    }
+
+    /// An adopted namespace runs already; for the others the starter is watched until it reports.
+    fn begin(
+        self: &Arc<Self>,
+        state: &mut State,
+        container: &Container,
+        peer: Peer,
+    ) -> Result<(), ApiError> {
+        let process = match container.kind {
+            Kind::Run => {
+                if let Some(starter) = peer.pid.and_then(|pid| identify(pid).ok()) {
+                    self.watch_starter(container.id.clone(), starter);
+                }
+                return Ok(());
+            }
+            Kind::AttachPid(pid) => Some(identify(pid).map_err(|error| {
+                ApiError::bad_request(format!("--pid {pid}: {error}: give the number of a running process"))
+            })?),
+            Kind::AttachNetns(_) => None,
+        };
+        tokio::task::block_in_place(|| state.set_started(&container.id, process, Timestamp::now()))?;
+        if let Some(process) = process {
+            self.watch(container.id.clone(), process);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn started(self: &Arc<Self>, reference: &str, pid: i32) -> Result<(), ApiError> {
+        let mut state = self.lock().await;
+        let process = identify(pid).map_err(|error| {
+            ApiError::bad_request(format!("pid {pid}: {error}: the container's process must be running"))
+        })?;
+        let container = tokio::task::block_in_place(|| {
+            state.set_started(reference, Some(process), Timestamp::now())
+        })?;
+        tracing::info!(container = %container.name, pid, "container started");
+        self.watch(container.id, process);
+        Ok(())
+    }
+
+    /// Notes the end of a container and takes down its network. Nothing happens if that was done.
+    pub(super) async fn exited(&self, reference: &str, code: i32) -> Result<(), ApiError> {
+        let mut state = self.lock().await;
+        let ended =
+            tokio::task::block_in_place(|| state.set_exited(reference, code, Timestamp::now()))?;
+        let Some(container) = ended else { return Ok(()) };
+        self.take_down(&mut state, &container, container.auto_remove).await?;
+        tracing::info!(container = %container.name, code, "container exited");
+        Ok(())
+    }
+
+    /// Ends what runs, then removes the record.
+    pub(super) async fn remove(&self, reference: &str, force: bool) -> Result<(), ApiError> {
+        let mut state = self.lock().await;
+        let container = tokio::task::block_in_place(|| state.remove(reference, force))?;
+        if let (Kind::Run, ContainerState::Running { process: Some(process), .. }) =
+            (&container.kind, &container.state)
+        {
+            process::signal(*process, Signal::SIGKILL);
+        }
+        self.dismantle(&container).await;
+        remove_files(&container.files);
+        self.project(&state)?;
+        tracing::info!(container = %container.name, "container removed");
+        Ok(())
+    }
+
+    /// SIGTERM, and SIGKILL after `grace`. False if it was not running.
+    pub(super) async fn stop(&self, reference: &str, grace: Duration) -> Result<bool, ApiError> {
+        let (id, kind, state) = {
+            let state = self.lock().await;
+            let container = state.container(reference)?;
+            (container.id.clone(), container.kind.clone(), container.state.clone())
+        };
+        let ContainerState::Running { process, .. } = state else { return Ok(false) };
+        match (kind, process) {
+            (Kind::Run, Some(process)) => {
+                process::stop(process, grace).await;
+                // Its starter knows the exit code.
+                for _ in 0..REPORT_GRACE.as_millis() / 20 {
+                    match self.lock().await.container(&id) {
+                        Ok(container) if container.is_running() => {}
+                        Ok(_) | Err(_) => return Ok(true),
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                self.exited(&id, UNKNOWN_EXIT_CODE).await?;
+            }
+            // Somebody else's process: only let go of its network.
+            _ => self.exited(&id, 0).await?,
+        }
+        Ok(true)
+    }
+
+    pub(super) async fn publish(&self, reference: &str, spec: &str) -> Result<(), ApiError> {
+        let mut state = self.lock().await;
+        let (container, added) = tokio::task::block_in_place(|| state.publish(reference, spec))?;
+        if let Err(error) = self.project(&state) {
+            tokio::task::block_in_place(|| state.unpublish(reference, spec))?;
+            return Err(error.into());
+        }
+        tracing::info!(container = %container.name, spec, bindings = added.len(), "published");
+        Ok(())
+    }
+
+    pub(super) async fn unpublish(&self, reference: &str, spec: &str) -> Result<(), ApiError> {
+        let mut state = self.lock().await;
+        let (container, gone) = tokio::task::block_in_place(|| state.unpublish(reference, spec))?;
+        self.project(&state)?;
+        tracing::info!(container = %container.name, spec, bindings = gone.len(), "unpublished");
+        Ok(())
+    }
+
+    /// Makes everything that `container` should have in the kernel and on disk.
+    async fn arrange(&self, container: &Container, network: &Network) -> Result<(), ApiError> {
+        write_files(container, network).map_err(|error| {
+            ApiError::internal(format!("cannot write {}: {error}", container.files.display()))
+        })?;
+        match &container.kind {
+            Kind::Run => netns::create_named(&container.name).map(drop),
+            Kind::AttachPid(pid) => netns::open_pid(pid.unsigned_abs())
+                .and_then(|fd| netns::bind_named(&container.name, fd.as_fd())),
+            Kind::AttachNetns(path) if *path == container.netns => netns::open_path(path).map(drop),
+            Kind::AttachNetns(path) => netns::open_path(path)
+                .and_then(|fd| netns::bind_named(&container.name, fd.as_fd())),
+        }
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+        self.connect(container, network).await
+    }
+
+    /// Veth pair and steering.
+    pub(super) async fn connect(
+        &self,
+        container: &Container,
+        network: &Network,
+    ) -> Result<(), ApiError> {
+        let endpoint = container
+            .endpoint()
+            .ok_or_else(|| ApiError::internal(format!("container {} has no endpoint", container.name)))?;
+        let bridge = self
+            .facts
+            .lock()
+            .bridge
+            .ok_or_else(|| ApiError::internal(format!("bridge {} is missing", network.config.name)))?;
+        let namespace = netns::open_path(&container.netns)
+            .map_err(|error| ApiError::internal(error.to_string()))?;
+        let address = endpoint.addresses.first().copied().unwrap_or_else(|| network.subnet());
+        let veth = VethSpec {
+            host_name: &endpoint.host_interface,
+            container_name: CONTAINER_INTERFACE,
+            netns: namespace.as_fd(),
+            mac: endpoint.mac.octets(),
+            address: ipv4(address).map_err(|error| ApiError::internal(error.to_string()))?,
+            gateway: endpoint.gateways.iter().find_map(|gateway| match gateway {
+                IpAddr::V4(gateway) => Some(*gateway),
+                IpAddr::V6(_) => None,
+            }),
+            mtu: network.config.mtu,
+            bridge_if_index: bridge.if_index,
+        };
+        let if_index = self
+            .netlink
+            .create_veth(&veth)
+            .await
+            .map_err(|error| ApiError::internal(format!("failed to set up container networking: {error}")))?;
+        self.steer(container, network, if_index)
+    }
+
+    /// Attaches steering to the host's end of a container's veth pair.
+    pub(super) fn steer(
+        &self,
+        container: &Container,
+        network: &Network,
+        if_index: u32,
+    ) -> Result<(), ApiError> {
+        let (Some(endpoint), Some(bridge)) = (container.endpoint(), self.facts.lock().bridge) else {
+            return Ok(());
+        };
+        let Some(address) = endpoint.addresses.first().map(IpNet::addr) else { return Ok(()) };
+        self.steering.lock().attach_container(&ContainerPort {
+            if_index,
+            address,
+            mac: endpoint.mac.octets(),
+            bridge_if_index: bridge.if_index,
+            bridge_mac: bridge.mac,
+            icc: network.config.icc,
+        })?;
+        Ok(())
+    }
+
+    /// Takes down what a container has in the kernel; failures are logged, the rest is still done.
+    pub(super) async fn dismantle(&self, container: &Container) {
+        for endpoint in container.attachments.iter().filter_map(|a| a.endpoint.as_ref()) {
+            if let Ok(Some(link)) = self.netlink.link(&endpoint.host_interface).await {
+                self.steering.lock().detach_container(link.index);
+            }
+            if let Err(error) = self.netlink.delete_link(&endpoint.host_interface).await {
+                tracing::warn!(interface = %endpoint.host_interface, %error, "cannot remove interface");
+            }
+        }
+        let ours = !matches!(&container.kind, Kind::AttachNetns(path) if *path == container.netns);
+        if ours && let Err(error) = netns::remove_named(&container.name) {
+            tracing::warn!(container = %container.name, %error, "cannot remove namespace");
+        }
+    }
+
+    async fn take_down(
+        &self,
+        state: &mut State,
+        container: &Container,
+        forget: bool,
+    ) -> Result<(), ApiError> {
+        self.project(state)?;
+        self.dismantle(container).await;
+        if forget {
+            tokio::task::block_in_place(|| state.remove(&container.id, true))?;
+            remove_files(&container.files);
+        }
+        Ok(())
+    }
+
+    /// If the starter dies before it reports a process, nobody will: the container was never begun.
+    fn watch_starter(self: &Arc<Self>, id: String, starter: Process) {
+        let core = Arc::clone(self);
+        tokio::spawn(async move {
+            process::ended(starter).await;
+            tokio::time::sleep(REPORT_GRACE).await;
+            let abandoned = core
+                .lock()
+                .await
+                .container(&id)
+                .is_ok_and(|container| container.state == ContainerState::Created);
+            if abandoned {
+                tracing::warn!(container = %id, "its starter died before it started anything: removed");
+                if let Err(error) = core.remove(&id, true).await {
+                    tracing::warn!(container = %id, error = %error.message, "cannot remove");
+                }
+            }
+        });
+    }
+
+    /// Waits for the end of a container's process.
+    pub(super) fn watch(self: &Arc<Self>, id: String, process: Process) {
+        let core = Arc::clone(self);
+        tokio::spawn(async move {
+            process::ended(process).await;
+            tokio::time::sleep(REPORT_GRACE).await;
+            match core.exited(&id, UNKNOWN_EXIT_CODE).await {
+                Err(error) if error.status != 404 => {
+                    tracing::warn!(container = %id, error = %error.message, "cannot note its exit");
+                }
+                _ => {}
+            }
+        });
+    }
+}
+
+fn addresses(endpoint: &Endpoint) -> String {
+    endpoint.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn write_files(container: &Container, network: &Network) -> io::Result<()> {
+    fs::create_dir_all(&container.files)?;
+    let own: Vec<IpAddr> = container
+        .endpoint()
+        .map(|endpoint| endpoint.addresses.iter().map(IpNet::addr).collect())
+        .unwrap_or_default();
+    let gateways = [network.gateway()];
+    let hosts = files::hosts(&container.hostname, &own, &container.extra_hosts, &gateways, false);
+    let own_resolv_conf = fs::read_to_string(HOST_RESOLV_CONF).unwrap_or_default();
+    let source = files::resolv_conf_source(&own_resolv_conf);
+    let text = if source == HOST_RESOLV_CONF {
+        own_resolv_conf
+    } else {
+        fs::read_to_string(source).unwrap_or_default()
+    };
+    fs::write(container.files.join("hosts"), hosts)?;
+    fs::write(container.files.join("hostname"), files::hostname(&container.hostname))?;
+    fs::write(
+        container.files.join("resolv.conf"),
+        files::resolv_conf(source, &text, &container.dns, false),
+    )
+}
+
+pub(super) fn remove_files(directory: &Path) {
+    if let Err(error) = fs::remove_dir_all(directory)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(directory = %directory.display(), %error, "cannot remove");
+    }
+}

@@ -1,0 +1,175 @@
+//! The daemon's heart: the control state and the handles on everything it arranges.
+//!
+//! One lock, [`Core::state`], is held for the whole of every operation that changes something, kernel
+//! work included: operations are short (milliseconds), and nothing has to reason about
+//! a container that is half made. The packet path never takes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::MutexGuard;
+
+use super::host::KernelHost;
+use crate::api::server::ApiError;
+use crate::control::projections::{self, Publication};
+use crate::control::{ControlError, State};
+use crate::engine::{Clock, Engine};
+use crate::forwarder::{EndpointId, Forwarder};
+use crate::kernel::Netlink;
+use crate::kernel::forwarding::{Change, Keeper};
+use crate::steering::{LocalAddress, Steering, SteeringError};
+
+/// Everything that lives as long as the daemon.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) settings: Settings,
+    pub(super) state: tokio::sync::Mutex<State>,
+    pub(super) netlink: Netlink,
+    pub(super) steering: Mutex<Steering>,
+    pub(super) forwarder: Arc<Forwarder>,
+    pub(super) host: Arc<KernelHost>,
+    pub(super) clock: Clock,
+    pub(super) engine: Engine,
+    pub(super) facts: Mutex<Facts>,
+    pub(super) published: Mutex<BTreeSet<Port>>,
+}
+
+/// Choices made at the start.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) state_dir: PathBuf,
+    pub(super) tun_name: String,
+    /// Forwarding flags to keep set.
+    pub(super) keeper: Keeper,
+    /// Sysctls of `lo` that were changed.
+    pub(super) loopback: Vec<Change>,
+}
+
+/// What the kernel said last about links and addresses.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    /// The host's addresses and where they are.
+    pub(super) locals: Vec<LocalAddress>,
+    /// Interfaces that have the uplink program.
+    pub(super) uplinks: BTreeSet<u32>,
+    /// Interfaces whose frames have an Ethernet header.
+    pub(super) ethernet: BTreeSet<u32>,
+    /// Interface of the default route.
+    pub(super) default_uplink: Option<u32>,
+    /// Our bridge, if there is a default network.
+    pub(super) bridge: Option<BridgePort>,
+}
+
+/// A bridge as steering needs to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BridgePort {
+    pub(super) if_index: u32,
+    pub(super) mac: [u8; 6],
+}
+
+/// A published port: protocol number, host address, port.
+pub(super) type Port = (u8, IpAddr, u16);
+
+impl Core {
+    /// The state, for one operation.
+    pub(super) async fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().await
+    }
+
+    /// Addresses of the host, loopback included, as the forwarder needs them.
+    fn local_addresses(&self) -> Vec<IpAddr> {
+        let mut addresses: Vec<IpAddr> =
+            self.facts.lock().locals.iter().map(|local| local.address).collect();
+        addresses.push(Ipv4Addr::LOCALHOST.into());
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
+    }
+
+    /// Makes forwarder and steering follow the state. A port is diverted only while the forwarder
+    /// knows what to do with it: taken back first, published last.
+    pub(super) fn project(&self, state: &State) -> Result<(), SteeringError> {
+        let wanted: BTreeSet<Port> = projections::publications(state)
+            .iter()
+            .flat_map(|publication| {
+                let (protocol, address) = (publication.protocol, publication.address);
+                publication.ports().map(move |port| (protocol, address, port))
+            })
+            .collect();
+        let mut published = self.published.lock();
+        let mut steering = self.steering.lock();
+        for gone in ranges(published.difference(&wanted)) {
+            steering.unpublish(gone.protocol, gone.address, gone.ports())?;
+        }
+        self.forwarder
+            .set_policy(projections::policy(state, &self.local_addresses()), self.clock.now());
+        for new in ranges(wanted.difference(&published)) {
+            steering.publish(new.protocol, new.address, new.ports())?;
+        }
+        *published = wanted;
+        Ok(())
+    }
+
+    /// Names of containers by endpoint, for reports.
+    pub(super) fn endpoint_names(state: &State) -> BTreeMap<EndpointId, String> {
+        state
+            .containers()
+            .filter_map(|container| {
+                Some((EndpointId(container.endpoint()?.number), container.name.clone()))
+            })
+            .collect()
+    }
+}
+
+/// Joins consecutive ports of one protocol and address.
+fn ranges<'a>(ports: impl Iterator<Item = &'a Port>) -> Vec<Publication> {
+    let mut joined: Vec<Publication> = Vec::new();
+    for &(protocol, address, port) in ports {
+        match joined.last_mut() {
+            Some(last)
+                if last.protocol == protocol
+                    && last.address == address
+                    && last.last.checked_add(1) == Some(port) =>
+            {
+                last.last = port;
+            }
+            _ => joined.push(Publication { protocol, address, first: port, last: port }),
+        }
+    }
+    joined
+}
+
+impl From<ControlError> for ApiError {
+    fn from(error: ControlError) -> Self {
+        Self::new(error.http_status(), error.to_string())
+    }
+}
+
+impl From<SteeringError> for ApiError {
+    fn from(error: SteeringError) -> Self {
+        Self::internal(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consecutive_ports_of_one_address_join() {
+        let any = IpAddr::from([0, 0, 0, 0]);
+        let one = IpAddr::from([127, 0, 0, 1]);
+        let ports = BTreeSet::from([(6, any, 80), (6, any, 81), (6, any, 83), (6, one, 84), (17, any, 65_535)]);
+        let joined: Vec<_> = ranges(ports.iter())
+            .into_iter()
+            .map(|range| (range.protocol, range.address, range.first, range.last))
+            .collect();
+        assert_eq!(
+            joined,
+            [(6, any, 80, 81), (6, any, 83, 83), (6, one, 84, 84), (17, any, 65_535, 65_535)]
+        );
+    }
+}

@@ -1,0 +1,318 @@
+//! Starting: from flags to a running core, and the few things that a clean stop puts back.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use parking_lot::Mutex;
+use tokio::net::UnixListener;
+
+use super::core::{Core, Facts, Settings};
+use super::host::KernelHost;
+use super::process;
+use crate::cli::daemon::DaemonArgs;
+use crate::control::daemon_options::{HostFacts, HostRoute};
+use crate::control::files::DnsSettings;
+use crate::control::port_allocator::{
+    PortAllocator, parse_local_port_range, parse_reserved_ports,
+};
+use crate::control::port_holder::Sockets;
+use crate::control::records::{Container, ContainerState, Kind};
+use crate::control::store::Store;
+use crate::control::{self, State, Timestamp};
+use crate::engine::{Clock, Device, Engine};
+use crate::forwarder::{Config, Forwarder};
+use crate::kernel::forwarding::{self, Change, Keeper};
+use crate::kernel::netlink::{RouteKind, TABLE_MAIN};
+use crate::kernel::{Event, Netlink, RouteResolver, Watcher, netns, sysctl};
+use crate::steering::Steering;
+
+/// Name of the TUN.
+pub(super) const TUN_NAME: &str = "tbtun0";
+
+/// Where `ip netns` looks.
+pub(super) const NETNS_DIR: &str = "/run/netns";
+
+/// More queues than this cost more in shared state than they bring.
+const MAX_QUEUES: usize = 8;
+
+/// Root, and a kernel that has what steering needs.
+pub(super) fn check_system() -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the daemon must run as root: start it with `sudo tunbridge daemon`");
+    }
+    // 10,000 published ports are 10,000 sockets.
+    let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
+    let wanted = hard.max(1 << 20);
+    if nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, wanted, wanted)
+        .is_err()
+    {
+        nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(())
+}
+
+/// Sets everything up.
+pub(super) async fn start(args: &DaemonArgs) -> anyhow::Result<(Arc<Core>, Watcher)> {
+    let store = open_store(&args.state_dir)?;
+    let records = store.load()?;
+    // Subscribed before the first look, so that nothing falls in between.
+    let watcher = Watcher::new().context("cannot subscribe to kernel notifications")?;
+    let netlink = Netlink::new().context("cannot open a netlink socket")?;
+    let config = args.bridge_options().resolve(&host_facts(&netlink, args).await?)?;
+
+    let (mut state, warnings) = State::open(
+        Box::new(store),
+        records,
+        port_allocator()?,
+        control::Settings {
+            netns_dir: NETNS_DIR.into(),
+            containers_dir: args.state_dir.join("containers"),
+            dns: dns_settings(args),
+        },
+    )?;
+    warn(&warnings);
+    bury_the_dead(&mut state, &netlink).await?;
+    warn(&state.set_default_network(config.as_ref(), Timestamp::now())?);
+    warn(&state.restore()?);
+
+    let queues = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_QUEUES);
+    let device = Device::open(TUN_NAME, queues)?;
+    let tun_index = device.if_index;
+    tracing::info!(tun = TUN_NAME, queues, offloads = ?device.offloads, "TUN open");
+    let loopback = prepare_interfaces()?;
+
+    let mut steering = Steering::load()?;
+    steering.attach_tun(tun_index)?;
+    steering.attach_loopback(loopback_index(&netlink).await?)?;
+
+    let host = Arc::new(KernelHost::new(RouteResolver::new()?, steering.external_ports()));
+    let clock = Clock::start();
+    let forwarder = Arc::new(Forwarder::new(Config::default(), seed()?, host.clone()));
+    let engine = Engine::start(device, &forwarder, clock).context("cannot start the engine")?;
+
+    let core = Arc::new(Core {
+        settings: Settings {
+            state_dir: args.state_dir.clone(),
+            tun_name: TUN_NAME.to_owned(),
+            keeper: Keeper { host_wide: args.ip_forward, tun: Some((tun_index, TUN_NAME.to_owned())) },
+            loopback,
+        },
+        state: tokio::sync::Mutex::new(state),
+        netlink,
+        steering: Mutex::new(steering),
+        forwarder,
+        host,
+        clock,
+        engine,
+        facts: Mutex::new(Facts::default()),
+        published: Mutex::default(),
+    });
+    core.keep_forwarding(&Event::Overrun);
+    {
+        let mut state = core.lock().await;
+        remove_stale_links(&core, &state).await;
+        core.reconcile(&mut state).await?;
+        for container in state.containers() {
+            if let ContainerState::Running { process: Some(process), .. } = container.state {
+                core.watch(container.id.clone(), process);
+            }
+        }
+    }
+    Ok((core, watcher))
+}
+
+/// Opens the API's socket: mode 0660, so that a group can be given access with `chgrp`.
+pub(super) fn listen(path: &Path) -> anyhow::Result<UnixListener> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("--socket {}: cannot make its directory", path.display()))?;
+    }
+    if UnixStream::connect(path).is_ok() {
+        bail!(
+            "--socket {}: another daemon answers there: stop it, or give --socket another path",
+            path.display()
+        );
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("--socket {}", path.display()));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)
+        .with_context(|| format!("--socket {}: cannot listen", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}
+
+/// Opens the state; there is one daemon per directory.
+pub(super) fn open_store(state_dir: &Path) -> anyhow::Result<Store> {
+    fs::create_dir_all(state_dir)
+        .and_then(|()| fs::set_permissions(state_dir, fs::Permissions::from_mode(0o711)))
+        .with_context(|| format!("--state-dir {}: cannot make the directory", state_dir.display()))?;
+    Ok(Store::open(&state_dir.join("state.redb"))?)
+}
+
+pub(super) fn port_allocator() -> anyhow::Result<PortAllocator> {
+    let range = sysctl::get(&["net", "ipv4", "ip_local_port_range"])
+        .ok()
+        .and_then(|text| parse_local_port_range(&text))
+        .unwrap_or(49_153..=65_535);
+    let reserved = sysctl::get(&["net", "ipv4", "ip_local_reserved_ports"])
+        .map(|text| parse_reserved_ports(&text))
+        .unwrap_or_default();
+    Ok(PortAllocator::new(Arc::new(Sockets), range, reserved))
+}
+
+pub(super) fn dns_settings(args: &DaemonArgs) -> DnsSettings {
+    DnsSettings {
+        servers: args.dns.clone(),
+        search: args.dns_search.clone(),
+        options: args.dns_option.clone(),
+    }
+}
+
+async fn loopback_index(netlink: &Netlink) -> anyhow::Result<u32> {
+    let links = netlink.links().await?;
+    let loopback = links.iter().find(|link| link.loopback).context("there is no loopback interface")?;
+    if !loopback.up {
+        netlink.set_up(loopback.index).await?;
+    }
+    Ok(loopback.index)
+}
+
+/// What the flags must agree with.
+async fn host_facts(netlink: &Netlink, args: &DaemonArgs) -> anyhow::Result<HostFacts> {
+    let options = args.bridge_options();
+    let links = netlink.links().await?;
+    let bridge = options
+        .bridge_name()
+        .and_then(|name| links.iter().find(|link| link.name == name))
+        .map(|link| link.index);
+    let name_of = |index: u32| {
+        links.iter().find(|link| link.index == index).map_or_else(String::new, |link| link.name.clone())
+    };
+    let routes = netlink
+        .routes4()
+        .await?
+        .into_iter()
+        .filter(|route| route.kind == RouteKind::Unicast && route.table == TABLE_MAIN)
+        .filter(|route| route.destination.prefix_len() > 0)
+        .filter_map(|route| {
+            let hop = route.next_hops.first().copied()?;
+            let on_link = hop.gateway.is_none() && Some(hop.if_index) != bridge;
+            on_link.then(|| HostRoute { prefix: route.destination.into(), device: name_of(hop.if_index) })
+        })
+        .collect();
+    let bridge_addresses = netlink
+        .addresses()
+        .await?
+        .into_iter()
+        .filter(|address| Some(address.if_index) == bridge && address.address.addr().is_ipv4())
+        .map(|address| address.address)
+        .collect();
+    Ok(HostFacts {
+        routes,
+        name_servers: name_servers(),
+        bridge_exists: bridge.is_some(),
+        bridge_addresses,
+        own_subnets: Vec::new(),
+    })
+}
+
+fn name_servers() -> Vec<IpAddr> {
+    fs::read_to_string("/etc/resolv.conf")
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.strip_prefix("nameserver")?.trim().parse().ok())
+        .collect()
+}
+
+/// Containers whose process or namespace went away while no daemon was there.
+async fn bury_the_dead(state: &mut State, netlink: &Netlink) -> anyhow::Result<()> {
+    let dead: Vec<Container> = state.containers().filter(|c| is_dead(c)).cloned().collect();
+    for container in dead {
+        tracing::info!(container = %container.name, "ended while no daemon ran");
+        for endpoint in container.attachments.iter().filter_map(|a| a.endpoint.as_ref()) {
+            netlink.delete_link(&endpoint.host_interface).await?;
+        }
+        if !matches!(&container.kind, Kind::AttachNetns(path) if *path == container.netns) {
+            netns::remove_named(&container.name)?;
+        }
+        let created = container.state == ContainerState::Created;
+        state.set_exited(&container.id, super::containers::UNKNOWN_EXIT_CODE, Timestamp::now())?;
+        if container.auto_remove || created {
+            state.remove(&container.id, true)?;
+            super::containers::remove_files(&container.files);
+        }
+    }
+    Ok(())
+}
+
+fn is_dead(container: &Container) -> bool {
+    match &container.state {
+        // Its starter was talking to the daemon that is gone.
+        ContainerState::Created => true,
+        ContainerState::Running { process: Some(process), .. } => !process::is_alive(*process),
+        ContainerState::Running { process: None, .. } => netns::open_path(&container.netns).is_err(),
+        ContainerState::Exited { .. } => false,
+    }
+}
+
+/// What a crash left on a bridge of ours.
+async fn remove_stale_links(core: &Core, state: &State) {
+    let wanted = state.host_interfaces();
+    let Ok(links) = core.netlink.links().await else { return };
+    let bridges: Vec<u32> = links
+        .iter()
+        .filter(|link| state.networks().any(|n| n.config.managed && n.config.name == link.name))
+        .map(|link| link.index)
+        .collect();
+    for link in &links {
+        let ours = link.master.is_some_and(|master| bridges.contains(&master));
+        if ours && link.name.starts_with("veth") && !wanted.contains(&link.name) {
+            tracing::warn!(interface = %link.name, "removing a leftover interface");
+            if let Err(error) = core.netlink.delete_link(&link.name).await {
+                tracing::warn!(interface = %link.name, %error, "cannot remove it");
+            }
+        }
+    }
+}
+
+/// Sets the sysctls of the TUN and of `lo`; gives the changes on `lo`, to be undone at a clean stop.
+fn prepare_interfaces() -> anyhow::Result<Vec<Change>> {
+    forwarding::prepare_tun(TUN_NAME)?;
+    sysctl::ensure_if_present(&["net", "ipv6", "conf", TUN_NAME, "disable_ipv6"], "1")?;
+    let changes = forwarding::prepare_loopback()?;
+    for change in &changes {
+        tracing::info!("{change}");
+    }
+    Ok(changes)
+}
+
+/// Puts `lo` back as it was.
+pub(super) fn restore_loopback(core: &Core) {
+    for change in &core.settings.loopback {
+        if let Err(error) = change.undo() {
+            tracing::warn!(%error, "cannot put a sysctl back");
+        }
+    }
+}
+
+fn seed() -> io::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut seed)?;
+    Ok(seed)
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+}

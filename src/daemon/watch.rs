@@ -1,0 +1,249 @@
+//! Keeping up with the kernel.
+//!
+//! Notifications only say *that* something changed; what is, is read anew ([`Core::observe`]), compared
+//! with what was, and the difference applied. So a lost notification costs nothing once any other
+//! one arrives, and an overrun is handled like every other event. Forwarding sysctls are put back first
+//! of all, because `sysctl net.ipv4.ip_forward=0` also resets the TUN's own one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use ipnet::{IpNet, Ipv4Net};
+
+use super::core::{BridgePort, Core, Facts};
+use crate::control::State;
+use crate::forwarder::{HostPorts, Protocol};
+use crate::kernel::netlink::{Link, TABLE_MAIN};
+use crate::kernel::{BridgeSpec, Event, Watcher, host_ports};
+use crate::steering::{LocalAddress, Subnet};
+
+/// Links and addresses come in bursts; one look serves them all.
+const DEBOUNCE: Duration = Duration::from_millis(10);
+
+/// How often the host's own sockets are looked at; there is no notification for them. Steering gives
+/// a socket its packets at once, this only keeps new mappings off its port.
+const HOST_PORTS_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Core {
+    /// Follows the kernel until the daemon stops.
+    pub(super) async fn follow(self: Arc<Self>, mut watcher: Watcher) {
+        loop {
+            let mut changed = false;
+            match watcher.next().await {
+                Ok(event) => changed |= self.note(&event),
+                Err(error) => {
+                    tracing::warn!(%error, "kernel notifications failed");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    changed = true;
+                }
+            }
+            while let Ok(Ok(event)) = tokio::time::timeout(DEBOUNCE, watcher.next()).await {
+                changed |= self.note(&event);
+            }
+            if changed {
+                let mut state = self.lock().await;
+                if let Err(error) = self.reconcile(&mut state).await {
+                    tracing::warn!(error = format!("{error:#}"), "cannot follow a change of the network");
+                }
+            }
+        }
+    }
+
+    /// Handles what cannot wait; true if the network must be looked at.
+    fn note(&self, event: &Event) -> bool {
+        self.keep_forwarding(event);
+        if matches!(event, Event::Forwarding { .. }) {
+            return false;
+        }
+        self.host.forget_routes();
+        self.forwarder.routes_changed();
+        true
+    }
+
+    /// Sets again what somebody cleared: forwarding on the TUN, with `--ip-forward` the host's.
+    pub(super) fn keep_forwarding(&self, event: &Event) {
+        match self.settings.keeper.on_event(event) {
+            Ok(changes) => {
+                for change in changes {
+                    tracing::info!("{change}");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot keep forwarding on"),
+        }
+    }
+
+    /// Makes bridge, steering and forwarder follow what links and addresses there are.
+    pub(super) async fn reconcile(&self, state: &mut State) -> anyhow::Result<()> {
+        self.ensure_bridge(state).await?;
+        let links = self.netlink.links().await?;
+        self.reconnect(state, &links).await?;
+        let facts = self.observe(state, &links).await?;
+        self.apply(state, facts).context("cannot update steering")
+    }
+
+    /// Makes the default network's bridge, again if somebody has deleted it.
+    async fn ensure_bridge(&self, state: &mut State) -> anyhow::Result<()> {
+        let Some(network) = state.default_network().cloned() else {
+            self.facts.lock().bridge = None;
+            return Ok(());
+        };
+        let bridge = self
+            .netlink
+            .ensure_bridge(&BridgeSpec {
+                name: network.config.name.clone(),
+                address: ipv4(network.config.address)?,
+                mtu: network.config.mtu,
+                mac: Some(network.bridge_mac.octets()),
+                user_managed: !network.config.managed,
+            })
+            .await
+            .with_context(|| format!("cannot set up bridge {}", network.config.name))?;
+        if bridge.mac != network.bridge_mac.octets() {
+            let mac = crate::control::mac::MacAddress::from_octets(bridge.mac)?;
+            tokio::task::block_in_place(|| state.set_bridge_mac(&network.id, mac))?;
+        }
+        if bridge.created {
+            tracing::info!(bridge = %network.config.name, address = %network.config.address, "bridge made");
+        }
+        self.facts.lock().bridge = Some(BridgePort { if_index: bridge.if_index, mac: bridge.mac });
+        Ok(())
+    }
+
+    /// Puts back veth pairs that somebody took off the bridge or deleted.
+    async fn reconnect(&self, state: &State, links: &[Link]) -> anyhow::Result<()> {
+        let Some(bridge) = self.facts.lock().bridge else { return Ok(()) };
+        for container in state.containers() {
+            let Some(endpoint) = container.endpoint() else { continue };
+            let network = state.network(&container.attachments[0].network)?;
+            match links.iter().find(|link| link.name == endpoint.host_interface) {
+                Some(link) => {
+                    if link.master != Some(bridge.if_index) {
+                        self.netlink.set_master(link.index, bridge.if_index).await?;
+                        tracing::warn!(interface = %link.name, "put back on the bridge");
+                    }
+                    self.steer(container, network, link.index).map_err(|e| io::Error::other(e.message))?;
+                }
+                None => match self.connect(container, network).await {
+                    Ok(()) => tracing::warn!(container = %container.name, "interface was gone, made again"),
+                    Err(error) => tracing::warn!(
+                        container = %container.name, error = %error.message, "interface is gone"
+                    ),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    async fn observe(&self, state: &State, links: &[Link]) -> anyhow::Result<Facts> {
+        let bridge = self.facts.lock().bridge;
+        let own: BTreeSet<&str> = state
+            .networks()
+            .map(|network| network.config.name.as_str())
+            .chain([self.settings.tun_name.as_str()])
+            .collect();
+        let veths = state.host_interfaces();
+        // A port's traffic shows up at its bridge, team or bond; that one gets the program.
+        let uplinks = links
+            .iter()
+            .filter(|link| !link.loopback && link.master.is_none())
+            .filter(|link| !own.contains(link.name.as_str()) && !veths.contains(&link.name))
+            .map(|link| link.index)
+            .collect();
+        let by_index: BTreeMap<u32, &Link> = links.iter().map(|link| (link.index, link)).collect();
+        let locals = self
+            .netlink
+            .addresses()
+            .await?
+            .into_iter()
+            .filter(|address| address.address.addr().is_ipv4())
+            .map(|address| {
+                let link = by_index.get(&address.if_index);
+                LocalAddress {
+                    address: address.address.addr(),
+                    if_index: address.if_index,
+                    mac: link.and_then(|link| link.mac).unwrap_or_default(),
+                    ethernet: link.is_some_and(|link| link.ethernet),
+                }
+            })
+            .collect();
+        let ethernet = links.iter().filter(|link| link.ethernet).map(|link| link.index).collect();
+        let default_uplink = self
+            .netlink
+            .routes4()
+            .await?
+            .into_iter()
+            .filter(|route| route.table == TABLE_MAIN && route.destination.prefix_len() == 0)
+            .min_by_key(|route| route.priority)
+            .and_then(|route| route.next_hops.first().map(|hop| hop.if_index));
+        Ok(Facts { locals, uplinks, ethernet, default_uplink, bridge })
+    }
+
+    fn apply(&self, state: &State, facts: Facts) -> anyhow::Result<()> {
+        let subnets: Vec<Subnet> = state
+            .networks()
+            .filter_map(|network| {
+                let bridge = facts.bridge?;
+                Some(Subnet {
+                    prefix: network.subnet(),
+                    bridge_if_index: bridge.if_index,
+                    bridge_mac: bridge.mac,
+                })
+            })
+            .collect();
+        {
+            let mut steering = self.steering.lock();
+            steering.set_subnets(&subnets)?;
+            steering.set_local_addresses(&facts.locals)?;
+            steering.set_default_uplink(facts.default_uplink)?;
+            let before = std::mem::take(&mut self.facts.lock().uplinks);
+            for gone in before.difference(&facts.uplinks) {
+                steering.detach_uplink(*gone);
+            }
+            for new in facts.uplinks.difference(&before) {
+                match steering.attach_uplink(*new, facts.ethernet.contains(new)) {
+                    Ok(()) => tracing::info!(if_index = new, "uplink attached"),
+                    Err(error) => tracing::warn!(if_index = new, %error, "cannot attach to an uplink"),
+                }
+            }
+        }
+        *self.facts.lock() = facts;
+        self.project(state)?;
+        Ok(())
+    }
+
+    /// Looks at the host's own sockets, over and over.
+    pub(super) async fn follow_host_ports(self: Arc<Self>) {
+        loop {
+            match tokio::task::spawn_blocking(host_ports::host_ports).await {
+                Ok(Ok(ports)) => self.forwarder.set_host_ports(host_ports_of(&ports)),
+                Ok(Err(error)) => tracing::debug!(%error, "cannot list the host's sockets"),
+                Err(_) => return,
+            }
+            tokio::time::sleep(HOST_PORTS_INTERVAL).await;
+        }
+    }
+}
+
+fn host_ports_of(kernel: &host_ports::HostPorts) -> HostPorts {
+    let mut ports = HostPorts::new();
+    for (protocol, used) in [(Protocol::Tcp, &kernel.tcp), (Protocol::Udp, &kernel.udp)] {
+        for port in used.listening.iter() {
+            ports.insert(protocol, port);
+        }
+        for port in used.in_use.iter() {
+            ports.insert_connected(protocol, port);
+        }
+    }
+    ports
+}
+
+/// Only IPv4 networks can be made so far.
+pub(super) fn ipv4(net: IpNet) -> anyhow::Result<Ipv4Net> {
+    match net {
+        IpNet::V4(net) => Ok(net),
+        IpNet::V6(net) => bail!("{net}: an IPv4 network is needed"),
+    }
+}
