@@ -206,6 +206,39 @@ mod tests {
         });
     }
 
+    /// On Linux two UDP sockets share a port if both have SO_REUSEADDR, as many servers do.
+    #[test]
+    fn a_held_udp_port_cannot_be_joined() {
+        in_fresh_netns(|| {
+            let _udp = Sockets.hold(Transport::Udp, ANY, 8080).unwrap();
+            let other = socket(
+                AddressFamily::Inet,
+                SockType::Datagram,
+                SockFlag::empty(),
+                None,
+            )
+            .unwrap();
+            setsockopt(&other, sockopt::ReuseAddr, &true).unwrap();
+            let address = SockaddrStorage::from(SocketAddr::new(ANY, 8080));
+            let joined = bind(std::os::fd::AsRawFd::as_raw_fd(&other), &address);
+            assert_eq!(joined, Err(Errno::EADDRINUSE));
+        });
+    }
+
+    /// A server that has just been stopped leaves connections in TIME_WAIT; its port is free nevertheless.
+    #[test]
+    fn a_port_with_connections_in_time_wait_can_be_held() {
+        in_fresh_netns(|| {
+            let listener = TcpListener::bind("127.0.0.1:8080").unwrap();
+            let client = TcpStream::connect("127.0.0.1:8080").unwrap();
+            let (server, _) = listener.accept().unwrap();
+            // Who closes first has the TIME_WAIT.
+            drop(server);
+            drop((client, listener));
+            Sockets.hold(Transport::Tcp, ANY, 8080).unwrap();
+        });
+    }
+
     #[test]
     fn a_held_port_answers_nothing() {
         in_fresh_netns(|| {

@@ -95,6 +95,12 @@ fn the_search_wraps_and_ends() {
         [[101]],
         "reserved, but asked for"
     );
+    let range = PortAllocator::new(Arc::new(Paper::default()), 100..=103, [101]);
+    assert_eq!(
+        ports(&range.allocate(&requests(&["101-102:80"])).unwrap()),
+        [[101]],
+        "a range that was asked for"
+    );
 }
 
 #[test]

@@ -61,6 +61,27 @@ fn an_empty_file_has_nothing() {
         Store::open(&path).unwrap().load().unwrap(),
         Records::default()
     );
+    let metadata = std::fs::metadata(&path).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions());
+    assert_eq!(mode & 0o777, 0o600, "it holds environment variables");
+}
+
+/// The file as a daemon leaves it that is killed: every commit that returned is in it.
+#[test]
+fn a_killed_daemon_loses_nothing() {
+    let (directory, path) = file();
+    let mut alive = state(&path);
+    alive
+        .set_default_network(Some(&config(|_| {})), at(0))
+        .unwrap();
+    alive
+        .create_container(&request("web", &["8080:80"]), at(0))
+        .unwrap();
+    let left = directory.path().join("left.redb");
+    std::fs::copy(&path, &left).unwrap();
+    let found = Store::open(&left).unwrap().load().unwrap();
+    assert_eq!(found.containers, [alive.container("web").unwrap().clone()]);
+    assert_eq!(found.counters.endpoint, 1);
 }
 
 #[test]
