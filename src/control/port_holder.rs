@@ -158,7 +158,7 @@ nix::setsockopt_impl!(
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
     use crate::control::test_netns::in_fresh_netns;
@@ -267,20 +267,6 @@ mod tests {
                 io::ErrorKind::WouldBlock,
                 "no ICMP error either"
             );
-        });
-    }
-
-    #[test]
-    fn ten_thousand_udp_ports_are_held_within_two_seconds() {
-        in_fresh_netns(|| {
-            let before = Instant::now();
-            let held: Vec<HeldPort> = (20_000..30_000)
-                .map(|port| Sockets.hold(Transport::Udp, ANY, port).unwrap())
-                .collect();
-            let took = before.elapsed();
-            println!("10,000 UDP ports held in {took:?}");
-            assert!(took < Duration::from_secs(2), "{took:?}");
-            drop(held);
         });
     }
 }
