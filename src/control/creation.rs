@@ -61,11 +61,20 @@ impl State {
         let network = self
             .network(request.network.as_deref().unwrap_or(DEFAULT_NETWORK))?
             .clone();
-        self.check_mac(&network, checked.mac)?;
+        if let Some(mac) = checked.mac {
+            self.check_mac(&network, mac)?;
+        }
+        let spare_mac = MacAddress::random().map_err(ControlError::Random)?;
         let endpoint_id = names::new_id().map_err(ControlError::Random)?;
         let host_interface = self.new_interface_name().map_err(ControlError::Random)?;
         let requests = port_requests(&checked, request.publish_all, &network);
         let address = self.take_address(&network, request.ip.map(IpAddr::V4))?;
+        let generated = generated_mac(address.addr());
+        // Somebody may have asked for the MAC that belongs to this address.
+        let mac = match self.check_mac(&network, generated) {
+            Ok(()) => generated,
+            Err(_) => spare_mac,
+        };
         let endpoint = Endpoint {
             id: endpoint_id,
             number: self.counters.endpoint + 1,
@@ -76,7 +85,7 @@ impl State {
                     .default_gateway
                     .unwrap_or_else(|| network.gateway()),
             ],
-            mac: checked.mac.unwrap_or_else(|| generated_mac(address.addr())),
+            mac: checked.mac.unwrap_or(mac),
             host_interface,
         };
         let outcome = self.finish(request, checked, &network, endpoint, &requests, now);
@@ -166,10 +175,7 @@ impl State {
     }
 
     /// Two interfaces with one MAC on a bridge would take each other's frames.
-    fn check_mac(&self, network: &Network, mac: Option<MacAddress>) -> Result<(), ControlError> {
-        let Some(mac) = mac else {
-            return Ok(());
-        };
+    fn check_mac(&self, network: &Network, mac: MacAddress) -> Result<(), ControlError> {
         let in_use = |owner: String| {
             Err(ControlError::MacInUse {
                 mac: mac.to_string(),

@@ -129,6 +129,24 @@ fn requested_address_mac_and_hostname() {
 }
 
 #[test]
+fn a_generated_mac_avoids_one_that_was_asked_for() {
+    let (mut state, ..) = fresh();
+    let thief = CreateContainer {
+        mac_address: Some("02:42:ac:11:00:03".into()),
+        ..request("thief", &[])
+    };
+    state.create_container(&thief, at(0)).unwrap();
+    let next = state
+        .create_container(&request("next", &[]), at(0))
+        .unwrap()
+        .container;
+    assert_eq!(address(&next), "172.17.0.3/16");
+    let mac = next.endpoint().unwrap().mac;
+    assert_ne!(mac.to_string(), "02:42:ac:11:00:03");
+    assert_eq!(mac.octets()[0] & 0x03, 0x02);
+}
+
+#[test]
 fn a_failure_leaves_nothing() {
     let (mut state, memory, paper) = fresh();
     paper.0.lock().insert(8099);
