@@ -34,7 +34,7 @@
 #        lab.sh snapshot            what the host's network looks like, for "is it as before?"
 #        lab.sh firewall on|off     ip_forward=0 and nftables with FORWARD and INPUT policy drop; or neither
 #        lab.sh check_clean         fail if a lab of that name is still there
-# OPTIONS: --mtu N (host ⇄ wan, default 1500)  --far-mtu N (wan ⇄ far)  --second-uplink
+# OPTIONS: --mtu N (host ⇄ wan, default 1500)  --far-mtu N (wan → far)  --second-uplink
 set -euo pipefail
 
 readonly lab=${TB_LAB:-tb}
@@ -142,7 +142,9 @@ inside() {
 
     cable wan host0 198.51.100.1/24  host ext0 198.51.100.2/24 "$mtu"
     cable wan lan0  203.0.113.1/24   lan  eth0 203.0.113.9/24  1500
-    cable wan far0  192.0.2.1/24     far  eth0 192.0.2.9/24    "$far_mtu"
+    cable wan far0  192.0.2.1/24     far  eth0 192.0.2.9/24    1500
+    # A narrow hop that neither end can see from its own interface, and only on the way there.
+    ip -n wan route change 192.0.2.0/24 dev far0 proto kernel scope link src 192.0.2.1 mtu lock "$far_mtu"
     ip -n far address add 192.0.2.10/24 dev eth0
     if [ -n "$second_uplink" ]; then
         cable wan host1 198.18.0.1/24  host ext1 198.18.0.2/24 "$mtu"
