@@ -232,3 +232,21 @@ fn ports_are_published_and_unpublished_while_a_container_runs() {
     );
     lab.host().serve(&["8080"]);
 }
+
+#[test]
+fn a_port_is_published_again_while_old_connections_linger() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    for round in 0..3 {
+        let began = std::time::Instant::now();
+        tunbridge.server("web", &["-p", "8080:80"]);
+        assert!(began.elapsed().as_secs() < 5, "round {round}");
+        lab.lan()
+            .many_short_connections("198.51.100.2:8080", 100)
+            .expect_success();
+        // Closed by the client; and some by nobody, as the container goes away under them.
+        let held = lab.lan().hold_connections("198.51.100.2:8080", 10);
+        tunbridge.cli(&["rm", "-f", "web"]).expect_success();
+        held.release();
+    }
+}
