@@ -195,10 +195,19 @@ fn drop_with_forwarding_on(lab: &Lab, mut tunbridge: crate::tunbridge_under_test
 #[test]
 fn doctor_explains_forwarding_that_a_file_switches_off() {
     let lab = Lab::plain();
+    // The lab's mounts are its own: the machine's directory is not touched.
+    lab.host()
+        .shell(
+            "mkdir -p /etc/sysctl.d && mount -t tmpfs tmpfs /etc/sysctl.d && \
+             echo 'net.ipv4.ip_forward = 0' >/etc/sysctl.d/60-hardening.conf",
+        )
+        .expect_success();
     let tunbridge = lab.start_daemon(&[]);
+
     let report = tunbridge.cli(&["doctor"]).expect_success().stdout;
-    assert!(report.contains("net.ipv4.ip_forward"), "{report}");
-    assert!(report.contains("rp_filter"), "{report}");
+    for word in ["net.ipv4.ip_forward", "60-hardening.conf", "rp_filter"] {
+        assert!(report.contains(word), "{word} in:\n{report}");
+    }
 }
 
 #[test]
