@@ -1,0 +1,234 @@
+#!/usr/bin/env bash
+# A small internet made of network namespaces: for the demo, the tests, the bench and your own hands.
+#
+#        far (servers)                                                    containers (made by tunbridge)
+#   ┌───────────────────┐     ┌──────────────────────────┐                      ┌───────────────────┐
+#   │ eth0  192.0.2.9   │     │        wan (router)      │                      │ eth0  172.17.0.2  │
+#   │       192.0.2.10  ├─────┤ far0   192.0.2.1         │                      └─────────┬─────────┘
+#   └───────────────────┘     │                          │     host                       │
+#        lan (a client)       │                          │   ┌────────────────────────────┴─────────┐
+#   ┌───────────────────┐     │                          │   │                       tb0 172.17.0.1 │
+#   │ eth0  203.0.113.9 ├─────┤ lan0   203.0.113.1       │   │                                      │
+#   └───────────────────┘     │        198.51.100.1 host0├───┤ ext0  198.51.100.2                   │
+#                             │        198.18.0.1   host1├┄┄┄┤ ext1  198.18.0.2  (--second-uplink)  │
+#                             └──────────────────────────┘   └──────────────────────────────────────┘
+#
+# The router knows the five networks drawn here and nothing else: an answer to an address that was not
+# translated has no way back. The addresses are the documentation and benchmark ranges (RFC 5737, 2544).
+#
+# Isolation. One *holder* process per lab is process 1 of its own mount, PID, UTS and network namespaces
+# (the latter is "host"), with a fresh /run, /proc and /sys. The daemon, the CLI and every helper enter
+# those, so that
+#  * /run/netns/NAME, /run/tunbridge/… and all process numbers are private to the lab: the names below need
+#    no prefix, labs run in parallel, and the machine's own namespaces, interfaces and sysctls are never met;
+#  * /run is one shared mount tree inside the lab: a namespace that the daemon mounts under /run/netns is
+#    seen by the CLI, by containers and by the next command, as on a real machine;
+#  * when the holder ends, the kernel kills what still runs in the lab and frees all its namespaces. There
+#    is nothing to clean up and nothing that a crash can leave behind.
+# The holder ends when its standard input does (`hold`: the test that started it is gone), or by `down`.
+#
+# usage: lab.sh up [OPTIONS]        build the lab named $TB_LAB (default: tb) and return
+#        lab.sh hold [OPTIONS]      the same in the foreground: prints "ready PID", lives until stdin ends
+#        lab.sh down                remove it
+#        lab.sh exec PLACE CMD…     run in host, wan, lan, far or the namespace of a container
+#        lab.sh snapshot            what the host's network looks like, for "is it as before?"
+#        lab.sh firewall on|off     ip_forward=0 and nftables with FORWARD and INPUT policy drop; or neither
+#        lab.sh check_clean         fail if a lab of that name is still there
+# OPTIONS: --mtu N (host ⇄ wan, default 1500)  --far-mtu N (wan → far)  --second-uplink
+set -euo pipefail
+
+readonly lab=${TB_LAB:-tb}
+readonly records=/run/tunbridge-labs        # on the machine: lab name -> process number of its holder
+readonly record=$records/$lab
+self=$(readlink -f "${BASH_SOURCE[0]}")
+readonly self
+
+die() { echo "lab.sh: $*" >&2; exit 1; }
+
+need_root() { [ "$(id -u)" = 0 ] || die "needs root (try: sudo $0 $*)"; }
+
+# Process number of the living holder; fails if there is none.
+holder() {
+    local pid
+    [ -s "$record" ] && pid=$(<"$record") && [ -d "/proc/$pid" ] && echo "$pid"
+}
+
+# ---- the machine's side ---------------------------------------------------------------------------------
+
+hold() {
+    need_root hold
+    if holder >/dev/null; then die "lab '$lab' is up already (lab.sh down removes it, TB_LAB=… names another)"; fi
+    mkdir -p "$records"
+    exec 3>"$record"                        # the inner process writes its number as the machine sees it
+    trap 'rm -f "$record"' EXIT
+    unshare --mount --pid --uts --net --fork --kill-child --propagation private \
+        bash "$self" inside "$@" || true
+}
+
+up() {
+    need_root up
+    local fifo word pid
+    fifo=$(mktemp -u)
+    mkfifo "$fifo"
+    # A fifo opened for both directions never reports its end: this holder lives until `down`.
+    exec 4< <(exec setsid bash "$self" hold "$@" 0<>"$fifo")
+    read -r word pid <&4 || { rm -f "$fifo"; die "the lab did not come up"; }
+    rm -f "$fifo"
+    [ "$word" = ready ] || die "$word $pid"
+    echo "lab '$lab' is up (holder $pid); enter it with: $0 exec host bash"
+}
+
+down() {
+    need_root down
+    local pid
+    pid=$(holder) || { rm -f "$record"; return 0; }
+    kill -TERM "$pid"
+    for _ in $(seq 500); do
+        if [ ! -d "/proc/$pid" ] && [ ! -e "$record" ]; then return 0; fi
+        sleep 0.01
+    done
+    die "holder $pid does not end"
+}
+
+# Enters the lab: mount and PID namespaces always, the network namespace as asked.
+enter() {
+    local place=$1 pid
+    shift
+    pid=$(holder) || die "lab '$lab' is not up (lab.sh up)"
+    local net=/proc/$pid/root/run/netns/$place
+    [ -e "$net" ] || die "no namespace '$place' in lab '$lab' (there are: $(ls "/proc/$pid/root/run/netns" | xargs))"
+    exec nsenter --target "$pid" --mount --pid --uts --net="$net" -- "$@"
+}
+
+check_clean() {
+    if holder >/dev/null; then die "lab '$lab' is still up"; fi
+    [ ! -e "$record" ] || die "lab '$lab' left $record"
+}
+
+# ---- inside: process 1 of the lab -----------------------------------------------------------------------
+
+inside() {
+    local outer mtu=1500 far_mtu=1500 second_uplink='' resolv
+    read -r outer _ </proc/self/stat        # /proc is still the machine's
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --mtu) mtu=$2; shift 2 ;;
+            --far-mtu) far_mtu=$2; shift 2 ;;
+            --second-uplink) second_uplink=yes; shift ;;
+            *) die "unknown option $1" ;;
+        esac
+    done
+
+    mount -t proc proc /proc
+    mount -t sysfs sysfs /sys               # /sys/class/net of this network namespace
+    mount -t bpf bpf /sys/fs/bpf
+    resolv=$(cat /etc/resolv.conf 2>/dev/null || true)
+    mount -t tmpfs -o mode=0755 tmpfs /run
+    mount --make-rshared /run
+    if [ ! -e /etc/resolv.conf ] && [ -L /etc/resolv.conf ]; then   # it pointed into the hidden /run
+        mkdir -p "$(dirname "$(readlink -m /etc/resolv.conf)")"
+        echo "$resolv" >"$(readlink -m /etc/resolv.conf)"
+    fi
+    mkdir -p /run/lock /run/lab
+    hostname host
+
+    ip netns attach host $$
+    ip link set lo up
+    local place
+    for place in wan lan far; do
+        ip netns add $place
+        ip -n $place link set lo up
+    done
+
+    cable wan host0 198.51.100.1/24  host ext0 198.51.100.2/24 "$mtu"
+    cable wan lan0  203.0.113.1/24   lan  eth0 203.0.113.9/24  1500
+    cable wan far0  192.0.2.1/24     far  eth0 192.0.2.9/24    1500
+    # A narrow hop that neither end can see from its own interface, and only on the way there.
+    ip -n wan route change 192.0.2.0/24 dev far0 proto kernel scope link src 192.0.2.1 mtu lock "$far_mtu"
+    ip -n far address add 192.0.2.10/24 dev eth0
+    if [ -n "$second_uplink" ]; then
+        cable wan host1 198.18.0.1/24  host ext1 198.18.0.2/24 "$mtu"
+    fi
+    ip -n host route add default via 198.51.100.1
+    ip -n lan route add default via 203.0.113.1
+    ip -n far route add default via 192.0.2.1
+
+    # Traceroute must see every answer of the router, not the first six of a second.
+    ip netns exec wan sysctl -qw net.ipv4.ip_forward=1 net.ipv4.icmp_ratelimit=0
+    ip netns exec far sysctl -qw net.ipv4.icmp_ratelimit=0
+
+    echo "$outer" >&3
+    exec 3>&-
+    echo "ready $outer"
+    trap 'exit 0' TERM
+    # Until the end of the input. As process 1 the shell also reaps what containers leave behind.
+    while read -r _; do :; done
+}
+
+# cable NS IF ADDRESS  NS IF ADDRESS  MTU
+cable() {
+    ip link add "$2" netns "$1" mtu "$7" type veth peer name "$5" netns "$4" mtu "$7"
+    ip -n "$1" address add "$3" dev "$2"
+    ip -n "$4" address add "$6" dev "$5"
+    ip -n "$1" link set "$2" up
+    ip -n "$4" link set "$5" up
+}
+
+# ---- things to do to the host ---------------------------------------------------------------------------
+
+# Everything that tunbridge might change in the host, one fact per line, sorted: compare with diff.
+snapshot_here() {
+    ip -o -4 address | awk '{ print "address", $2, $4 }'
+    ip -o link | awk '{ sub(/@.*|:$/, "", $2); mtu = $0; sub(/.* mtu /, "", mtu); sub(/ .*/, "", mtu); print "link", $2, "mtu", mtu }'
+    ip -4 route show table all | sed 's/^/route /'
+    ip -4 rule | sed 's/^/rule /'
+    local dev
+    for dev in $(ip -o link | awk '{ sub(/@.*|:$/, "", $2); print $2 }'); do
+        tc qdisc show dev "$dev" | sed "s/^/qdisc /"
+        tc filter show dev "$dev" ingress 2>/dev/null | sed "s/^/filter $dev ingress /"
+        tc filter show dev "$dev" egress 2>/dev/null | sed "s/^/filter $dev egress /"
+    done
+    sysctl -a -r '^net\.(ipv4\.(conf|ip_|neigh)|ipv6\.conf|bridge)' 2>/dev/null | sed 's/^/sysctl /'
+    nft list ruleset | sed 's/^/nft /'
+    ss -Hltnup | awk '{ print "socket", $1, $5, $7 }'
+    ls /run/netns | sed 's/^/netns /'
+    findmnt -rn -o TARGET | grep -v '^/proc/' | sed 's/^/mount /'
+    ps -eo comm= | awk '/^tunbridge/ { print "process", $0 }'
+}
+
+firewall_here() {
+    case ${1:-} in
+        on) sysctl -qw net.ipv4.ip_forward=0
+            nft -f - <<'RULES'
+table inet hostile
+delete table inet hostile
+table inet hostile {
+    chain input {
+        type filter hook input priority filter; policy drop
+        iif "lo" accept
+        ct state established,related accept
+    }
+    chain forward { type filter hook forward priority filter; policy drop; }
+}
+RULES
+            ;;
+        off) nft delete table inet hostile ;;
+        *) die "firewall on or firewall off?" ;;
+    esac
+}
+
+verb=${1:-}
+[ $# -eq 0 ] || shift
+case $verb in
+    up) up "$@" ;;
+    hold) hold "$@" ;;
+    down) down ;;
+    exec) [ $# -ge 2 ] || die "usage: lab.sh exec PLACE CMD…"; enter "$@" ;;
+    snapshot) enter host bash "$self" snapshot_here ;;
+    snapshot_here) snapshot_here | LC_ALL=C sort -u ;;
+    firewall) enter host bash "$self" firewall_here "$@" ;;
+    firewall_here) firewall_here "$@" ;;
+    check_clean) check_clean ;;
+    inside) inside "$@" ;;
+    *) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$self"; [ -z "$verb" ] || exit 2 ;;
+esac

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Installs the packages that building, testing and the demo need, and only those that are missing.
+set -euo pipefail
+
+packages=(
+    gcc make clang llvm libbpf-dev linux-libc-dev                   # to build
+    iproute2 nftables iptables procps util-linux                    # to lay out the lab
+    iperf3 tcpdump traceroute iputils-ping socat busybox-static     # traffic
+    hping3 conntrack netcat-openbsd curl jq ethtool python3 python3-scapy
+)
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "setup: installing ${missing[*]}"
+    [ "$(id -u)" = 0 ] || { echo "setup: that needs root (try: sudo make setup)" >&2; exit 1; }
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q || echo "setup: the package lists could not be refreshed, trying with what there is" >&2
+    apt-get install -q -y --no-install-recommends "${missing[@]}"
+fi
+
+wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")
+if ! found=$("${CARGO:-cargo}" --version 2>/dev/null); then
+    echo "setup: no cargo. Install Rust $wanted or later: https://rustup.rs, or" >&2
+    echo "       curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y" >&2
+    exit 1
+fi
+found=$(awk '{ print $2 }' <<<"$found")
+if [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1)" != "$wanted" ]; then
+    echo "setup: cargo $found is too old, Rust $wanted or later is needed (rustup update)" >&2
+    exit 1
+fi
+if [ ! -c /dev/net/tun ]; then
+    echo "setup: /dev/net/tun is missing (modprobe tun)" >&2
+    exit 1
+fi
+echo "setup: all there (cargo $found)"

@@ -1,0 +1,36 @@
+//! The real daemon, the real command line and real traffic in labs of network namespaces. Needs root.
+//!
+//! `netns-scripts/lab.sh` draws the lab. Behaviours that must not depend on what other software does
+//! to the host's firewall run in every [`lab::World`]. After each test the daemon is stopped and the
+//! host's network must be what it was before.
+//!
+//! With `TB_BINARY=netns-scripts/oracle` the same tests run against the kernel's own NAT: that is
+//! how the tests themselves are tested (the plain world of `egress` and `publish` passes).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "in a test, to panic is to report; the behaviours are functions that tests call"
+)]
+
+#[path = "netns/lab.rs"]
+mod lab;
+#[path = "netns/tunbridge.rs"]
+mod tunbridge_under_test;
+
+#[path = "netns/bad_input.rs"]
+mod bad_input;
+#[path = "netns/container.rs"]
+mod container;
+#[path = "netns/egress.rs"]
+mod egress;
+#[path = "netns/isolation.rs"]
+mod isolation;
+#[path = "netns/lifecycle.rs"]
+mod lifecycle;
+#[path = "netns/mtu.rs"]
+mod mtu;
+#[path = "netns/ports.rs"]
+mod ports;
+#[path = "netns/publish.rs"]
+mod publish;

@@ -1,0 +1,670 @@
+//! Places in a lab and what one does there. `netns-scripts/lab.sh` builds the lab (its head has the
+//! diagram) and says why nothing can be left behind when a test crashes.
+
+use std::fmt::Debug;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddrV4;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// The host's address on its uplink.
+pub(crate) const HOST: &str = "198.51.100.2";
+/// The router's address on the same link.
+pub(crate) const WAN: &str = "198.51.100.1";
+/// A client behind the router.
+pub(crate) const LAN: &str = "203.0.113.9";
+/// A server behind the router.
+pub(crate) const FAR: &str = "192.0.2.9";
+/// The same server's second address.
+pub(crate) const FAR_TOO: &str = "192.0.2.10";
+/// The gateway of the default network: the host's address on its bridge.
+pub(crate) const GATEWAY: &str = "172.17.0.1";
+
+/// No helper runs longer than this many seconds.
+const PATIENCE: &str = "300";
+
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/netns-scripts");
+
+fn script(name: &str) -> String {
+    format!("{SCRIPTS}/{name}")
+}
+
+/// What other software has done to the host that tunbridge runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum World {
+    /// Nothing.
+    Plain,
+    /// `ip_forward=0`, nftables with FORWARD and INPUT policy drop.
+    Hostile,
+    /// The same and `nft flush ruleset` in turns, for ever.
+    Flushing,
+}
+
+/// Makes a module with `#[test]` functions per world of functions that take a [`World`].
+macro_rules! in_every_world {
+    ($($behaviour:ident)*) => {
+        in_every_world!(@plain Plain $($behaviour)*);
+        in_every_world!(@hostile Hostile $($behaviour)*);
+        in_every_world!(@flushing Flushing $($behaviour)*);
+    };
+    (@$module:ident $world:ident $($behaviour:ident)*) => {
+        mod $module {
+            $(
+                #[test]
+                fn $behaviour() {
+                    super::$behaviour($crate::lab::World::$world);
+                }
+            )*
+        }
+    };
+}
+pub(crate) use in_every_world;
+
+/// A lab; removed when dropped, or when this process ends in whatever way.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    holder: Child,
+    lives_while_open: Option<ChildStdin>,
+    holder_pid: u32,
+    /// What happens to its host.
+    pub(crate) world: World,
+    flushing: Option<Running>,
+}
+
+impl Lab {
+    /// A lab whose host is in `world`.
+    pub(crate) fn in_world(world: World) -> Self {
+        Self::with_options(world, &[])
+    }
+
+    /// A lab with a host that nobody else touches.
+    pub(crate) fn plain() -> Self {
+        Self::in_world(World::Plain)
+    }
+
+    /// The same with options of `lab.sh`.
+    pub(crate) fn with_options(world: World, options: &[&str]) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test-{}-{number}", std::process::id());
+        let mut holder = Command::new(script("lab.sh"))
+            .arg("hold")
+            .args(options)
+            .env("TB_LAB", &name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("lab.sh starts");
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().expect("stdout is piped"))
+            .read_line(&mut line)
+            .expect("lab.sh tells");
+        let holder_pid = line
+            .strip_prefix("ready ")
+            .and_then(|pid| pid.trim().parse().ok())
+            .unwrap_or_else(|| panic!("no lab (these tests need root): {line:?}"));
+        let lives_while_open = holder.stdin.take();
+        let mut lab = Self {
+            holder,
+            lives_while_open,
+            holder_pid,
+            world,
+            flushing: None,
+        };
+        lab.apply_world();
+        if world == World::Flushing {
+            let lab_sh = script("lab.sh");
+            let forever = format!(
+                "while :; do {lab_sh} firewall_here on; sleep 0.05; nft flush ruleset; sleep 0.05; done"
+            );
+            lab.flushing = Some(lab.host().start(&["bash", "-c", &forever]));
+        }
+        lab
+    }
+
+    /// Does to the host what this world does. Again after each change: `ip_forward=0` resets the
+    /// interfaces that exist at that moment.
+    pub(crate) fn apply_world(&self) {
+        if self.world != World::Plain {
+            self.host()
+                .run(&[&script("lab.sh"), "firewall_here", "on"])
+                .expect_success();
+        }
+    }
+
+    /// What tunbridge might have changed in the host, one fact a line.
+    pub(crate) fn snapshot(&self) -> String {
+        let text = self
+            .host()
+            .run(&[&script("lab.sh"), "snapshot_here"])
+            .expect_success()
+            .stdout;
+        // Rules come and go in that world.
+        let comes_and_goes =
+            |line: &&str| self.world != World::Flushing || !line.starts_with("nft ");
+        text.lines()
+            .filter(comes_and_goes)
+            .map(|line| format!("{line}\n"))
+            .collect()
+    }
+
+    /// The namespace `name`: a place of the lab or a container.
+    pub(crate) fn place(&self, name: &str) -> Place {
+        Place {
+            holder_pid: self.holder_pid,
+            name: name.to_owned(),
+            patience: None,
+        }
+    }
+
+    /// Where tunbridge runs.
+    pub(crate) fn host(&self) -> Place {
+        self.place("host")
+    }
+
+    /// The router outside, on the host's link.
+    pub(crate) fn wan(&self) -> Place {
+        self.place("wan")
+    }
+
+    /// A client outside, behind the router.
+    pub(crate) fn lan(&self) -> Place {
+        self.place("lan")
+    }
+
+    /// A server outside, behind the router.
+    pub(crate) fn far(&self) -> Place {
+        self.place("far")
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.flushing = None;
+        self.lives_while_open = None;
+        let ended = self.holder.wait();
+        let left = Path::new(&format!("/proc/{}", self.holder_pid)).exists();
+        if !std::thread::panicking() {
+            assert!(
+                ended.is_ok() && !left,
+                "the lab's holder is still there: {ended:?}"
+            );
+        }
+    }
+}
+
+/// A namespace of the lab in which commands run.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    holder_pid: u32,
+    name: String,
+    patience: Option<&'static str>,
+}
+
+impl Place {
+    /// Its name, which for a container is the container's.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The same place, but silence counts as "unreachable" after a second already. For what is
+    /// expected to be unreachable.
+    pub(crate) fn impatient(&self) -> Self {
+        Self {
+            patience: Some("1"),
+            ..self.clone()
+        }
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .args([
+                "--target",
+                &self.holder_pid.to_string(),
+                "--mount",
+                "--pid",
+                "--uts",
+            ])
+            .arg(format!(
+                "--net=/proc/{}/root/run/netns/{}",
+                self.holder_pid, self.name
+            ))
+            .arg("--")
+            .args(words)
+            .stdin(Stdio::null());
+        if let Some(seconds) = self.patience {
+            command.env("PEER_WAIT", seconds);
+        }
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run(&self, words: &[&str]) -> Outcome {
+        let bounded = [&["timeout", "--kill-after=5", PATIENCE], words].concat();
+        let output = self.command(&bounded).output().expect("nsenter runs");
+        Outcome {
+            what: format!("[{}]# {}", self.name, words.join(" ")),
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Runs a line of shell to its end.
+    pub(crate) fn shell(&self, line: &str) -> Outcome {
+        self.run(&["bash", "-c", line])
+    }
+
+    /// Starts a command that goes on; it ends when the answer is dropped.
+    pub(crate) fn start(&self, words: &[&str]) -> Running {
+        Running::spawn(self, words, "exec \"$0\" \"$@\"")
+    }
+
+    /// Starts a command with its output going to a file.
+    pub(crate) fn start_logging_to(&self, log: &Path, words: &[&str]) -> Running {
+        Running::spawn(
+            self,
+            words,
+            &format!("exec \"$0\" \"$@\" >>'{}' 2>&1", log.display()),
+        )
+    }
+
+    fn peer(&self, words: &[&str]) -> Outcome {
+        let peer = script("peer");
+        self.run(&[&[peer.as_str()], words].concat())
+    }
+
+    /// Starts a TCP and UDP server on `ports` (each `N` or `N-M`) and waits until it listens.
+    pub(crate) fn serve(&self, ports: &[&str]) -> Running {
+        let peer = script("peer");
+        let mut server = self.start(&[&[peer.as_str(), "serve"], ports].concat());
+        let line = server.read_line();
+        assert!(
+            line.starts_with("listening"),
+            "no server on {ports:?} in {}: {line}",
+            self.name
+        );
+        server
+    }
+
+    /// Waits until something listens on TCP `port`.
+    pub(crate) fn wait_until_it_serves(&self, port: u16) {
+        let query = format!("ss -Hltn 'sport = :{port}' | grep -q .");
+        assert!(
+            eventually(Duration::from_secs(10), || self.shell(&query).succeeded()),
+            "nothing listens on port {port} in {}",
+            self.name
+        );
+    }
+
+    /// One TCP connection to `to`: what the server saw, or why not.
+    pub(crate) fn tcp(&self, to: &str) -> Result<Answer, String> {
+        let (host, port) = split(to);
+        self.peer(&["tcp", host, port]).answer()
+    }
+
+    /// One UDP datagram to `to` and back.
+    pub(crate) fn udp(&self, to: &str) -> Result<Answer, String> {
+        let (host, port) = split(to);
+        self.peer(&["udp", host, port]).answer()
+    }
+
+    /// The same with `octets` of payload each way.
+    pub(crate) fn udp_of(&self, octets: usize, to: &str) -> Result<Answer, String> {
+        let (host, port) = split(to);
+        self.peer(&["udp", host, port, "--size", &octets.to_string()])
+            .answer()
+    }
+
+    /// [`Self::tcp`] or [`Self::udp`] from a source port of one's choice.
+    pub(crate) fn ask_from_port(
+        &self,
+        protocol: &str,
+        source_port: u16,
+        to: &str,
+    ) -> Result<Answer, String> {
+        let (host, port) = split(to);
+        self.peer(&[protocol, host, port, "0.0.0.0", &source_port.to_string()])
+            .answer()
+    }
+
+    /// From one source port to each of `targets` in turn.
+    pub(crate) fn ask_each_from_one_port(&self, protocol: &str, targets: &[&str]) -> Vec<Answer> {
+        let outcome = self
+            .peer(&[&["same", protocol], targets].concat())
+            .expect_success();
+        outcome
+            .stdout
+            .lines()
+            .map(|line| Answer::parse(line).expect("an answer"))
+            .collect()
+    }
+
+    /// Fetches (`get`) or sends (`put`) so many octets and compares checksums.
+    pub(crate) fn transfer(&self, verb: &str, to: &str, octets: u64) -> Outcome {
+        let (host, port) = split(to);
+        self.peer(&[verb, host, port, &octets.to_string()])
+    }
+
+    /// Makes `count` short connections.
+    pub(crate) fn many_short_connections(&self, to: &str, count: u32) -> Outcome {
+        let (host, port) = split(to);
+        self.peer(&["many", host, port, &count.to_string()])
+    }
+
+    /// Opens `count` connections at once, each of which must echo, and keeps them.
+    pub(crate) fn hold_connections(&self, to: &str, count: u32) -> Held {
+        let (host, port) = split(to);
+        let peer = script("peer");
+        let mut running = self.start(&[&peer, "hold", host, port, &count.to_string()]);
+        let report = running.read_line();
+        Held { report, running }
+    }
+
+    /// One echo request.
+    pub(crate) fn ping(&self, to: &str) -> Outcome {
+        self.run(&["ping", "-n", "-c", "1", "-W", "2", to])
+    }
+
+    /// One echo request of `size` octets as an IP packet that must not be fragmented.
+    pub(crate) fn ping_unfragmented(&self, size: u32, to: &str) -> Outcome {
+        self.run(&[
+            "ping",
+            "-n",
+            "-c",
+            "1",
+            "-W",
+            "2",
+            "-M",
+            "do",
+            "-s",
+            &(size - 28).to_string(),
+            to,
+        ])
+    }
+
+    /// The addresses that `traceroute` shows on the way to `to`.
+    pub(crate) fn hops(&self, method: &str, to: &str) -> Vec<String> {
+        let outcome = self
+            .run(&[
+                "traceroute",
+                "-n",
+                method,
+                "-q",
+                "1",
+                "-w",
+                "2",
+                "-m",
+                "6",
+                to,
+            ])
+            .expect_success();
+        let address = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
+        outcome.stdout.lines().skip(1).filter_map(address).collect()
+    }
+
+    /// The Ethernet address of one of its interfaces.
+    pub(crate) fn mac(&self, interface: &str) -> String {
+        let query = format!("ip -j link show {interface} | jq -r .[0].address");
+        self.shell(&query).expect_success().stdout.trim().to_owned()
+    }
+
+    /// Sends a crafted TCP SYN and says what came back: `none`, `refused` or `accepted`.
+    pub(crate) fn crafted_syn(&self, options: &[&str], source: &str, destination: &str) -> String {
+        let words = [&["syn"], options, &[source, destination]].concat();
+        let outcome = self.peer(&words).expect_success();
+        outcome
+            .stdout
+            .trim()
+            .trim_start_matches("answer=")
+            .to_owned()
+    }
+
+    /// A sysctl's value.
+    pub(crate) fn sysctl(&self, name: &str) -> String {
+        self.run(&["sysctl", "-n", name])
+            .expect_success()
+            .stdout
+            .trim()
+            .to_owned()
+    }
+
+    /// Sets a sysctl, `name=value`.
+    pub(crate) fn set_sysctl(&self, assignment: &str) {
+        self.run(&["sysctl", "-qw", assignment]).expect_success();
+    }
+
+    /// Resets a sysctl and waits for somebody to set it back: after how many milliseconds.
+    pub(crate) fn milliseconds_until_restored(&self, sysctl: &str, reset_to: &str) -> f64 {
+        let outcome = self.peer(&["flip", sysctl, reset_to]).expect_success();
+        outcome
+            .stdout
+            .trim()
+            .trim_start_matches("back-after-ms=")
+            .parse()
+            .expect("milliseconds")
+    }
+}
+
+/// What a command that ended left behind.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    what: String,
+    /// Exit status, unless a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// Standard output.
+    pub(crate) stdout: String,
+    /// Standard error.
+    pub(crate) stderr: String,
+}
+
+impl Outcome {
+    /// Exit status 0?
+    pub(crate) fn succeeded(&self) -> bool {
+        self.code == Some(0)
+    }
+
+    /// Everything it printed.
+    pub(crate) fn output(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+
+    /// Itself, if the exit status is 0.
+    #[track_caller]
+    pub(crate) fn expect_success(self) -> Self {
+        assert!(
+            self.succeeded(),
+            "{} (exit {:?})\n{}",
+            self.what,
+            self.code,
+            self.output()
+        );
+        self
+    }
+
+    /// Itself, if the exit status is another.
+    #[track_caller]
+    pub(crate) fn expect_failure(self) -> Self {
+        assert!(
+            !self.succeeded(),
+            "{} should have failed\n{}",
+            self.what,
+            self.output()
+        );
+        self
+    }
+
+    fn answer(&self) -> Result<Answer, String> {
+        let text = format!("{}\n{}", self.what, self.output());
+        if self.succeeded() {
+            Answer::parse(&self.stdout).ok_or(text)
+        } else {
+            Err(text)
+        }
+    }
+}
+
+/// What a client and its server say of one exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// The address from which the client believes to talk.
+    pub(crate) client: SocketAddrV4,
+    /// The address that the server saw as its client's.
+    pub(crate) saw: SocketAddrV4,
+    /// The address at which the server was reached, as it sees it.
+    pub(crate) at: SocketAddrV4,
+}
+
+impl Answer {
+    fn parse(line: &str) -> Option<Self> {
+        let field = |name: &str| {
+            line.split_whitespace()
+                .find_map(|word| word.strip_prefix(name))?
+                .parse()
+                .ok()
+        };
+        Some(Self {
+            client: field("client-at=")?,
+            saw: field("server-saw=")?,
+            at: field("server-at=")?,
+        })
+    }
+
+    /// The address that the server saw, without port.
+    pub(crate) fn saw_address(&self) -> String {
+        self.saw.ip().to_string()
+    }
+}
+
+/// A command that goes on until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    entered: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    pid_in_lab: String,
+    holder_pid: u32,
+}
+
+impl Running {
+    fn spawn(place: &Place, words: &[&str], exec: &str) -> Self {
+        let wrapper = format!("echo $$; {exec}");
+        let mut entered = place
+            .command(&[&["bash", "-c", &wrapper], words].concat())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("nsenter runs");
+        let stdin = entered.stdin.take();
+        let stdout = BufReader::new(entered.stdout.take().expect("stdout is piped"));
+        let mut running = Self {
+            entered,
+            stdin,
+            stdout,
+            pid_in_lab: String::new(),
+            holder_pid: place.holder_pid,
+        };
+        running.pid_in_lab = running.read_line();
+        running
+    }
+
+    /// Process number as the lab sees it.
+    pub(crate) fn pid(&self) -> &str {
+        &self.pid_in_lab
+    }
+
+    /// The next line of its output, without the end of line; empty at the end of the output.
+    pub(crate) fn read_line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("readable output");
+        line.trim_end().to_owned()
+    }
+
+    /// Gives it a line of input.
+    pub(crate) fn write_line(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("stdin is open");
+        writeln!(stdin, "{line}").expect("writable input");
+    }
+
+    /// Sends a signal (`TERM`, `KILL`, …).
+    pub(crate) fn signal(&self, name: &str) {
+        let holder = self.holder_pid.to_string();
+        Command::new("nsenter")
+            .args([
+                "--target",
+                &holder,
+                "--mount",
+                "--pid",
+                "--",
+                "kill",
+                "-s",
+                name,
+                &self.pid_in_lab,
+            ])
+            .stderr(Stdio::null())
+            .status()
+            .expect("nsenter runs");
+    }
+
+    /// Exit status if it ended within `limit`; `Some(None)` if a signal ended it.
+    pub(crate) fn ended_within(&mut self, limit: Duration) -> Option<Option<i32>> {
+        let mut status = None;
+        eventually(limit, || {
+            status = self.entered.try_wait().expect("a child");
+            status.is_some()
+        });
+        status.map(|status| status.code())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !matches!(self.entered.try_wait(), Ok(Some(_))) {
+            self.signal("KILL");
+            // nsenter repeats its child's fate; an error would mean that it was waited for already.
+            let _ = self.entered.wait();
+        }
+    }
+}
+
+/// Connections that are open at the same time.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// `held=N echoed=N failed=N …`
+    pub(crate) report: String,
+    running: Running,
+}
+
+impl Held {
+    /// Closes them.
+    pub(crate) fn release(self) {
+        drop(self.running);
+    }
+}
+
+/// Asks again and again until the answer is yes or the time is over.
+pub(crate) fn eventually(limit: Duration, mut question: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        if question() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn split(target: &str) -> (&str, &str) {
+    target.rsplit_once(':').expect("HOST:PORT")
+}
+
+/// The command line of the traffic helper's server, for a container's main process.
+pub(crate) fn server_command(ports: &[&str]) -> Vec<String> {
+    let words = ["serve"].iter().chain(ports).map(|&word| word.to_owned());
+    std::iter::once(script("peer")).chain(words).collect()
+}
