@@ -6,7 +6,9 @@ mod report;
 mod time;
 
 pub use host::{Egress, Host};
-pub use policy::{EndpointId, EndpointPolicy, NetworkId, NetworkPolicy, Policy, Protocol, Published};
+pub use policy::{
+    EndpointId, EndpointPolicy, NetworkId, NetworkPolicy, Policy, Protocol, Published,
+};
 pub use report::{DropReason, FlowReport, Stats};
 pub use time::Instant;
 
