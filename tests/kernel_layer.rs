@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net};
 use nix::sched::{CloneFlags, unshare};
+use tunbridge::kernel::doctor::sysctl_files::SysctlPaths;
+use tunbridge::kernel::doctor::{self, Network, Scope, Severity};
 use tunbridge::kernel::forwarding::{self, Keeper};
 use tunbridge::kernel::host_ports::host_ports;
 use tunbridge::kernel::netns::{self, NetnsError};
@@ -850,6 +852,75 @@ fn routes_links_and_addresses_are_read() {
                 .unwrap()
                 .is_none()
         );
+    });
+}
+
+#[test]
+fn doctor_looks_at_the_live_host() {
+    in_fresh_namespace(|| async {
+        let netlink = Netlink::new().unwrap();
+        netlink.ensure_bridge(&bridge_spec()).await.unwrap();
+        run("ip link add kla.1 mtu 1400 type veth peer klap mtu 1400");
+        run("ip addr add 172.17.5.1/24 dev kla.1; ip link set kla.1 up; ip link set klap up");
+        sysctl::set(&["net", "ipv4", "ip_forward"], "0").unwrap();
+        sysctl::set(&["net", "ipv4", "conf", "kla.1", "route_localnet"], "1").unwrap();
+        sysctl::set(&["net", "ipv4", "ip_local_port_range"], "32768 62000").unwrap();
+
+        let directory = tempfile::tempdir().unwrap();
+        let conf = directory.path().join("10-hardening.conf");
+        fs::write(&conf, "# hardened\nnet.ipv4.ip_forward = 0\n").unwrap();
+        let scope = Scope {
+            tun: None,
+            networks: vec![Network {
+                name: "bridge".into(),
+                bridge: "kl0".into(),
+                subnet: "172.17.0.0/16".parse().unwrap(),
+                mtu: 1500,
+            }],
+            external_ports: vec![61_000..=65_534],
+            keeps_forwarding: false,
+            sysctl_paths: SysctlPaths {
+                directories: vec![directory.path().to_owned()],
+                sysctl_conf: "/nonexistent".into(),
+            },
+        };
+        let findings = doctor::examine(&netlink, &scope).await.unwrap();
+        assert!(
+            findings.is_sorted_by(|a, b| a.severity >= b.severity),
+            "worst first"
+        );
+        let problems: BTreeSet<(Severity, &str)> = findings
+            .iter()
+            .filter(|f| f.severity > Severity::Ok && !f.subject.contains("bridge-nf"))
+            .map(|f| (f.severity, f.subject.as_str()))
+            .collect();
+        let place = format!("{}:2", conf.display());
+        let expected = BTreeSet::from([
+            (Severity::Error, "subnet 172.17.0.0/16 of network bridge"),
+            (Severity::Warning, "net.ipv4.conf.kla/1.route_localnet"),
+            (Severity::Warning, "net.ipv4.ip_local_port_range"),
+            (Severity::Note, "MTU of network bridge"),
+            (Severity::Note, place.as_str()),
+        ]);
+        assert_eq!(problems, expected);
+
+        // The commands do what they say.
+        for finding in &findings {
+            if finding.fix.starts_with("sysctl -w net.ipv4") || finding.fix.starts_with("sed ") {
+                run(&finding.fix);
+            }
+        }
+        let again = doctor::examine(&netlink, &scope).await.unwrap();
+        let left: BTreeSet<&str> = again
+            .iter()
+            .filter(|f| f.severity > Severity::Ok && !f.subject.contains("bridge-nf"))
+            .map(|f| f.subject.as_str())
+            .collect();
+        let expected = [
+            "MTU of network bridge",
+            "subnet 172.17.0.0/16 of network bridge",
+        ];
+        assert_eq!(left, BTreeSet::from(expected));
     });
 }
 

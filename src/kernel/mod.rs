@@ -28,7 +28,7 @@
 //! **Kernels.** Written for 5.10 and later; `tests/kernel_layer.rs` exercises every assumption.
 
 pub mod bridge;
-//DOCTOR
+pub mod doctor;
 pub mod forwarding;
 pub mod host_ports;
 pub mod netlink;
