@@ -1,1 +1,48 @@
-//! (under construction)
+//! Theory of operation: everything tunbridge asks of, or is told by, the Linux kernel outside the
+//! packet path. Nothing here knows what a container or a published port is; nothing here imports
+//! another module of ours.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`netns`] | named network namespaces, opening them by path or pid, running code inside one |
+//! | [`netlink`] | one rtnetlink connection: links, addresses, routes as plain structs |
+//! | [`bridge`] | creates or adopts a network's bridge |
+//! | [`veth`] | a container's interface as a whole: both ends, addresses, default route |
+//! | [`sysctl`] | `/proc/sys` by path segments |
+//! | [`watch`] | kernel notifications as a short list of events |
+//! | [`forwarding`] | `--ip-forward`: sets and re-asserts the forwarding sysctls |
+//! | [`route`] | "where would a packet to X leave, with which source, how large?" for packet workers |
+//! | [`host_ports`] | the TCP and UDP ports that sockets of the host use |
+//! | [`pidfd`] | waiting for a process that is not our child |
+//! | [`doctor`] | what on this host will hurt, why, and the command that fixes it |
+//!
+//! **Namespaces.** A network namespace belongs to a thread. Nothing here ever changes the namespace
+//! of a thread it did not start: work inside another namespace runs on a thread made for it, which
+//! ends with it ([`netns::run_in`]). A netlink socket stays in the namespace it was made in and keeps
+//! that namespace alive, so connections into containers are closed as soon as the work is done.
+//!
+//! **Keeping current.** Subscribe first ([`watch::Watcher`]), then dump ([`netlink::Netlink`]): what
+//! changes between the two is then seen twice instead of not at all. On [`watch::Event::Overrun`]
+//! notifications were lost: dump everything again.
+//!
+//! **Kernels.** Written for 5.10 and later; `tests/kernel_layer.rs` exercises every assumption.
+
+pub mod bridge;
+pub mod doctor;
+pub mod forwarding;
+pub mod host_ports;
+pub mod netlink;
+pub mod netns;
+pub mod pidfd;
+pub mod route;
+mod socket;
+pub mod sysctl;
+pub mod veth;
+pub mod watch;
+mod wire;
+
+pub use bridge::{Bridge, BridgeSpec};
+pub use netlink::{Netlink, NetlinkError};
+pub use route::{Resolved, RouteResolver};
+pub use veth::VethSpec;
+pub use watch::{Event, Watcher};

@@ -1,0 +1,197 @@
+//! A network's bridge: made if it is missing, adopted if it is there, brought to what the network
+//! needs either way.
+//!
+//! A bridge without an address of its own takes the lowest MAC address of its ports and so changes
+//! it when containers come and go; neighbours would keep the old one for minutes. Setting the MAC
+//! explicitly pins it. A bridge that already exists keeps the MAC it has.
+//!
+//! Steps, in Docker's order: device, MAC, `accept_ra=0` and IPv6 off (these networks are IPv4-only),
+//! MTU, IPv4 address, up. Multicast snooping, STP and forward delay are left alone.
+
+use std::fs::File;
+use std::io::Read;
+
+use ipnet::{IpNet, Ipv4Net};
+use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
+
+use super::netlink::{Link, Netlink, NetlinkError, errno, failed};
+
+/// What a network wants of its bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgeSpec {
+    /// Interface name, at most 15 octets.
+    pub name: String,
+    /// The gateway address with the network's prefix length.
+    pub address: Ipv4Net,
+    /// Largest IP packet in octets.
+    pub mtu: u32,
+    /// The user made the bridge (`--bridge NAME`): it must exist, keeps its MTU, its MAC handling
+    /// and other addresses, and only gets the gateway address if it lacks it.
+    pub user_managed: bool,
+}
+
+/// A bridge that is up and has the network's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    /// Interface index.
+    pub if_index: u32,
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+    /// It did not exist before.
+    pub created: bool,
+}
+
+impl Netlink {
+    /// Makes the bridge what `spec` says; calling it again changes nothing. A bridge that this call
+    /// created is removed again if a later step fails.
+    ///
+    /// # Errors
+    /// [`NetlinkError::NotABridge`], [`NetlinkError::BridgeMissing`], or a step failed.
+    pub async fn ensure_bridge(&self, spec: &BridgeSpec) -> Result<Bridge, NetlinkError> {
+        let existing = self.existing_bridge(&spec.name).await?;
+        let created = existing.is_none();
+        let link = match existing {
+            Some(link) => link,
+            None if spec.user_managed => {
+                return Err(NetlinkError::BridgeMissing(spec.name.clone()));
+            }
+            None => self.create_bridge(&spec.name).await?,
+        };
+        match self.configure_bridge(&link, created, spec).await {
+            Ok(mac) => Ok(Bridge {
+                if_index: link.index,
+                mac,
+                created,
+            }),
+            Err(error) => {
+                if created {
+                    self.delete_link_index(link.index).await.ok();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn existing_bridge(&self, name: &str) -> Result<Option<Link>, NetlinkError> {
+        let link = self.link(name).await?;
+        if link
+            .as_ref()
+            .is_some_and(|link| link.kind.as_deref() != Some("bridge"))
+        {
+            return Err(NetlinkError::NotABridge(name.to_owned()));
+        }
+        Ok(link)
+    }
+
+    async fn create_bridge(&self, name: &str) -> Result<Link, NetlinkError> {
+        let doing = format!("create bridge {name}");
+        let mac = random_mac().map_err(|source| NetlinkError::Request {
+            doing: doing.clone(),
+            source,
+        })?;
+        // `LinkBridge::new` would bring it up before IPv6 is off.
+        let message = LinkMessageBuilder::<LinkBridge>::new(name)
+            .address(mac.to_vec())
+            .build();
+        match self.handle().link().add(message).execute().await {
+            Ok(()) => {}
+            // Somebody made it at the same time.
+            Err(error) if errno(&error) == Some(libc::EEXIST) => {}
+            Err(error) => return Err(failed(doing, error)),
+        }
+        self.existing_bridge(name)
+            .await?
+            .ok_or_else(|| NetlinkError::Request {
+                doing,
+                source: std::io::ErrorKind::NotFound.into(),
+            })
+    }
+
+    async fn configure_bridge(
+        &self,
+        link: &Link,
+        created: bool,
+        spec: &BridgeSpec,
+    ) -> Result<[u8; 6], NetlinkError> {
+        let mac = link
+            .mac
+            .ok_or_else(|| NetlinkError::NotABridge(link.name.clone()))?;
+        if !spec.user_managed {
+            if !created {
+                // The same address again: from now on it is an explicit one.
+                self.set_mac(link.index, mac).await?;
+            }
+            let conf = |parameter| ["net", "ipv6", "conf", link.name.as_str(), parameter];
+            self.ensure_sysctl(&conf("accept_ra"), "0").await?;
+            self.ensure_sysctl(&conf("disable_ipv6"), "1").await?;
+            if link.mtu != spec.mtu {
+                let message = LinkUnspec::new_with_index(link.index).mtu(spec.mtu).build();
+                let doing = format!("set MTU {} on bridge {}", spec.mtu, link.name);
+                self.set_link(message, doing).await?;
+            }
+        }
+        self.reconcile_address(link, spec).await?;
+        if !link.up {
+            self.set_up(link.index).await?;
+        }
+        Ok(mac)
+    }
+
+    async fn reconcile_address(&self, link: &Link, spec: &BridgeSpec) -> Result<(), NetlinkError> {
+        let present: Vec<Ipv4Net> = self
+            .addresses()
+            .await?
+            .into_iter()
+            .filter(|address| address.if_index == link.index)
+            .filter_map(|address| match address.address {
+                IpNet::V4(address) => Some(address),
+                IpNet::V6(_) => None,
+            })
+            .collect();
+        // Wrong ones first: removing a primary address takes its secondaries along, which the right
+        // one would be if it were added before.
+        let stale: Vec<Ipv4Net> = present
+            .iter()
+            .copied()
+            .filter(|address| *address != spec.address)
+            .collect();
+        if !spec.user_managed {
+            for address in &stale {
+                self.remove_address4(link.index, *address).await?;
+            }
+        }
+        let kept = present.contains(&spec.address);
+        if kept && (spec.user_managed || stale.is_empty()) {
+            return Ok(());
+        }
+        match self.add_address4(link.index, spec.address).await {
+            // It was there and survived the removal of the others.
+            Err(NetlinkError::Request { source, .. })
+                if source.raw_os_error() == Some(libc::EEXIST) =>
+            {
+                Ok(())
+            }
+            result => result,
+        }
+    }
+}
+
+/// A random unicast, locally administered address.
+fn random_mac() -> std::io::Result<[u8; 6]> {
+    let mut mac = [0; 6];
+    File::open("/dev/urandom")?.read_exact(&mut mac)?;
+    mac[0] = (mac[0] & 0b1111_1100) | 0b10;
+    Ok(mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_addresses_are_local_unicast_and_differ() {
+        let macs: Vec<_> = (0..64).map(|_| random_mac().unwrap()).collect();
+        assert!(macs.iter().all(|mac| mac[0] & 0b11 == 0b10));
+        assert!(macs.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+}

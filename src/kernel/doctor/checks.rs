@@ -1,0 +1,323 @@
+//! The checks besides forwarding, each a pure function of what was found.
+
+use std::ops::RangeInclusive;
+
+use super::{Facts, Finding, Network, Scope, Severity};
+use crate::kernel::netlink::{Link, Route4};
+
+/// The oldest kernel supported: `bpf_redirect_neigh` and `bpf_redirect_peer`.
+const KERNEL_MINIMUM: (u32, u32) = (5, 10);
+/// UDP segmentation offload on TUN devices.
+const KERNEL_TUN_USO: (u32, u32) = (6, 2);
+/// tcx links, which end with the daemon.
+const KERNEL_TCX: (u32, u32) = (6, 6);
+
+fn finding(
+    severity: Severity,
+    subject: impl Into<String>,
+    found: impl Into<String>,
+    why: impl Into<String>,
+    fix: impl Into<String>,
+) -> Finding {
+    Finding {
+        severity,
+        subject: subject.into(),
+        found: found.into(),
+        why: why.into(),
+        fix: fix.into(),
+    }
+}
+
+pub(super) fn kernel(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let release = facts.release.trim();
+    let upgrade = "install a newer kernel";
+    match parse_release(release) {
+        None => findings.push(finding(
+            Severity::Note,
+            "kernel",
+            format!("release {release:?} does not start with a version"),
+            "tunbridge needs Linux 5.10 or later and cannot tell whether this is.",
+            "",
+        )),
+        Some(version) if version < KERNEL_MINIMUM => findings.push(finding(
+            Severity::Error,
+            "kernel",
+            format!("{release}, older than 5.10"),
+            "The steering programs use bpf_redirect_neigh() and bpf_redirect_peer(), which came \
+             with 5.10.",
+            upgrade,
+        )),
+        Some(version) => {
+            let mut missing = Vec::new();
+            if version < KERNEL_TCX {
+                missing.push(
+                    "no tcx (6.6): steering uses clsact filters, which stay behind if the daemon \
+                     is killed until it starts again",
+                );
+            }
+            if version < KERNEL_TUN_USO {
+                missing.push(
+                    "no UDP segmentation offload on TUN devices (6.2): large UDP transfers cost \
+                     more CPU",
+                );
+            }
+            findings.push(if missing.is_empty() {
+                finding(
+                    Severity::Ok,
+                    "kernel",
+                    release,
+                    "It has every feature that is used.",
+                    "",
+                )
+            } else {
+                finding(
+                    Severity::Note,
+                    "kernel",
+                    release,
+                    format!("It works, with {}.", missing.join("; ")),
+                    upgrade,
+                )
+            });
+        }
+    }
+    if !facts.tun_device {
+        findings.push(finding(
+            Severity::Error,
+            "/dev/net/tun",
+            "missing",
+            "All container traffic passes through a TUN device.",
+            "modprobe tun",
+        ));
+    }
+    findings
+}
+
+pub(super) fn reverse_path(facts: &Facts, scope: &Scope) -> Vec<Finding> {
+    let uplinks = facts.uplinks(scope);
+    let all = facts.sysctl_number(&["net", "ipv4", "conf", "all", "rp_filter"]);
+    let effective =
+        |name: &str| all.max(facts.sysctl_number(&["net", "ipv4", "conf", name, "rp_filter"]));
+    // The kernel uses the greater of `all` and the interface's: 1 is strict, 2 loose.
+    let fix = |name: &str| {
+        if all == 1 {
+            format!("sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.{name}.rp_filter=2")
+        } else {
+            format!("sysctl -w net.ipv4.conf.{name}.rp_filter=2")
+        }
+    };
+    let mut findings = Vec::new();
+    for link in &uplinks {
+        let name = sysctl_interface(&link.name);
+        let subject = format!("net.ipv4.conf.{name}.rp_filter");
+        if effective(&link.name) != 1 {
+            let found = format!("{} (not strict)", effective(&link.name));
+            findings.push(finding(Severity::Ok, subject, found, "", ""));
+        } else if uplinks.len() > 1 {
+            findings.push(finding(
+                Severity::Warning,
+                subject,
+                format!("1 (strict), with {} uplinks", uplinks.len()),
+                "The host drops what arrives on one uplink from a sender that it would answer \
+                 through another. Published ports are not affected, the host's own services and \
+                 fragments that are not for containers are.",
+                fix(&name),
+            ));
+        } else {
+            findings.push(finding(
+                Severity::Ok,
+                subject,
+                "1 (strict)",
+                "No harm with a single uplink.",
+                "",
+            ));
+        }
+    }
+    if let Some(tun) = &scope.tun
+        && effective(tun) == 1
+    {
+        let name = sysctl_interface(tun);
+        findings.push(finding(
+            Severity::Note,
+            format!("net.ipv4.conf.{name}.rp_filter"),
+            if all == 1 {
+                "1 (strict), from `all`"
+            } else {
+                "1 (strict)"
+            },
+            "Should the steering program on the TUN device be missing, packets from it are dropped \
+             silently instead of being counted.",
+            fix(&name),
+        ));
+    }
+    findings
+}
+
+pub(super) fn mtu(facts: &Facts, scope: &Scope) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for network in &scope.networks {
+        let narrow: Vec<&Link> = facts
+            .uplinks(scope)
+            .into_iter()
+            .filter(|link| link.mtu < network.mtu)
+            .collect();
+        let subject = format!("MTU of network {}", network.name);
+        match narrow.iter().min_by_key(|link| link.mtu) {
+            None => {
+                findings.push(finding(
+                    Severity::Ok,
+                    subject,
+                    format!("{}, no uplink has less", network.mtu),
+                    "",
+                    "",
+                ));
+            }
+            Some(link) => findings.push(finding(
+                Severity::Note,
+                subject,
+                format!("{}, but {} has {}", network.mtu, link.name, link.mtu),
+                "Containers learn the smaller size from ICMP, one packet later per destination; \
+                 software that ignores ICMP inside a container hangs on large transfers.",
+                format!("tunbridge daemon --mtu {}", link.mtu),
+            )),
+        }
+    }
+    findings
+}
+
+pub(super) fn overlaps(facts: &Facts, scope: &Scope) -> Vec<Finding> {
+    let ours: Vec<u32> = facts
+        .links
+        .iter()
+        .filter(|link| Facts::is_ours(link, scope))
+        .map(|link| link.index)
+        .collect();
+    let foreign = |route: &&Route4| {
+        route.destination.prefix_len() > 0
+            && !route
+                .next_hops
+                .iter()
+                .any(|hop| ours.contains(&hop.if_index))
+    };
+    let overlaps = |network: &Network, route: &Route4| {
+        network.subnet.contains(&route.destination) || route.destination.contains(&network.subnet)
+    };
+    let mut findings = Vec::new();
+    for network in &scope.networks {
+        for route in facts
+            .main_routes()
+            .filter(foreign)
+            .filter(|r| overlaps(network, r))
+        {
+            let text = route.describe(&facts.links);
+            // The longer prefix wins; with equal ones the metric does.
+            let (severity, why) = if route.destination.prefix_len() >= network.subnet.prefix_len() {
+                (
+                    Severity::Error,
+                    "The host sends packets for these containers to the other interface.",
+                )
+            } else {
+                (
+                    Severity::Warning,
+                    "Machines behind this route that have addresses of the network cannot be \
+                     reached from the host or from containers.",
+                )
+            };
+            findings.push(finding(
+                severity,
+                format!("subnet {} of network {}", network.subnet, network.name),
+                format!("overlaps the route {text}"),
+                why,
+                "tunbridge daemon --bip CIDR, with a subnet that is free here",
+            ));
+        }
+    }
+    findings
+}
+
+pub(super) fn bridge_netfilter(facts: &Facts) -> Vec<Finding> {
+    let segments = ["net", "bridge", "bridge-nf-call-iptables"];
+    if facts.sysctl(&segments) != Some("1") {
+        return Vec::new();
+    }
+    vec![finding(
+        Severity::Note,
+        "net.bridge.bridge-nf-call-iptables",
+        "1",
+        "Frames that a bridge forwards cross the host's FORWARD rules. Steering takes container to \
+         container traffic past the bridge, so tunbridge is not affected; other bridges (virtual \
+         machines) are.",
+        "sysctl -w net.bridge.bridge-nf-call-iptables=0",
+    )]
+}
+
+pub(super) fn route_localnet(facts: &Facts) -> Vec<Finding> {
+    let names = facts
+        .links
+        .iter()
+        .filter(|link| !link.loopback)
+        .map(|link| link.name.as_str());
+    names
+        .chain(["all"])
+        .filter(|name| facts.sysctl_number(&["net", "ipv4", "conf", name, "route_localnet"]) == 1)
+        .map(|name| {
+            let parameter = format!("net.ipv4.conf.{}.route_localnet", sysctl_interface(name));
+            finding(
+                Severity::Warning,
+                parameter.clone(),
+                "1",
+                "Neighbours on that interface can reach services that listen on 127.0.0.1 \
+                 (CVE-2020-8558). tunbridge sets it on lo only; Docker sets it with \
+                 --userland-proxy=false.",
+                format!("sysctl -w {parameter}=0"),
+            )
+        })
+        .collect()
+}
+
+pub(super) fn local_ports(facts: &Facts, scope: &Scope) -> Vec<Finding> {
+    let Some(local) = facts
+        .sysctl(&["net", "ipv4", "ip_local_port_range"])
+        .and_then(parse_range)
+    else {
+        return Vec::new();
+    };
+    let subject = "net.ipv4.ip_local_port_range";
+    let found = format!("{} {}", local.start(), local.end());
+    let shared: Vec<String> = scope
+        .external_ports
+        .iter()
+        .filter(|range| range.start() <= local.end() && local.start() <= range.end())
+        .map(|range| format!("{}-{}", range.start(), range.end()))
+        .collect();
+    if shared.is_empty() {
+        return vec![finding(Severity::Ok, subject, found, "", "")];
+    }
+    vec![finding(
+        Severity::Warning,
+        subject,
+        format!(
+            "{found}, which overlaps the external ports {}",
+            shared.join(", ")
+        ),
+        "The host's own connections take ports that containers use too: the forwarder gives way, \
+         and connections of containers on such a port end.",
+        "sysctl -w net.ipv4.ip_local_port_range='32768 60999'",
+    )]
+}
+
+/// An interface name as a segment of a sysctl's name.
+fn sysctl_interface(name: &str) -> String {
+    name.replace('.', "/")
+}
+
+/// `6.1.0-18-amd64` is (6, 1).
+fn parse_release(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut numbers = text.split_ascii_whitespace();
+    Some(numbers.next()?.parse().ok()?..=numbers.next()?.parse().ok()?)
+}

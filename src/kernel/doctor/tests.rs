@@ -1,0 +1,257 @@
+use crate::kernel::netlink::NextHop;
+
+use super::*;
+
+fn link(index: u32, name: &str, mtu: u32) -> Link {
+    Link {
+        index,
+        name: name.into(),
+        kind: None,
+        mtu,
+        mac: None,
+        up: true,
+        running: true,
+        master: None,
+        ethernet: name != "lo",
+        loopback: name == "lo",
+    }
+}
+
+fn route(destination: &str, if_index: u32) -> Route4 {
+    Route4 {
+        destination: destination.parse().unwrap(),
+        kind: RouteKind::Unicast,
+        table: TABLE_MAIN,
+        source: None,
+        priority: 0,
+        mtu: None,
+        next_hops: vec![NextHop {
+            if_index,
+            gateway: None,
+        }],
+    }
+}
+
+/// A host without a problem.
+fn healthy() -> (Facts, Scope) {
+    let sysctls = [
+        ("net.ipv4.ip_forward", "0"),
+        ("net.ipv4.ip_local_port_range", "32768\t60999"),
+        ("net.bridge.bridge-nf-call-iptables", "0"),
+        ("net.ipv4.conf.lo.route_localnet", "1"),
+        ("net.ipv4.conf.eth0.rp_filter", "1"),
+    ];
+    let facts = Facts {
+        links: vec![
+            link(1, "lo", 65_536),
+            link(2, "eth0", 1500),
+            link(3, "tb0", 1500),
+        ],
+        routes: vec![
+            route("0.0.0.0/0", 2),
+            route("192.0.2.0/24", 2),
+            route("172.17.0.0/16", 3),
+        ],
+        sysctls: sysctls
+            .map(|(name, value)| (name.into(), value.into()))
+            .into(),
+        assignments: Vec::new(),
+        release: "6.12.1-amd64\n".into(),
+        tun_device: true,
+    };
+    let scope = Scope {
+        tun: Some("tbtun0".into()),
+        networks: vec![Network {
+            name: "bridge".into(),
+            bridge: "tb0".into(),
+            subnet: "172.17.0.0/16".parse().unwrap(),
+            mtu: 1500,
+        }],
+        external_ports: vec![61_000..=65_534, 5000..=32_767],
+        ..Scope::default()
+    };
+    (facts, scope)
+}
+
+/// The findings that are worse than Ok.
+fn problems(facts: &Facts, scope: &Scope) -> Vec<Finding> {
+    let mut findings = judge(facts, scope);
+    findings.retain(|finding| finding.severity > Severity::Ok);
+    findings
+}
+
+/// The only problem after `change` was made to a healthy host.
+fn only_problem(change: impl FnOnce(&mut Facts, &mut Scope)) -> Finding {
+    let (mut facts, mut scope) = healthy();
+    change(&mut facts, &mut scope);
+    let mut found = problems(&facts, &scope);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    let finding = found.remove(0);
+    assert!(!finding.why.is_empty(), "{finding:?}");
+    finding
+}
+
+fn set(facts: &mut Facts, name: &str, value: &str) {
+    facts.sysctls.insert(name.into(), value.into());
+}
+
+#[test]
+fn a_healthy_host_has_no_problem() {
+    let (facts, scope) = healthy();
+    assert_eq!(problems(&facts, &scope), []);
+    assert!(
+        judge(&facts, &scope)
+            .iter()
+            .any(|finding| finding.subject == "net.ipv4.ip_forward")
+    );
+}
+
+fn forward_line(file: &str, value: &str) -> Assignment {
+    Assignment {
+        file: file.into(),
+        line: 12,
+        key: "net/ipv4/ip_forward".into(),
+        value: value.into(),
+        manual_only: false,
+    }
+}
+
+#[test]
+fn a_file_that_switches_forwarding_off_is_named_with_its_line() {
+    let finding = only_problem(|facts, _| {
+        facts.assignments = vec![forward_line("/etc/sysctl.conf", "0")];
+    });
+    assert_eq!(finding.severity, Severity::Note);
+    assert_eq!(finding.subject, "/etc/sysctl.conf:12");
+    assert!(
+        finding.found.starts_with("net.ipv4.ip_forward = 0"),
+        "{finding:?}"
+    );
+    assert!(finding.why.contains("means nothing") && finding.why.contains("Docker"));
+    assert_eq!(finding.fix, "sed -i '12s/^/# /' /etc/sysctl.conf");
+
+    let (mut facts, scope) = healthy();
+    facts.assignments = vec![
+        forward_line("/etc/a.conf", "0"),
+        forward_line("/etc/b.conf", "1"),
+    ];
+    assert_eq!(problems(&facts, &scope), []);
+    let overridden = judge(&facts, &scope)
+        .into_iter()
+        .find(|f| f.subject == "/etc/a.conf:12");
+    assert!(
+        overridden
+            .unwrap()
+            .found
+            .contains("overridden by /etc/b.conf:12 = 1")
+    );
+}
+
+#[test]
+fn forwarding_that_should_be_kept_but_is_off_is_an_error() {
+    let finding = only_problem(|_, scope| scope.keeps_forwarding = true);
+    assert_eq!(finding.severity, Severity::Error);
+    assert_eq!(finding.fix, "sysctl -w net.ipv4.ip_forward=1");
+}
+
+#[test]
+fn strict_reverse_path_filter_hurts_with_two_uplinks() {
+    let (mut facts, scope) = healthy();
+    facts.links.push(link(4, "wg.0", 1500));
+    facts.routes.push(route("10.8.0.0/16", 4));
+    set(&mut facts, "net.ipv4.conf.wg/0.rp_filter", "0");
+    let found = problems(&facts, &scope);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].subject, "net.ipv4.conf.eth0.rp_filter");
+
+    // `all` counts for every interface, the TUN included, and loose beats strict.
+    set(&mut facts, "net.ipv4.conf.all.rp_filter", "1");
+    set(&mut facts, "net.ipv4.conf.eth0.rp_filter", "2");
+    let subjects: Vec<_> = problems(&facts, &scope)
+        .into_iter()
+        .map(|f| f.subject)
+        .collect();
+    let expected = [
+        "net.ipv4.conf.wg/0.rp_filter",
+        "net.ipv4.conf.tbtun0.rp_filter",
+    ];
+    assert_eq!(subjects, expected);
+}
+
+#[test]
+fn an_uplink_narrower_than_a_network_is_named() {
+    let finding = only_problem(|facts, _| facts.links[1].mtu = 1400);
+    assert_eq!(finding.found, "1500, but eth0 has 1400");
+    assert_eq!(finding.fix, "tunbridge daemon --mtu 1400");
+}
+
+#[test]
+fn overlapping_routes_are_named() {
+    for (destination, severity) in [
+        ("172.16.0.0/12", Severity::Warning),
+        ("172.17.0.0/16", Severity::Error),
+        ("172.17.4.0/24", Severity::Error),
+    ] {
+        let finding = only_problem(|facts, _| facts.routes.push(route(destination, 2)));
+        assert_eq!(finding.severity, severity, "{destination}");
+        assert_eq!(
+            finding.found,
+            format!("overlaps the route {destination} dev eth0")
+        );
+    }
+    let (mut facts, scope) = healthy();
+    let elsewhere = Route4 {
+        table: 99,
+        ..route("172.17.0.0/16", 2)
+    };
+    facts.routes.push(elsewhere);
+    assert_eq!(problems(&facts, &scope), [], "other tables do not count");
+}
+
+#[test]
+fn old_kernels_are_told_what_they_lack() {
+    for (release, severity, words) in [
+        ("5.4.0-150-generic", Severity::Error, "5.10"),
+        ("5.10.0", Severity::Note, "tcx (6.6)"),
+        ("6.1.0-18-amd64", Severity::Note, "UDP segmentation"),
+        ("6.3", Severity::Note, "clsact"),
+        ("rolling", Severity::Note, "cannot tell"),
+    ] {
+        let finding = only_problem(|facts, _| facts.release = release.into());
+        assert_eq!(finding.severity, severity, "{release}");
+        assert!(finding.why.contains(words), "{release}: {}", finding.why);
+    }
+    let (mut facts, scope) = healthy();
+    facts.release = "6.6.0".into();
+    assert_eq!(problems(&facts, &scope), []);
+}
+
+#[test]
+fn other_switches_are_explained() {
+    let finding = only_problem(|facts, _| facts.tun_device = false);
+    assert_eq!(
+        (finding.severity, finding.fix.as_str()),
+        (Severity::Error, "modprobe tun")
+    );
+
+    let name = "net.bridge.bridge-nf-call-iptables";
+    let finding = only_problem(|facts, _| set(facts, name, "1"));
+    assert_eq!(
+        (finding.severity, finding.subject.as_str()),
+        (Severity::Note, name)
+    );
+
+    for name in [
+        "net.ipv4.conf.eth0.route_localnet",
+        "net.ipv4.conf.all.route_localnet",
+    ] {
+        let finding = only_problem(|facts, _| set(facts, name, "1"));
+        assert_eq!(finding.severity, Severity::Warning);
+        assert_eq!(finding.fix, format!("sysctl -w {name}=0"));
+    }
+
+    let name = "net.ipv4.ip_local_port_range";
+    let finding = only_problem(|facts, _| set(facts, name, "32768\t61000"));
+    assert_eq!(finding.severity, Severity::Warning);
+    assert!(finding.found.contains("61000-65534"), "{finding:?}");
+}

@@ -1,0 +1,220 @@
+//! A container's interface, made as a whole: a veth pair whose one end is a port of the network's
+//! bridge and whose other end is created directly inside the container's namespace, with addresses,
+//! default route and sysctls. Either all of it is there afterwards or nothing.
+//!
+//! IPv6 is disabled on both ends before they come up: on the container's because the network has
+//! none, on the host's because a bridge port needs no address of its own.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use netlink_packet_route::link::{InfoData, InfoVeth};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use super::netlink::{Netlink, NetlinkError, Route4, RouteKind, TABLE_MAIN, errno, failed};
+
+/// How long a new interface may take to become operational; Docker waits the same for the bridge
+/// port. It normally takes well under a millisecond.
+const OPERATIONAL_WAIT: Duration = Duration::from_millis(200);
+
+/// What a container's interface is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct VethSpec<'a> {
+    /// Name of the host's end.
+    pub host_name: &'a str,
+    /// Name of the container's end, normally `eth0`.
+    pub container_name: &'a str,
+    /// The container's network namespace.
+    pub netns: BorrowedFd<'a>,
+    /// Ethernet address of the container's end.
+    pub mac: [u8; 6],
+    /// Address of the container with the network's prefix length.
+    pub address: Ipv4Net,
+    /// Default router, if the network has one.
+    pub gateway: Option<Ipv4Addr>,
+    /// Largest IP packet in octets, both ends.
+    pub mtu: u32,
+    /// The bridge that the host's end becomes a port of.
+    pub bridge_if_index: u32,
+}
+
+impl Netlink {
+    /// Makes the interface and returns the index of the host's end. `lo` of the container is
+    /// brought up too.
+    ///
+    /// # Errors
+    /// A name is taken, the address conflicts with a route of the container, or a step failed;
+    /// nothing is left then. (If the future is dropped half way the host's end stays: find it with
+    /// [`Netlink::links_with_prefix`].)
+    pub async fn create_veth(&self, spec: &VethSpec<'_>) -> Result<u32, NetlinkError> {
+        let inside = Self::in_namespace(spec.netns)?;
+        if let Some(route) = conflicting_route(&inside.routes4().await?, spec.address) {
+            return Err(NetlinkError::AddressConflict {
+                address: spec.address,
+                route: route.describe(&inside.links().await?),
+            });
+        }
+        self.add_pair(spec, &inside).await?;
+        let result = self.complete_pair(spec, &inside).await;
+        if result.is_err() {
+            // Takes the other end, its addresses and its routes along.
+            self.delete_link(spec.host_name).await.ok();
+        }
+        result
+    }
+
+    /// The first free name `PREFIX0`, `PREFIX1`, … in a namespace.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered or its interfaces not be listed.
+    pub async fn free_name(
+        namespace: BorrowedFd<'_>,
+        prefix: &str,
+    ) -> Result<String, NetlinkError> {
+        let links = Self::in_namespace(namespace)?.links().await?;
+        let taken = |name: &String| links.iter().any(|link| link.name == *name);
+        let mut names = (0..=links.len()).map(|n| format!("{prefix}{n}"));
+        Ok(names
+            .find(|name| !taken(name))
+            .unwrap_or_else(|| format!("{prefix}0")))
+    }
+
+    async fn add_pair(&self, spec: &VethSpec<'_>, inside: &Self) -> Result<(), NetlinkError> {
+        let peer = LinkUnspec::new_with_name(spec.container_name)
+            .setns_by_fd(spec.netns.as_raw_fd())
+            .address(spec.mac.to_vec())
+            .mtu(spec.mtu)
+            .txqueuelen(0)
+            .build();
+        let pair = LinkMessageBuilder::<LinkVeth>::new(spec.host_name, spec.container_name)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .controller(spec.bridge_if_index)
+            .mtu(spec.mtu)
+            .txqueuelen(0)
+            .build();
+        match self.handle().link().add(pair).execute().await {
+            Ok(()) => Ok(()),
+            Err(error) if errno(&error) == Some(libc::EEXIST) => {
+                // The kernel does not say which of the two.
+                Err(if inside.link(spec.container_name).await?.is_some() {
+                    NetlinkError::ContainerInterfaceExists(spec.container_name.to_owned())
+                } else {
+                    NetlinkError::InterfaceExists(spec.host_name.to_owned())
+                })
+            }
+            Err(error) => Err(failed(
+                format!("create interface {}", spec.host_name),
+                error,
+            )),
+        }
+    }
+
+    async fn complete_pair(&self, spec: &VethSpec<'_>, inside: &Self) -> Result<u32, NetlinkError> {
+        let host = self.existing_link(spec.host_name).await?;
+        let container = inside.existing_link(spec.container_name).await?;
+        let disable = |name| ["net", "ipv6", "conf", name, "disable_ipv6"];
+        self.ensure_sysctl(&disable(spec.host_name), "1").await?;
+        inside
+            .ensure_sysctl(&disable(spec.container_name), "1")
+            .await?;
+        inside.add_address4(container, spec.address).await?;
+        self.set_up(host).await?;
+        inside.set_up(container).await?;
+        if let Some(gateway) = spec.gateway {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new()
+                .output_interface(container)
+                .gateway(gateway)
+                .build();
+            let added = inside.handle().route().add(route).execute().await;
+            added.map_err(|error| NetlinkError::Gateway(reason(&error)))?;
+        }
+        // Last, because nothing undoes it.
+        let loopback = inside.existing_link("lo").await?;
+        inside.set_up(loopback).await?;
+        self.wait_until_operational(spec.host_name).await?;
+        Ok(host)
+    }
+
+    async fn existing_link(&self, name: &str) -> Result<u32, NetlinkError> {
+        match self.link(name).await? {
+            Some(link) => Ok(link.index),
+            None => Err(NetlinkError::Request {
+                doing: format!("look up interface {name}"),
+                source: std::io::Error::from_raw_os_error(libc::ENODEV),
+            }),
+        }
+    }
+
+    /// Until then the bridge forwards nothing to the port. The kernel gets there by itself, so that
+    /// it takes longer is no reason to fail.
+    async fn wait_until_operational(&self, name: &str) -> Result<(), NetlinkError> {
+        let deadline = tokio::time::Instant::now() + OPERATIONAL_WAIT;
+        loop {
+            let running = self.link(name).await?.is_some_and(|link| link.running);
+            if running || tokio::time::Instant::now() >= deadline {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// The route of the main table, other than a default route, that overlaps the address's network.
+fn conflicting_route(routes: &[Route4], address: Ipv4Net) -> Option<&Route4> {
+    let network = address.trunc();
+    routes.iter().find(|route| {
+        route.table == TABLE_MAIN
+            && route.kind == RouteKind::Unicast
+            && route.destination.prefix_len() > 0
+            && (route.destination.contains(&address.addr())
+                || network.contains(&route.destination.network()))
+    })
+}
+
+/// The kernel's reason as other programs print it: `file exists`.
+fn reason(error: &rtnetlink::Error) -> String {
+    match errno(error) {
+        Some(code) => nix::errno::Errno::from_raw(code).desc().to_lowercase(),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(destination: &str, table: u32, kind: RouteKind) -> Route4 {
+        Route4 {
+            destination: destination.parse().unwrap(),
+            kind,
+            table,
+            source: None,
+            priority: 0,
+            mtu: None,
+            next_hops: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn conflicts_are_overlaps_in_the_main_table() {
+        let address: Ipv4Net = "172.17.0.2/16".parse().unwrap();
+        for (destination, table, kind, conflicts) in [
+            ("172.17.0.0/16", TABLE_MAIN, RouteKind::Unicast, true),
+            ("172.17.5.0/24", TABLE_MAIN, RouteKind::Unicast, true),
+            ("172.16.0.0/12", TABLE_MAIN, RouteKind::Unicast, true),
+            ("0.0.0.0/0", TABLE_MAIN, RouteKind::Unicast, false),
+            ("172.18.0.0/16", TABLE_MAIN, RouteKind::Unicast, false),
+            ("172.17.0.0/16", 100, RouteKind::Unicast, false),
+            ("172.17.0.2/32", 255, RouteKind::Local, false),
+        ] {
+            let routes = [route(destination, table, kind)];
+            assert_eq!(
+                conflicting_route(&routes, address).is_some(),
+                conflicts,
+                "{destination} in table {table}"
+            );
+        }
+    }
+}
