@@ -53,7 +53,9 @@ pub struct Client {
 impl Client {
     /// The daemon that listens at `socket`.
     pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self {
+            socket: socket.to_owned(),
+        }
     }
 
     /// `GET`, with a JSON answer.
@@ -105,8 +107,10 @@ impl Client {
         if (200..400).contains(&status) {
             return Ok(answer);
         }
-        let message = serde_json::from_slice::<ErrorBody>(&answer)
-            .map_or_else(|_| format!("status {status} from the daemon"), |body| body.message);
+        let message = serde_json::from_slice::<ErrorBody>(&answer).map_or_else(
+            |_| format!("status {status} from the daemon"),
+            |body| body.message,
+        );
         Err(ClientError::Refused { status, message })
     }
 
@@ -116,13 +120,16 @@ impl Client {
         target: &str,
         body: Bytes,
     ) -> Result<(u16, Bytes), ClientError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied => ClientError::Permission(self.socket.clone()),
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                ClientError::NotRunning(self.socket.clone())
-            }
-            _ => self.broken(error),
-        })?;
+        let stream =
+            UnixStream::connect(&self.socket)
+                .await
+                .map_err(|error| match error.kind() {
+                    io::ErrorKind::PermissionDenied => ClientError::Permission(self.socket.clone()),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                        ClientError::NotRunning(self.socket.clone())
+                    }
+                    _ => self.broken(error),
+                })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(error))?;
@@ -134,15 +141,25 @@ impl Client {
             .header("Content-Type", "application/json")
             .body(Full::new(body))
             .map_err(|error| self.broken(error))?;
-        let response = sender.send_request(request).await.map_err(|error| self.broken(error))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| self.broken(error))?;
         let status = response.status().as_u16();
-        let body = response.into_body().collect().await.map_err(|error| self.broken(error))?;
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| self.broken(error))?;
         driver.abort();
         Ok((status, body.to_bytes()))
     }
 
     fn broken(&self, problem: impl std::fmt::Display) -> ClientError {
-        ClientError::Broken { socket: self.socket.clone(), problem: problem.to_string() }
+        ClientError::Broken {
+            socket: self.socket.clone(),
+            problem: problem.to_string(),
+        }
     }
 }
 
@@ -173,7 +190,9 @@ mod tests {
 
     #[test]
     fn a_missing_daemon_is_told_with_its_socket() {
-        let error = Client::new(Path::new("/nonexistent/tb.sock")).get::<()>("/_ping").unwrap_err();
+        let error = Client::new(Path::new("/nonexistent/tb.sock"))
+            .get::<()>("/_ping")
+            .unwrap_err();
         assert!(matches!(error, ClientError::NotRunning(_)));
         assert!(error.to_string().contains("/nonexistent/tb.sock"));
     }

@@ -27,18 +27,37 @@ pub(super) struct Ps {
 
 impl Ps {
     pub(super) fn run(&self, client: &Client) -> Outcome {
-        let target = if self.all { "/containers/json?all=1" } else { "/containers/json" };
+        let target = if self.all {
+            "/containers/json?all=1"
+        } else {
+            "/containers/json"
+        };
         let containers: Vec<Value> = client.get(target)?;
         if self.json {
             return print_json(&containers);
         }
-        let short_id = |container: &Value| text(&container["Id"]).chars().take(12).collect::<String>();
+        let short_id =
+            |container: &Value| text(&container["Id"]).chars().take(12).collect::<String>();
         if self.quiet {
-            return print(&containers.iter().map(|c| short_id(c) + "\n").collect::<String>());
+            return print(
+                &containers
+                    .iter()
+                    .map(|c| short_id(c) + "\n")
+                    .collect::<String>(),
+            );
         }
-        let mut table = table(&["CONTAINER ID", "NAME", "COMMAND", "STATUS", "ADDRESS", "PORTS"]);
+        let mut table = table(&[
+            "CONTAINER ID",
+            "NAME",
+            "COMMAND",
+            "STATUS",
+            "ADDRESS",
+            "PORTS",
+        ]);
         for container in &containers {
-            let name = text(&container["Names"][0]).trim_start_matches('/').to_owned();
+            let name = text(&container["Names"][0])
+                .trim_start_matches('/')
+                .to_owned();
             let networks = container["NetworkSettings"]["Networks"].as_object();
             let address = networks
                 .into_iter()
@@ -91,20 +110,35 @@ pub(super) struct Port {
 
 impl Port {
     pub(super) fn run(&self, client: &Client) -> Outcome {
-        let container: Value = client.get(&format!("/containers/{}/json", segment(&self.container)))?;
+        let container: Value =
+            client.get(&format!("/containers/{}/json", segment(&self.container)))?;
         let published = container["NetworkSettings"]["Ports"].as_object();
         let addresses = |bindings: &Value| -> Vec<String> {
             let bindings = bindings.as_array().into_iter().flatten();
-            bindings.map(|b| format!("{}:{}", text(&b["HostIp"]), text(&b["HostPort"]))).collect()
+            bindings
+                .map(|b| format!("{}:{}", text(&b["HostIp"]), text(&b["HostPort"])))
+                .collect()
         };
         let Some(wanted) = &self.port else {
-            let lines = published.into_iter().flatten().flat_map(|(port, bindings)| {
-                addresses(bindings).into_iter().map(move |address| format!("{port} -> {address}\n"))
-            });
+            let lines = published
+                .into_iter()
+                .flatten()
+                .flat_map(|(port, bindings)| {
+                    addresses(bindings)
+                        .into_iter()
+                        .map(move |address| format!("{port} -> {address}\n"))
+                });
             return print(&lines.collect::<String>());
         };
-        let wanted = if wanted.contains('/') { wanted.clone() } else { format!("{wanted}/tcp") };
-        let found = published.and_then(|ports| ports.get(&wanted)).map(addresses).unwrap_or_default();
+        let wanted = if wanted.contains('/') {
+            wanted.clone()
+        } else {
+            format!("{wanted}/tcp")
+        };
+        let found = published
+            .and_then(|ports| ports.get(&wanted))
+            .map(addresses)
+            .unwrap_or_default();
         if found.is_empty() {
             bail!("No public port '{wanted}' published for {}", self.container);
         }
@@ -165,17 +199,22 @@ pub(super) struct Ports {
 
 impl Ports {
     pub(super) fn run(&self, client: &Client, action: &str) -> Outcome {
-        let target = format!("/tunbridge/containers/{}/{action}", segment(&self.container));
-        client.tell(&target, &ChangePorts { spec: self.spec.clone() })?;
+        let target = format!(
+            "/tunbridge/containers/{}/{action}",
+            segment(&self.container)
+        );
+        client.tell(
+            &target,
+            &ChangePorts {
+                spec: self.spec.clone(),
+            },
+        )?;
         Ok(0)
     }
 }
 
 /// Does something to every container, tells the name of each it was done to, and goes on after errors.
-fn each(
-    containers: &[String],
-    mut action: impl FnMut(&str) -> Result<(), ClientError>,
-) -> Outcome {
+fn each(containers: &[String], mut action: impl FnMut(&str) -> Result<(), ClientError>) -> Outcome {
     let mut status = 0;
     for container in containers {
         match action(container) {
@@ -194,7 +233,9 @@ fn each(
 /// A table without lines, like Docker's.
 pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header.to_vec());
+    table
+        .load_style(presets::NOTHING)
+        .set_header(header.to_vec());
     table
 }
 
@@ -216,8 +257,16 @@ fn ports(ports: &Value) -> String {
     let mut groups: BTreeMap<(String, String, i128), Vec<(u64, u64)>> = BTreeMap::new();
     for port in ports.as_array().into_iter().flatten() {
         let (private, public) = (number(&port["PrivatePort"]), number(&port["PublicPort"]));
-        let distance = if public == 0 { i128::MAX } else { i128::from(public) - i128::from(private) };
-        let key = (text(&port["IP"]).to_owned(), text(&port["Type"]).to_owned(), distance);
+        let distance = if public == 0 {
+            i128::MAX
+        } else {
+            i128::from(public) - i128::from(private)
+        };
+        let key = (
+            text(&port["IP"]).to_owned(),
+            text(&port["Type"]).to_owned(),
+            distance,
+        );
         groups.entry(key).or_default().push((private, public));
     }
     let mut shown = Vec::new();
@@ -227,13 +276,20 @@ fn ports(ports: &Value) -> String {
         for run in members.chunk_by(|a, b| a.0 + 1 == b.0) {
             let (first, last) = (run[0], run[run.len() - 1]);
             let range = |from: u64, to: u64| {
-                if from == to { from.to_string() } else { format!("{from}-{to}") }
+                if from == to {
+                    from.to_string()
+                } else {
+                    format!("{from}-{to}")
+                }
             };
             let private = range(first.0, last.0);
             shown.push(if first.1 == 0 {
                 format!("{private}/{transport}")
             } else {
-                format!("{address}:{}->{private}/{transport}", range(first.1, last.1))
+                format!(
+                    "{address}:{}->{private}/{transport}",
+                    range(first.1, last.1)
+                )
             });
         }
     }
@@ -248,9 +304,7 @@ mod tests {
 
     #[test]
     fn consecutive_ports_are_shown_as_a_range() {
-        let port = |ip: &str, private: u16, public: u16, transport: &str| {
-            json!({"IP": ip, "PrivatePort": private, "PublicPort": public, "Type": transport})
-        };
+        let port = |ip: &str, private: u16, public: u16, transport: &str| json!({"IP": ip, "PrivatePort": private, "PublicPort": public, "Type": transport});
         let list = json!([
             port("0.0.0.0", 80, 8000, "tcp"),
             port("0.0.0.0", 81, 8001, "tcp"),
@@ -261,7 +315,11 @@ mod tests {
         shown.sort();
         assert_eq!(
             shown,
-            ["0.0.0.0:8000-8001->80-81/tcp", "127.0.0.1:9000->80/tcp", "53/udp"]
+            [
+                "0.0.0.0:8000-8001->80-81/tcp",
+                "127.0.0.1:9000->80/tcp",
+                "53/udp"
+            ]
         );
     }
 

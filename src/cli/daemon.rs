@@ -115,11 +115,18 @@ impl DaemonCommand {
         socket: Option<PathBuf>,
         default_socket: &Path,
     ) -> anyhow::Result<DaemonArgs> {
-        let file = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let file = self
+            .config
+            .as_deref()
+            .map(read)
+            .transpose()?
+            .unwrap_or_default();
         let flags = self.settings;
         let defaults = BridgeOptions::default();
         Ok(DaemonArgs {
-            socket: socket.or(file.socket).unwrap_or_else(|| default_socket.to_owned()),
+            socket: socket
+                .or(file.socket)
+                .unwrap_or_else(|| default_socket.to_owned()),
             state_dir: flags
                 .state_dir
                 .or(file.state_dir)
@@ -138,7 +145,10 @@ impl DaemonCommand {
                 ip: flags.ip.or(file.ip),
                 icc: flags.icc.or(file.icc).unwrap_or(defaults.icc),
                 ip_masq: flags.ip_masq.or(file.ip_masq).unwrap_or(defaults.ip_masq),
-                default_address_pools: either(flags.default_address_pool, file.default_address_pool),
+                default_address_pools: either(
+                    flags.default_address_pool,
+                    file.default_address_pool,
+                ),
             },
         })
     }
@@ -149,8 +159,14 @@ fn read(path: &Path) -> anyhow::Result<DaemonSettings> {
         .with_context(|| format!("--config {}: cannot read it", path.display()))?;
     toml::from_str(&text).map_err(|error| {
         // toml's own text shows the line over several lines; errors here have one.
-        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-        anyhow::anyhow!("--config {}: line {line}: {}", path.display(), error.message())
+        let line = error
+            .span()
+            .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        anyhow::anyhow!(
+            "--config {}: line {line}: {}",
+            path.display(),
+            error.message()
+        )
     })
 }
 
@@ -214,7 +230,9 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named_with_file_and_line() {
         let file = file("mtu = 1400\nbib = \"10.9.0.1/24\"\n");
-        let error = resolve(&["--config", file.path().to_str().unwrap()]).unwrap_err().to_string();
+        let error = resolve(&["--config", file.path().to_str().unwrap()])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("line 2") && error.contains("bib"), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }

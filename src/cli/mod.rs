@@ -24,7 +24,12 @@ pub const DEFAULT_SOCKET: &str = "/run/tunbridge/tunbridge.sock";
 
 /// Docker-style bridge networks for containers, without netfilter.
 #[derive(Parser, Debug)]
-#[command(name = "tunbridge", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    name = "tunbridge",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
 struct Cli {
     /// The daemon's socket [default: /run/tunbridge/tunbridge.sock]
     #[arg(long, global = true, env = "TUNBRIDGE_SOCKET", value_name = "PATH")]
@@ -85,7 +90,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(cli: Cli) -> Outcome {
-    let client = Client::new(cli.socket.as_deref().unwrap_or_else(|| Path::new(DEFAULT_SOCKET)));
+    let client = Client::new(
+        cli.socket
+            .as_deref()
+            .unwrap_or_else(|| Path::new(DEFAULT_SOCKET)),
+    );
     match cli.command {
         Command::Daemon(command) => {
             log_to_stderr();
@@ -171,7 +180,13 @@ mod tests {
     #[test]
     fn usage_errors_have_status_2() {
         let status = |arguments: &[&str]| main(arguments.iter().map(OsString::from));
-        assert_eq!(format!("{:?}", status(&["tunbridge", "ps", "--nope"])), format!("{:?}", ExitCode::from(2)));
-        assert_eq!(format!("{:?}", status(&["tunbridge"])), format!("{:?}", ExitCode::from(2)));
+        assert_eq!(
+            format!("{:?}", status(&["tunbridge", "ps", "--nope"])),
+            format!("{:?}", ExitCode::from(2))
+        );
+        assert_eq!(
+            format!("{:?}", status(&["tunbridge"])),
+            format!("{:?}", ExitCode::from(2))
+        );
     }
 }

@@ -41,14 +41,25 @@ impl Flows {
 
 fn flows_table(flows: &[Flow]) -> String {
     let mut table = table(&[
-        "PROTO", "CONTAINER", "ORIGINAL", "TRANSLATED", "STATE", "PACKETS", "BYTES", "AGE", "TIMEOUT",
+        "PROTO",
+        "CONTAINER",
+        "ORIGINAL",
+        "TRANSLATED",
+        "STATE",
+        "PACKETS",
+        "BYTES",
+        "AGE",
+        "TIMEOUT",
     ]);
     for flow in flows {
         table.add_row([
             flow.protocol.clone(),
             flow.container.clone(),
             format!("{} -> {}", flow.source, flow.destination),
-            format!("{} -> {}", flow.translated_source, flow.translated_destination),
+            format!(
+                "{} -> {}",
+                flow.translated_source, flow.translated_destination
+            ),
             flow.state.clone(),
             format!("{}/{}", flow.packets_original, flow.packets_reply),
             format!("{}/{}", bytes(flow.bytes_original), bytes(flow.bytes_reply)),
@@ -83,19 +94,44 @@ impl Stats {
             }
         };
         for (name, count, meaning) in [
-            ("received", stats.received, "frames from the TUN; a super-packet is one"),
+            (
+                "received",
+                stats.received,
+                "frames from the TUN; a super-packet is one",
+            ),
             ("forwarded", stats.forwarded, "frames rewritten and sent on"),
-            ("to_host", stats.to_host, "frames given to the host's own stack"),
-            ("consumed", stats.consumed, "frames held, such as fragments waiting for their first one"),
-            ("generated", stats.generated, "ICMP errors and fragments made here"),
+            (
+                "to_host",
+                stats.to_host,
+                "frames given to the host's own stack",
+            ),
+            (
+                "consumed",
+                stats.consumed,
+                "frames held, such as fragments waiting for their first one",
+            ),
+            (
+                "generated",
+                stats.generated,
+                "ICMP errors and fragments made here",
+            ),
             ("flows", stats.flows, "live flows"),
-            ("mappings", stats.mappings, "live endpoint-independent mappings"),
+            (
+                "mappings",
+                stats.mappings,
+                "live endpoint-independent mappings",
+            ),
         ] {
             row("forwarder", name, count, meaning);
         }
         for (name, count) in &stats.dropped {
             let reason = DropReason::ALL.iter().find(|reason| reason.name() == name);
-            row("dropped", name, *count, reason.map_or("", |reason| reason.meaning()));
+            row(
+                "dropped",
+                name,
+                *count,
+                reason.map_or("", |reason| reason.meaning()),
+            );
         }
         for (place, counters) in [("steering", &stats.steering), ("engine", &stats.engine)] {
             for (name, count) in counters {
@@ -122,7 +158,11 @@ impl Doctor {
         } else {
             print(&findings.iter().map(finding).collect::<String>())?;
         }
-        Ok(u8::from(findings.iter().any(|finding| finding.severity == Severity::Error)))
+        Ok(u8::from(
+            findings
+                .iter()
+                .any(|finding| finding.severity == Severity::Error),
+        ))
     }
 }
 
@@ -144,7 +184,9 @@ fn finding(finding: &Finding) -> String {
 }
 
 fn seconds(seconds: f64) -> String {
-    let whole = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default().as_secs();
+    let whole = Duration::try_from_secs_f64(seconds.max(0.0))
+        .unwrap_or_default()
+        .as_secs();
     match (whole / 3600, whole / 60 % 60, whole % 60) {
         (0, 0, seconds) => format!("{seconds}s"),
         (0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
@@ -160,7 +202,11 @@ fn bytes(bytes: u64) -> String {
     }
     for unit in UNITS {
         if bytes / divisor < 1024 {
-            return format!("{}.{}{unit}", bytes / divisor, bytes % divisor * 10 / divisor);
+            return format!(
+                "{}.{}{unit}",
+                bytes / divisor,
+                bytes % divisor * 10 / divisor
+            );
         }
         divisor *= 1024;
     }

@@ -93,16 +93,27 @@ pub(super) struct RunCommand {
     #[command(flatten)]
     network: NetworkOptions,
     /// Program and arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
     command: Vec<String>,
 }
 
 impl RunCommand {
     pub(super) fn run(self, client: &Client) -> Outcome {
-        let rootfs = self.rootfs.map(|path| existing_directory(&path)).transpose()?;
+        let rootfs = self
+            .rootfs
+            .map(|path| existing_directory(&path))
+            .transpose()?;
         let env = pass_on(&self.env);
         let request = CreateContainer {
-            env: env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            env: env
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect(),
             auto_remove: self.rm,
             command: self.command.clone(),
             rootfs: rootfs.clone(),
@@ -148,7 +159,10 @@ fn begin(client: &Client, created: &CreatedContainer, spec: &Spec) -> Result<Run
         Ok(()) => Ok(running),
         Err(error) => {
             running.kill();
-            Err(Failure { status: 1, message: error.to_string() })
+            Err(Failure {
+                status: 1,
+                message: error.to_string(),
+            })
         }
     }
 }
@@ -175,7 +189,13 @@ pub(super) struct AttachCommand {
     #[arg(long)]
     name: String,
     /// Adopt the network namespace of this process
-    #[arg(long, value_name = "PID", conflicts_with = "netns", required_unless_present = "netns", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "PID",
+        conflicts_with = "netns",
+        required_unless_present = "netns",
+        allow_negative_numbers = true
+    )]
     pid: Option<i32>,
     /// Adopt the network namespace behind this path
     #[arg(long, value_name = "PATH")]
@@ -218,21 +238,34 @@ pub(super) struct ExecCommand {
     #[arg(value_name = "N")]
     container: String,
     /// Program and arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
     command: Vec<String>,
 }
 
 impl ExecCommand {
     pub(super) fn run(self, client: &Client) -> Outcome {
-        let container: Value = client.get(&format!("/containers/{}/json", segment(&self.container)))?;
+        let container: Value =
+            client.get(&format!("/containers/{}/json", segment(&self.container)))?;
         if container["State"]["Running"] != true {
-            bail!("container {} is not running: start one with `tunbridge run`", self.container);
+            bail!(
+                "container {} is not running: start one with `tunbridge run`",
+                self.container
+            );
         }
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let netns = PathBuf::from(text(&container["NetworkSettings"]["SandboxKey"]));
         // An adopted container has files and a host name of its own making.
-        let ours = container["Config"]["Cmd"].as_array().is_some_and(|command| !command.is_empty());
-        let pid = container["State"]["Pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        let ours = container["Config"]["Cmd"]
+            .as_array()
+            .is_some_and(|command| !command.is_empty());
+        let pid = container["State"]["Pid"]
+            .as_i64()
+            .and_then(|pid| i32::try_from(pid).ok());
         let mut env: Vec<(String, String)> = container["Config"]["Env"]
             .as_array()
             .into_iter()
@@ -267,7 +300,10 @@ fn existing_directory(path: &std::path::Path) -> anyhow::Result<PathBuf> {
         .canonicalize()
         .with_context(|| format!("--rootfs {}: give an existing directory", path.display()))?;
     if !absolute.is_dir() {
-        bail!("--rootfs {}: not a directory: give the root of a file tree", path.display());
+        bail!(
+            "--rootfs {}: not a directory: give the root of a file tree",
+            path.display()
+        );
     }
     Ok(absolute)
 }
@@ -278,7 +314,9 @@ fn pass_on(variables: &[String]) -> Vec<(String, String)> {
         .iter()
         .filter_map(|variable| match variable.split_once('=') {
             Some((name, value)) => Some((name.to_owned(), value.to_owned())),
-            None => std::env::var(variable).ok().map(|value| (variable.clone(), value)),
+            None => std::env::var(variable)
+                .ok()
+                .map(|value| (variable.clone(), value)),
         })
         .collect()
 }
@@ -290,7 +328,11 @@ fn environment(hostname: &str, asked: Vec<(String, String)>) -> Vec<(String, Str
         ("HOSTNAME".to_owned(), hostname.to_owned()),
         ("HOME".to_owned(), "/root".to_owned()),
     ];
-    env.extend(std::env::var("TERM").ok().map(|term| ("TERM".to_owned(), term)));
+    env.extend(
+        std::env::var("TERM")
+            .ok()
+            .map(|term| ("TERM".to_owned(), term)),
+    );
     env.extend(asked);
     env
 }
@@ -309,7 +351,14 @@ mod tests {
     #[test]
     fn a_variable_without_value_is_passed_on_if_it_is_set() {
         let path = std::env::var("PATH").unwrap();
-        let asked = ["A=b=c".to_owned(), "PATH".to_owned(), "NOT_SET_ANYWHERE_1".to_owned()];
-        assert_eq!(pass_on(&asked), [("A".into(), "b=c".into()), ("PATH".into(), path)]);
+        let asked = [
+            "A=b=c".to_owned(),
+            "PATH".to_owned(),
+            "NOT_SET_ANYWHERE_1".to_owned(),
+        ];
+        assert_eq!(
+            pass_on(&asked),
+            [("A".into(), "b=c".into()), ("PATH".into(), path)]
+        );
     }
 }

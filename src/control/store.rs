@@ -50,7 +50,7 @@ pub enum Change<'a> {
 }
 
 /// Where changes are made durable.
-pub trait Journal: Debug + Send {
+pub trait Journal: Debug + Send + Sync {
     /// All of `changes`, or none.
     ///
     /// # Errors

@@ -6,11 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::core::Core;
-use super::{doctor, report};
+use super::report;
 use crate::api::server::{ApiError, Backend, DOCKER_API_VERSION, Peer};
-use crate::api::types::{
-    CreateContainer, CreatedContainer, Exited, Finding, Flow, Started, Stats,
-};
+use crate::api::types::{CreateContainer, CreatedContainer, Exited, Finding, Flow, Started, Stats};
 use crate::control::records::Container;
 use crate::control::{Timestamp, inspect};
 
@@ -61,12 +59,17 @@ impl Backend for Daemon {
 
     async fn list_containers(&self, all: bool) -> Result<Value, ApiError> {
         let state = self.core.lock().await;
-        let mut containers: Vec<&Container> =
-            state.containers().filter(|container| all || container.is_running()).collect();
+        let mut containers: Vec<&Container> = state
+            .containers()
+            .filter(|container| all || container.is_running())
+            .collect();
         // Docker lists the newest first.
         containers.sort_by_key(|container| std::cmp::Reverse(container.created));
         let now = Timestamp::now();
-        Ok(containers.into_iter().map(|container| inspect::container_summary(container, now)).collect())
+        Ok(containers
+            .into_iter()
+            .map(|container| inspect::container_summary(container, now))
+            .collect())
     }
 
     async fn inspect_container(&self, reference: &str) -> Result<Value, ApiError> {
@@ -88,21 +91,31 @@ impl Backend for Daemon {
     async fn flows(&self) -> Result<Vec<Flow>, ApiError> {
         let names = Core::endpoint_names(&*self.core.lock().await);
         let flows = self.core.forwarder.flows(self.core.clock.now());
-        Ok(flows.iter().map(|flow| report::flow(flow, &names)).collect())
+        Ok(flows
+            .iter()
+            .map(|flow| report::flow(flow, &names))
+            .collect())
     }
 
     async fn stats(&self) -> Result<Stats, ApiError> {
         let steering = self.core.steering.lock().counters()?;
-        Ok(report::stats(&self.core.forwarder, &self.core.engine, steering))
+        Ok(report::stats(
+            &self.core.forwarder,
+            &self.core.engine,
+            steering,
+        ))
     }
 
     async fn doctor(&self) -> Result<Vec<Finding>, ApiError> {
-        Ok(doctor::examine(&self.core).await)
+        Ok(self.core.examine().await)
     }
 
     async fn info(&self) -> Result<Value, ApiError> {
         let state = self.core.lock().await;
-        let running = state.containers().filter(|container| container.is_running()).count();
+        let running = state
+            .containers()
+            .filter(|container| container.is_running())
+            .count();
         let all = state.containers().count();
         Ok(json!({
             "ID": "",

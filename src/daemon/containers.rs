@@ -47,7 +47,7 @@ impl Core {
         let creation =
             tokio::task::block_in_place(|| state.create_container(&request, Timestamp::now()))?;
         let container = creation.container;
-        let arranged = self.arrange(&container, &creation.network).await;
+        let arranged = self.arrange(&state, &container, &creation.network).await;
         let projected = match arranged {
             Ok(()) => self.project(&state).map_err(ApiError::from),
             Err(error) => Err(error),
@@ -94,21 +94,31 @@ impl Core {
                 return Ok(());
             }
             Kind::AttachPid(pid) => Some(identify(pid).map_err(|error| {
-                ApiError::bad_request(format!("--pid {pid}: {error}: give the number of a running process"))
+                ApiError::bad_request(format!(
+                    "--pid {pid}: {error}: give the number of a running process"
+                ))
             })?),
             Kind::AttachNetns(_) => None,
         };
-        tokio::task::block_in_place(|| state.set_started(&container.id, process, Timestamp::now()))?;
+        tokio::task::block_in_place(|| {
+            state.set_started(&container.id, process, Timestamp::now())
+        })?;
         if let Some(process) = process {
             self.watch(container.id.clone(), process);
         }
         Ok(())
     }
 
-    pub(super) async fn started(self: &Arc<Self>, reference: &str, pid: i32) -> Result<(), ApiError> {
+    pub(super) async fn started(
+        self: &Arc<Self>,
+        reference: &str,
+        pid: i32,
+    ) -> Result<(), ApiError> {
         let mut state = self.lock().await;
         let process = identify(pid).map_err(|error| {
-            ApiError::bad_request(format!("pid {pid}: {error}: the container's process must be running"))
+            ApiError::bad_request(format!(
+                "pid {pid}: {error}: the container's process must be running"
+            ))
         })?;
         let container = tokio::task::block_in_place(|| {
             state.set_started(reference, Some(process), Timestamp::now())
@@ -123,8 +133,11 @@ impl Core {
         let mut state = self.lock().await;
         let ended =
             tokio::task::block_in_place(|| state.set_exited(reference, code, Timestamp::now()))?;
-        let Some(container) = ended else { return Ok(()) };
-        self.take_down(&mut state, &container, container.auto_remove).await?;
+        let Some(container) = ended else {
+            return Ok(());
+        };
+        self.take_down(&mut state, &container, container.auto_remove)
+            .await?;
         tracing::info!(container = %container.name, code, "container exited");
         Ok(())
     }
@@ -133,8 +146,13 @@ impl Core {
     pub(super) async fn remove(&self, reference: &str, force: bool) -> Result<(), ApiError> {
         let mut state = self.lock().await;
         let container = tokio::task::block_in_place(|| state.remove(reference, force))?;
-        if let (Kind::Run, ContainerState::Running { process: Some(process), .. }) =
-            (&container.kind, &container.state)
+        if let (
+            Kind::Run,
+            ContainerState::Running {
+                process: Some(process),
+                ..
+            },
+        ) = (&container.kind, &container.state)
         {
             process::signal(*process, Signal::SIGKILL);
         }
@@ -150,9 +168,15 @@ impl Core {
         let (id, kind, state) = {
             let state = self.lock().await;
             let container = state.container(reference)?;
-            (container.id.clone(), container.kind.clone(), container.state.clone())
+            (
+                container.id.clone(),
+                container.kind.clone(),
+                container.state.clone(),
+            )
         };
-        let ContainerState::Running { process, .. } = state else { return Ok(false) };
+        let ContainerState::Running { process, .. } = state else {
+            return Ok(false);
+        };
         match (kind, process) {
             (Kind::Run, Some(process)) => {
                 process::stop(process, grace).await;
@@ -192,17 +216,26 @@ impl Core {
     }
 
     /// Makes everything that `container` should have in the kernel and on disk.
-    async fn arrange(&self, container: &Container, network: &Network) -> Result<(), ApiError> {
-        write_files(container, network).map_err(|error| {
-            ApiError::internal(format!("cannot write {}: {error}", container.files.display()))
+    async fn arrange(
+        &self,
+        state: &State,
+        container: &Container,
+        network: &Network,
+    ) -> Result<(), ApiError> {
+        write_files(state, container).map_err(|error| {
+            ApiError::internal(format!(
+                "cannot write {}: {error}",
+                container.files.display()
+            ))
         })?;
         match &container.kind {
             Kind::Run => netns::create_named(&container.name).map(drop),
             Kind::AttachPid(pid) => netns::open_pid(pid.unsigned_abs())
                 .and_then(|fd| netns::bind_named(&container.name, fd.as_fd())),
             Kind::AttachNetns(path) if *path == container.netns => netns::open_path(path).map(drop),
-            Kind::AttachNetns(path) => netns::open_path(path)
-                .and_then(|fd| netns::bind_named(&container.name, fd.as_fd())),
+            Kind::AttachNetns(path) => {
+                netns::open_path(path).and_then(|fd| netns::bind_named(&container.name, fd.as_fd()))
+            }
         }
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
         self.connect(container, network).await
@@ -214,17 +247,19 @@ impl Core {
         container: &Container,
         network: &Network,
     ) -> Result<(), ApiError> {
-        let endpoint = container
-            .endpoint()
-            .ok_or_else(|| ApiError::internal(format!("container {} has no endpoint", container.name)))?;
-        let bridge = self
-            .facts
-            .lock()
-            .bridge
-            .ok_or_else(|| ApiError::internal(format!("bridge {} is missing", network.config.name)))?;
+        let endpoint = container.endpoint().ok_or_else(|| {
+            ApiError::internal(format!("container {} has no endpoint", container.name))
+        })?;
+        let bridge = self.facts.lock().bridge.ok_or_else(|| {
+            ApiError::internal(format!("bridge {} is missing", network.config.name))
+        })?;
         let namespace = netns::open_path(&container.netns)
             .map_err(|error| ApiError::internal(error.to_string()))?;
-        let address = endpoint.addresses.first().copied().unwrap_or_else(|| network.subnet());
+        let address = endpoint
+            .addresses
+            .first()
+            .copied()
+            .unwrap_or_else(|| network.subnet());
         let veth = VethSpec {
             host_name: &endpoint.host_interface,
             container_name: CONTAINER_INTERFACE,
@@ -238,11 +273,9 @@ impl Core {
             mtu: network.config.mtu,
             bridge_if_index: bridge.if_index,
         };
-        let if_index = self
-            .netlink
-            .create_veth(&veth)
-            .await
-            .map_err(|error| ApiError::internal(format!("failed to set up container networking: {error}")))?;
+        let if_index = self.netlink.create_veth(&veth).await.map_err(|error| {
+            ApiError::internal(format!("failed to set up container networking: {error}"))
+        })?;
         self.steer(container, network, if_index)
     }
 
@@ -253,10 +286,13 @@ impl Core {
         network: &Network,
         if_index: u32,
     ) -> Result<(), ApiError> {
-        let (Some(endpoint), Some(bridge)) = (container.endpoint(), self.facts.lock().bridge) else {
+        let (Some(endpoint), Some(bridge)) = (container.endpoint(), self.facts.lock().bridge)
+        else {
             return Ok(());
         };
-        let Some(address) = endpoint.addresses.first().map(IpNet::addr) else { return Ok(()) };
+        let Some(address) = endpoint.addresses.first().map(IpNet::addr) else {
+            return Ok(());
+        };
         self.steering.lock().attach_container(&ContainerPort {
             if_index,
             address,
@@ -270,7 +306,11 @@ impl Core {
 
     /// Takes down what a container has in the kernel; failures are logged, the rest is still done.
     pub(super) async fn dismantle(&self, container: &Container) {
-        for endpoint in container.attachments.iter().filter_map(|a| a.endpoint.as_ref()) {
+        for endpoint in container
+            .attachments
+            .iter()
+            .filter_map(|a| a.endpoint.as_ref())
+        {
             if let Ok(Some(link)) = self.netlink.link(&endpoint.host_interface).await {
                 self.steering.lock().detach_container(link.index);
             }
@@ -336,30 +376,27 @@ impl Core {
 }
 
 fn addresses(endpoint: &Endpoint) -> String {
-    endpoint.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    endpoint
+        .addresses
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
-fn write_files(container: &Container, network: &Network) -> io::Result<()> {
+fn write_files(state: &State, container: &Container) -> io::Result<()> {
     fs::create_dir_all(&container.files)?;
-    let own: Vec<IpAddr> = container
-        .endpoint()
-        .map(|endpoint| endpoint.addresses.iter().map(IpNet::addr).collect())
-        .unwrap_or_default();
-    let gateways = [network.gateway()];
-    let hosts = files::hosts(&container.hostname, &own, &container.extra_hosts, &gateways, false);
-    let own_resolv_conf = fs::read_to_string(HOST_RESOLV_CONF).unwrap_or_default();
-    let source = files::resolv_conf_source(&own_resolv_conf);
+    let own = fs::read_to_string(HOST_RESOLV_CONF).unwrap_or_default();
+    let source = files::resolv_conf_source(&own);
     let text = if source == HOST_RESOLV_CONF {
-        own_resolv_conf
+        own
     } else {
         fs::read_to_string(source).unwrap_or_default()
     };
-    fs::write(container.files.join("hosts"), hosts)?;
-    fs::write(container.files.join("hostname"), files::hostname(&container.hostname))?;
-    fs::write(
-        container.files.join("resolv.conf"),
-        files::resolv_conf(source, &text, &container.dns, false),
-    )
+    let texts = state.files(container, source, &text);
+    fs::write(container.files.join("hosts"), texts.hosts)?;
+    fs::write(container.files.join("hostname"), texts.hostname)?;
+    fs::write(container.files.join("resolv.conf"), texts.resolv_conf)
 }
 
 pub(super) fn remove_files(directory: &Path) {

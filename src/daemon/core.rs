@@ -81,8 +81,13 @@ impl Core {
 
     /// Addresses of the host, loopback included, as the forwarder needs them.
     fn local_addresses(&self) -> Vec<IpAddr> {
-        let mut addresses: Vec<IpAddr> =
-            self.facts.lock().locals.iter().map(|local| local.address).collect();
+        let mut addresses: Vec<IpAddr> = self
+            .facts
+            .lock()
+            .locals
+            .iter()
+            .map(|local| local.address)
+            .collect();
         addresses.push(Ipv4Addr::LOCALHOST.into());
         addresses.sort_unstable();
         addresses.dedup();
@@ -96,7 +101,9 @@ impl Core {
             .iter()
             .flat_map(|publication| {
                 let (protocol, address) = (publication.protocol, publication.address);
-                publication.ports().map(move |port| (protocol, address, port))
+                publication
+                    .ports()
+                    .map(move |port| (protocol, address, port))
             })
             .collect();
         let mut published = self.published.lock();
@@ -104,8 +111,10 @@ impl Core {
         for gone in ranges(published.difference(&wanted)) {
             steering.unpublish(gone.protocol, gone.address, gone.ports())?;
         }
-        self.forwarder
-            .set_policy(projections::policy(state, &self.local_addresses()), self.clock.now());
+        self.forwarder.set_policy(
+            projections::policy(state, &self.local_addresses()),
+            self.clock.now(),
+        );
         for new in ranges(wanted.difference(&published)) {
             steering.publish(new.protocol, new.address, new.ports())?;
         }
@@ -118,7 +127,10 @@ impl Core {
         state
             .containers()
             .filter_map(|container| {
-                Some((EndpointId(container.endpoint()?.number), container.name.clone()))
+                Some((
+                    EndpointId(container.endpoint()?.number),
+                    container.name.clone(),
+                ))
             })
             .collect()
     }
@@ -136,7 +148,12 @@ fn ranges<'a>(ports: impl Iterator<Item = &'a Port>) -> Vec<Publication> {
             {
                 last.last = port;
             }
-            _ => joined.push(Publication { protocol, address, first: port, last: port }),
+            _ => joined.push(Publication {
+                protocol,
+                address,
+                first: port,
+                last: port,
+            }),
         }
     }
     joined
@@ -162,14 +179,25 @@ mod tests {
     fn consecutive_ports_of_one_address_join() {
         let any = IpAddr::from([0, 0, 0, 0]);
         let one = IpAddr::from([127, 0, 0, 1]);
-        let ports = BTreeSet::from([(6, any, 80), (6, any, 81), (6, any, 83), (6, one, 84), (17, any, 65_535)]);
+        let ports = BTreeSet::from([
+            (6, any, 80),
+            (6, any, 81),
+            (6, any, 83),
+            (6, one, 84),
+            (17, any, 65_535),
+        ]);
         let joined: Vec<_> = ranges(ports.iter())
             .into_iter()
             .map(|range| (range.protocol, range.address, range.first, range.last))
             .collect();
         assert_eq!(
             joined,
-            [(6, any, 80, 81), (6, any, 83, 83), (6, one, 84, 84), (17, any, 65_535, 65_535)]
+            [
+                (6, any, 80, 81),
+                (6, any, 83, 83),
+                (6, one, 84, 84),
+                (17, any, 65_535, 65_535)
+            ]
         );
     }
 }

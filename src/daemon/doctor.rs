@@ -1,4 +1,107 @@
-//! provisional
+//! `tunbridge doctor`: what the kernel layer finds on the host, and whether steering is in place.
+
+use std::collections::BTreeMap;
+
 use super::core::Core;
-use crate::api::types::Finding;
-pub(super) async fn examine(_core: &Core) -> Vec<Finding> { Vec::new() }
+use super::watch::ipv4;
+use crate::api::types::{Finding, Severity};
+use crate::forwarder::Config;
+use crate::kernel::doctor::{self, Network, Scope};
+
+impl Core {
+    /// Everything worth telling, what is in order included.
+    pub(super) async fn examine(&self) -> Vec<Finding> {
+        let networks = self
+            .lock()
+            .await
+            .networks()
+            .filter_map(|network| {
+                Some(Network {
+                    name: network.name.clone(),
+                    bridge: network.config.name.clone(),
+                    subnet: ipv4(network.subnet()).ok()?.trunc(),
+                    mtu: network.config.mtu,
+                })
+            })
+            .collect();
+        let pools = Config::default();
+        let scope = Scope {
+            tun: Some(self.settings.tun_name.clone()),
+            networks,
+            external_ports: vec![pools.exclusive_ports, pools.shared_ports],
+            keeps_forwarding: self.settings.keeper.host_wide,
+            ..Scope::default()
+        };
+        let mut findings = match doctor::examine(&self.netlink, &scope).await {
+            Ok(findings) => findings.into_iter().map(finding).collect(),
+            Err(error) => vec![Finding {
+                severity: Severity::Error,
+                subject: "netlink".to_owned(),
+                found: error.to_string(),
+                why: "the host cannot be examined".to_owned(),
+                fix: String::new(),
+            }],
+        };
+        findings.push(self.programs());
+        findings
+    }
+
+    /// Are the programs where they should be?
+    fn programs(&self) -> Finding {
+        let attached = self.steering.lock().attached();
+        let mut places: BTreeMap<u32, String> = BTreeMap::new();
+        for attachment in &attached {
+            places.insert(
+                attachment.if_index,
+                format!("{} ({})", attachment.program, attachment.mode),
+            );
+        }
+        let facts = self.facts.lock();
+        let missing: Vec<String> = facts
+            .uplinks
+            .iter()
+            .filter(|uplink| !places.contains_key(uplink))
+            .map(ToString::to_string)
+            .collect();
+        let found = places
+            .iter()
+            .map(|(index, place)| format!("{index}: {place}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        Finding {
+            severity: if missing.is_empty() {
+                Severity::Ok
+            } else {
+                Severity::Error
+            },
+            subject: "steering programs".to_owned(),
+            found: if missing.is_empty() {
+                format!("attached by interface index: {found}")
+            } else {
+                format!("not attached to interface {}", missing.join(", "))
+            },
+            why: "packets that arrive there for containers are not diverted to the forwarder"
+                .to_owned(),
+            fix: if missing.is_empty() {
+                String::new()
+            } else {
+                "restart the daemon".to_owned()
+            },
+        }
+    }
+}
+
+fn finding(finding: doctor::Finding) -> Finding {
+    Finding {
+        severity: match finding.severity {
+            doctor::Severity::Ok => Severity::Ok,
+            doctor::Severity::Note => Severity::Note,
+            doctor::Severity::Warning => Severity::Warning,
+            doctor::Severity::Error => Severity::Error,
+        },
+        subject: finding.subject,
+        found: finding.found,
+        why: finding.why,
+        fix: finding.fix,
+    }
+}

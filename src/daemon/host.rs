@@ -27,7 +27,11 @@ impl KernelHost {
 impl Host for KernelHost {
     fn route(&self, destination: IpAddr) -> Option<Egress> {
         let resolved = self.resolver.route(destination)?;
-        Some(Egress { if_index: resolved.if_index, source: resolved.source, mtu: resolved.mtu })
+        Some(Egress {
+            if_index: resolved.if_index,
+            source: resolved.source,
+            mtu: resolved.mtu,
+        })
     }
 
     fn set_external_port(&self, protocol: Protocol, port: u16, ours: bool) {

@@ -38,16 +38,17 @@ mod watch;
 use std::sync::Arc;
 
 use anyhow::Context;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::server;
 use crate::cli::daemon::DaemonArgs;
 use backend::Daemon;
 
-/// Runs the daemon until SIGTERM or SIGINT, or removes everything of ours (`--purge`).
+/// Runs the daemon until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// If it cannot start: one sentence that says what to do.
+/// If it cannot start, or not clean up: one sentence that says what to do.
 pub fn run(args: DaemonArgs) -> anyhow::Result<()> {
     start::check_system()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -56,33 +57,63 @@ pub fn run(args: DaemonArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        if args.purge { purge::purge(&args).await } else { serve(&args).await }
-    })
+    runtime.block_on(serve(&args))
 }
 
 async fn serve(args: &DaemonArgs) -> anyhow::Result<()> {
-    let (core, watcher) = start::start(args).await?;
-    let listener = start::listen(&args.socket)?;
-    tokio::spawn(Arc::clone(&core).follow(watcher));
-    tokio::spawn(Arc::clone(&core).follow_host_ports());
-
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let listener = start::listen(&args.socket)?;
+    let (core, watcher) = match start::start(args).await {
+        Ok(started) => started,
+        Err(error) => {
+            remove_socket(args);
+            return Err(error);
+        }
+    };
+    let tasks = [
+        tokio::spawn(Arc::clone(&core).follow(watcher)),
+        tokio::spawn(Arc::clone(&core).follow_host_ports()),
+    ];
     let shutdown = async move {
         tokio::select! {
             _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
             _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
         }
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        notify(NotifyState::Stopping);
     };
     tracing::info!(socket = %args.socket.display(), "ready");
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    notify(NotifyState::Ready);
     let served = server::serve(listener, Arc::new(Daemon::new(Arc::clone(&core))), shutdown).await;
-    if let Err(error) = std::fs::remove_file(&args.socket) {
-        tracing::debug!(%error, "socket was removed already");
+    for task in tasks {
+        task.abort();
     }
+    remove_socket(args);
+    let purged = if args.purge {
+        core.purge(args).await
+    } else {
+        Ok(())
+    };
     start::restore_loopback(&core);
-    tracing::info!("stopped; containers keep running");
-    served.context("the API server failed")
+    if !args.purge {
+        tracing::info!("stopped; containers keep running");
+    }
+    served.context("the API server failed").and(purged)
+}
+
+fn remove_socket(args: &DaemonArgs) {
+    if let Err(error) = std::fs::remove_file(&args.socket) {
+        tracing::debug!(%error, "the socket is gone already");
+    }
+    // Ours if it is empty; /run/tunbridge comes back with the next start.
+    if let Some(directory) = args.socket.parent().filter(|_| args.purge) {
+        let _ = std::fs::remove_dir(directory);
+    }
+}
+
+/// Tells systemd, if it started us and wants to know.
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "cannot notify the service manager");
+    }
 }

@@ -11,7 +11,10 @@ use crate::kernel::pidfd::{self, PidFd};
 
 /// The process that has the number `pid` now.
 pub(super) fn identify(pid: i32) -> io::Result<Process> {
-    Ok(Process { pid, start_time: pidfd::start_time(number(pid)?)? })
+    Ok(Process {
+        pid,
+        start_time: pidfd::start_time(number(pid)?)?,
+    })
 }
 
 /// True while `process` runs.

@@ -18,9 +18,7 @@ use super::process;
 use crate::cli::daemon::DaemonArgs;
 use crate::control::daemon_options::{HostFacts, HostRoute};
 use crate::control::files::DnsSettings;
-use crate::control::port_allocator::{
-    PortAllocator, parse_local_port_range, parse_reserved_ports,
-};
+use crate::control::port_allocator::{PortAllocator, parse_local_port_range, parse_reserved_ports};
 use crate::control::port_holder::Sockets;
 use crate::control::records::{Container, ContainerState, Kind};
 use crate::control::store::Store;
@@ -64,7 +62,9 @@ pub(super) async fn start(args: &DaemonArgs) -> anyhow::Result<(Arc<Core>, Watch
     // Subscribed before the first look, so that nothing falls in between.
     let watcher = Watcher::new().context("cannot subscribe to kernel notifications")?;
     let netlink = Netlink::new().context("cannot open a netlink socket")?;
-    let config = args.bridge_options().resolve(&host_facts(&netlink, args).await?)?;
+    let config = args
+        .bridge_options()
+        .resolve(&host_facts(&netlink, args).await?)?;
 
     let (mut state, warnings) = State::open(
         Box::new(store),
@@ -81,7 +81,9 @@ pub(super) async fn start(args: &DaemonArgs) -> anyhow::Result<(Arc<Core>, Watch
     warn(&state.set_default_network(config.as_ref(), Timestamp::now())?);
     warn(&state.restore()?);
 
-    let queues = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_QUEUES);
+    let queues = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MAX_QUEUES);
     let device = Device::open(TUN_NAME, queues)?;
     let tun_index = device.if_index;
     tracing::info!(tun = TUN_NAME, queues, offloads = ?device.offloads, "TUN open");
@@ -91,7 +93,10 @@ pub(super) async fn start(args: &DaemonArgs) -> anyhow::Result<(Arc<Core>, Watch
     steering.attach_tun(tun_index)?;
     steering.attach_loopback(loopback_index(&netlink).await?)?;
 
-    let host = Arc::new(KernelHost::new(RouteResolver::new()?, steering.external_ports()));
+    let host = Arc::new(KernelHost::new(
+        RouteResolver::new()?,
+        steering.external_ports(),
+    ));
     let clock = Clock::start();
     let forwarder = Arc::new(Forwarder::new(Config::default(), seed()?, host.clone()));
     let engine = Engine::start(device, &forwarder, clock).context("cannot start the engine")?;
@@ -100,7 +105,10 @@ pub(super) async fn start(args: &DaemonArgs) -> anyhow::Result<(Arc<Core>, Watch
         settings: Settings {
             state_dir: args.state_dir.clone(),
             tun_name: TUN_NAME.to_owned(),
-            keeper: Keeper { host_wide: args.ip_forward, tun: Some((tun_index, TUN_NAME.to_owned())) },
+            keeper: Keeper {
+                host_wide: args.ip_forward,
+                tun: Some((tun_index, TUN_NAME.to_owned())),
+            },
             loopback,
         },
         state: tokio::sync::Mutex::new(state),
@@ -119,7 +127,11 @@ pub(super) async fn start(args: &DaemonArgs) -> anyhow::Result<(Arc<Core>, Watch
         remove_stale_links(&core, &state).await;
         core.reconcile(&mut state).await?;
         for container in state.containers() {
-            if let ContainerState::Running { process: Some(process), .. } = container.state {
+            if let ContainerState::Running {
+                process: Some(process),
+                ..
+            } = container.state
+            {
                 core.watch(container.id.clone(), process);
             }
         }
@@ -155,7 +167,12 @@ pub(super) fn listen(path: &Path) -> anyhow::Result<UnixListener> {
 pub(super) fn open_store(state_dir: &Path) -> anyhow::Result<Store> {
     fs::create_dir_all(state_dir)
         .and_then(|()| fs::set_permissions(state_dir, fs::Permissions::from_mode(0o711)))
-        .with_context(|| format!("--state-dir {}: cannot make the directory", state_dir.display()))?;
+        .with_context(|| {
+            format!(
+                "--state-dir {}: cannot make the directory",
+                state_dir.display()
+            )
+        })?;
     Ok(Store::open(&state_dir.join("state.redb"))?)
 }
 
@@ -180,7 +197,10 @@ pub(super) fn dns_settings(args: &DaemonArgs) -> DnsSettings {
 
 async fn loopback_index(netlink: &Netlink) -> anyhow::Result<u32> {
     let links = netlink.links().await?;
-    let loopback = links.iter().find(|link| link.loopback).context("there is no loopback interface")?;
+    let loopback = links
+        .iter()
+        .find(|link| link.loopback)
+        .context("there is no loopback interface")?;
     if !loopback.up {
         netlink.set_up(loopback.index).await?;
     }
@@ -196,7 +216,10 @@ async fn host_facts(netlink: &Netlink, args: &DaemonArgs) -> anyhow::Result<Host
         .and_then(|name| links.iter().find(|link| link.name == name))
         .map(|link| link.index);
     let name_of = |index: u32| {
-        links.iter().find(|link| link.index == index).map_or_else(String::new, |link| link.name.clone())
+        links
+            .iter()
+            .find(|link| link.index == index)
+            .map_or_else(String::new, |link| link.name.clone())
     };
     let routes = netlink
         .routes4()
@@ -207,7 +230,10 @@ async fn host_facts(netlink: &Netlink, args: &DaemonArgs) -> anyhow::Result<Host
         .filter_map(|route| {
             let hop = route.next_hops.first().copied()?;
             let on_link = hop.gateway.is_none() && Some(hop.if_index) != bridge;
-            on_link.then(|| HostRoute { prefix: route.destination.into(), device: name_of(hop.if_index) })
+            on_link.then(|| HostRoute {
+                prefix: route.destination.into(),
+                device: name_of(hop.if_index),
+            })
         })
         .collect();
     let bridge_addresses = netlink
@@ -239,14 +265,22 @@ async fn bury_the_dead(state: &mut State, netlink: &Netlink) -> anyhow::Result<(
     let dead: Vec<Container> = state.containers().filter(|c| is_dead(c)).cloned().collect();
     for container in dead {
         tracing::info!(container = %container.name, "ended while no daemon ran");
-        for endpoint in container.attachments.iter().filter_map(|a| a.endpoint.as_ref()) {
+        for endpoint in container
+            .attachments
+            .iter()
+            .filter_map(|a| a.endpoint.as_ref())
+        {
             netlink.delete_link(&endpoint.host_interface).await?;
         }
         if !matches!(&container.kind, Kind::AttachNetns(path) if *path == container.netns) {
             netns::remove_named(&container.name)?;
         }
         let created = container.state == ContainerState::Created;
-        state.set_exited(&container.id, super::containers::UNKNOWN_EXIT_CODE, Timestamp::now())?;
+        state.set_exited(
+            &container.id,
+            super::containers::UNKNOWN_EXIT_CODE,
+            Timestamp::now(),
+        )?;
         if container.auto_remove || created {
             state.remove(&container.id, true)?;
             super::containers::remove_files(&container.files);
@@ -259,8 +293,13 @@ fn is_dead(container: &Container) -> bool {
     match &container.state {
         // Its starter was talking to the daemon that is gone.
         ContainerState::Created => true,
-        ContainerState::Running { process: Some(process), .. } => !process::is_alive(*process),
-        ContainerState::Running { process: None, .. } => netns::open_path(&container.netns).is_err(),
+        ContainerState::Running {
+            process: Some(process),
+            ..
+        } => !process::is_alive(*process),
+        ContainerState::Running { process: None, .. } => {
+            netns::open_path(&container.netns).is_err()
+        }
         ContainerState::Exited { .. } => false,
     }
 }
@@ -268,10 +307,16 @@ fn is_dead(container: &Container) -> bool {
 /// What a crash left on a bridge of ours.
 async fn remove_stale_links(core: &Core, state: &State) {
     let wanted = state.host_interfaces();
-    let Ok(links) = core.netlink.links().await else { return };
+    let Ok(links) = core.netlink.links().await else {
+        return;
+    };
     let bridges: Vec<u32> = links
         .iter()
-        .filter(|link| state.networks().any(|n| n.config.managed && n.config.name == link.name))
+        .filter(|link| {
+            state
+                .networks()
+                .any(|n| n.config.managed && n.config.name == link.name)
+        })
         .map(|link| link.index)
         .collect();
     for link in &links {

@@ -46,7 +46,10 @@ impl Core {
             if changed {
                 let mut state = self.lock().await;
                 if let Err(error) = self.reconcile(&mut state).await {
-                    tracing::warn!(error = format!("{error:#}"), "cannot follow a change of the network");
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "cannot follow a change of the network"
+                    );
                 }
             }
         }
@@ -108,26 +111,39 @@ impl Core {
         if bridge.created {
             tracing::info!(bridge = %network.config.name, address = %network.config.address, "bridge made");
         }
-        self.facts.lock().bridge = Some(BridgePort { if_index: bridge.if_index, mac: bridge.mac });
+        self.facts.lock().bridge = Some(BridgePort {
+            if_index: bridge.if_index,
+            mac: bridge.mac,
+        });
         Ok(())
     }
 
     /// Puts back veth pairs that somebody took off the bridge or deleted.
     async fn reconnect(&self, state: &State, links: &[Link]) -> anyhow::Result<()> {
-        let Some(bridge) = self.facts.lock().bridge else { return Ok(()) };
+        let Some(bridge) = self.facts.lock().bridge else {
+            return Ok(());
+        };
         for container in state.containers() {
-            let Some(endpoint) = container.endpoint() else { continue };
+            let Some(endpoint) = container.endpoint() else {
+                continue;
+            };
             let network = state.network(&container.attachments[0].network)?;
-            match links.iter().find(|link| link.name == endpoint.host_interface) {
+            match links
+                .iter()
+                .find(|link| link.name == endpoint.host_interface)
+            {
                 Some(link) => {
                     if link.master != Some(bridge.if_index) {
                         self.netlink.set_master(link.index, bridge.if_index).await?;
                         tracing::warn!(interface = %link.name, "put back on the bridge");
                     }
-                    self.steer(container, network, link.index).map_err(|e| io::Error::other(e.message))?;
+                    self.steer(container, network, link.index)
+                        .map_err(|e| io::Error::other(e.message))?;
                 }
                 None => match self.connect(container, network).await {
-                    Ok(()) => tracing::warn!(container = %container.name, "interface was gone, made again"),
+                    Ok(()) => {
+                        tracing::warn!(container = %container.name, "interface was gone, made again")
+                    }
                     Err(error) => tracing::warn!(
                         container = %container.name, error = %error.message, "interface is gone"
                     ),
@@ -169,7 +185,11 @@ impl Core {
                 }
             })
             .collect();
-        let ethernet = links.iter().filter(|link| link.ethernet).map(|link| link.index).collect();
+        let ethernet = links
+            .iter()
+            .filter(|link| link.ethernet)
+            .map(|link| link.index)
+            .collect();
         let default_uplink = self
             .netlink
             .routes4()
@@ -178,7 +198,13 @@ impl Core {
             .filter(|route| route.table == TABLE_MAIN && route.destination.prefix_len() == 0)
             .min_by_key(|route| route.priority)
             .and_then(|route| route.next_hops.first().map(|hop| hop.if_index));
-        Ok(Facts { locals, uplinks, ethernet, default_uplink, bridge })
+        Ok(Facts {
+            locals,
+            uplinks,
+            ethernet,
+            default_uplink,
+            bridge,
+        })
     }
 
     fn apply(&self, state: &State, facts: Facts) -> anyhow::Result<()> {
@@ -205,7 +231,9 @@ impl Core {
             for new in facts.uplinks.difference(&before) {
                 match steering.attach_uplink(*new, facts.ethernet.contains(new)) {
                     Ok(()) => tracing::info!(if_index = new, "uplink attached"),
-                    Err(error) => tracing::warn!(if_index = new, %error, "cannot attach to an uplink"),
+                    Err(error) => {
+                        tracing::warn!(if_index = new, %error, "cannot attach to an uplink")
+                    }
                 }
             }
         }

@@ -164,7 +164,10 @@ fn open_queue(name: &str, request: &libc::ifreq) -> Result<OwnedFd, DeviceError>
         .map_err(|error| match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => DeviceError::Missing,
             Some(libc::EPERM | libc::EACCES) => DeviceError::Permission,
-            _ => DeviceError::Io { step: "open", source: error },
+            _ => DeviceError::Io {
+                step: "open",
+                source: error,
+            },
         })?;
     // SAFETY: the descriptor is open and the request is a valid, NUL-terminated ifreq.
     match unsafe { tunsetiff(file.as_raw_fd(), request) } {

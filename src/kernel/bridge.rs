@@ -25,6 +25,9 @@ pub struct BridgeSpec {
     pub address: Ipv4Net,
     /// Largest IP packet in octets.
     pub mtu: u32,
+    /// Ethernet address for a bridge that has to be made, a random one if absent. A bridge that
+    /// exists keeps what it has.
+    pub mac: Option<[u8; 6]>,
     /// The user made the bridge (`--bridge NAME`): it must exist, keeps its MTU, its MAC handling
     /// and other addresses, and only gets the gateway address if it lacks it.
     pub user_managed: bool,
@@ -55,7 +58,7 @@ impl Netlink {
             None if spec.user_managed => {
                 return Err(NetlinkError::BridgeMissing(spec.name.clone()));
             }
-            None => self.create_bridge(&spec.name).await?,
+            None => self.create_bridge(&spec.name, spec.mac).await?,
         };
         match self.configure_bridge(&link, created, spec).await {
             Ok(mac) => Ok(Bridge {
@@ -83,12 +86,14 @@ impl Netlink {
         Ok(link)
     }
 
-    async fn create_bridge(&self, name: &str) -> Result<Link, NetlinkError> {
+    async fn create_bridge(&self, name: &str, mac: Option<[u8; 6]>) -> Result<Link, NetlinkError> {
         let doing = format!("create bridge {name}");
-        let mac = random_mac().map_err(|source| NetlinkError::Request {
-            doing: doing.clone(),
-            source,
-        })?;
+        let mac = mac
+            .map_or_else(random_mac, Ok)
+            .map_err(|source| NetlinkError::Request {
+                doing: doing.clone(),
+                source,
+            })?;
         // `LinkBridge::new` would bring it up before IPv6 is off.
         let message = LinkMessageBuilder::<LinkBridge>::new(name)
             .address(mac.to_vec())

@@ -412,6 +412,21 @@ impl Netlink {
             .await
     }
 
+    /// Makes an interface a port of a bridge.
+    ///
+    /// # Errors
+    /// The request failed.
+    pub async fn set_master(&self, if_index: u32, bridge: u32) -> Result<(), NetlinkError> {
+        let message = LinkUnspec::new_with_index(if_index)
+            .controller(bridge)
+            .build();
+        self.set_link(
+            message,
+            format!("make interface {if_index} a port of bridge {bridge}"),
+        )
+        .await
+    }
+
     pub(super) async fn set_link(
         &self,
         message: LinkMessage,

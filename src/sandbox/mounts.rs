@@ -43,7 +43,9 @@ pub(super) fn make(spec: &Spec) -> Result<(), String> {
         })
         .collect::<Result<Vec<_>, String>>()?;
     match &spec.rootfs {
-        Some(root) => change_root(root).map_err(|error| format!("--rootfs {}: {error}", root.display()))?,
+        Some(root) => {
+            change_root(root).map_err(|error| format!("--rootfs {}: {error}", root.display()))?
+        }
         // A new instance shows the interfaces of the namespace it is mounted from.
         None => mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NONE)
             .map_err(fail("cannot mount /sys"))?,
@@ -60,7 +62,10 @@ pub(super) fn make(spec: &Spec) -> Result<(), String> {
 }
 
 fn open_path(path: &Path) -> io::Result<OwnedFd> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_CLOEXEC)
+        .open(path)?;
     Ok(file.into())
 }
 
@@ -85,19 +90,48 @@ fn change_root(root: &Path) -> io::Result<()> {
 }
 
 fn make_dev(dev: &Path) -> io::Result<()> {
-    mount(Some("tmpfs"), dev, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=755,size=64k"))?;
+    mount(
+        Some("tmpfs"),
+        dev,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID,
+        Some("mode=755,size=64k"),
+    )?;
     for name in DEVICES {
         let target = dev.join(name);
         File::create(&target)?;
-        mount(Some(&Path::new("/dev").join(name)), &target, NONE, MsFlags::MS_BIND, NONE)?;
+        mount(
+            Some(&Path::new("/dev").join(name)),
+            &target,
+            NONE,
+            MsFlags::MS_BIND,
+            NONE,
+        )?;
     }
     for directory in ["pts", "shm"] {
         fs::create_dir(dev.join(directory))?;
     }
-    mount(Some("/dev/pts"), &dev.join("pts"), NONE, MsFlags::MS_BIND, NONE)?;
-    mount(Some("tmpfs"), &dev.join("shm"), Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=1777"))?;
+    mount(
+        Some("/dev/pts"),
+        &dev.join("pts"),
+        NONE,
+        MsFlags::MS_BIND,
+        NONE,
+    )?;
+    mount(
+        Some("tmpfs"),
+        &dev.join("shm"),
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        Some("mode=1777"),
+    )?;
     symlink("pts/ptmx", dev.join("ptmx"))?;
-    for (link, target) in [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")] {
+    for (link, target) in [
+        ("fd", ""),
+        ("stdin", "/0"),
+        ("stdout", "/1"),
+        ("stderr", "/2"),
+    ] {
         symlink(format!("/proc/self/fd{target}"), dev.join(link))?;
     }
     Ok(())
@@ -107,7 +141,10 @@ fn make_dev(dev: &Path) -> io::Result<()> {
 fn create_directory(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => Ok(()),
-        Ok(_) => Err(io::Error::other(format!("{} is not a directory", path.display()))),
+        Ok(_) => Err(io::Error::other(format!(
+            "{} is not a directory",
+            path.display()
+        ))),
         Err(_) => fs::create_dir(path),
     }
 }
@@ -117,5 +154,9 @@ fn create_if_missing(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    OpenOptions::new().create(true).append(true).open(path).map(drop)
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map(drop)
 }

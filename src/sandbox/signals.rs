@@ -56,7 +56,9 @@ pub(super) fn supervise(child: Pid) -> nix::Result<i32> {
             Ok(None) | Err(Errno::EINTR) => continue,
             Err(errno) => return Err(errno),
         };
-        let signal = i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok());
+        let signal = i32::try_from(info.ssi_signo)
+            .ok()
+            .and_then(|n| Signal::try_from(n).ok());
         match signal {
             Some(Signal::SIGCHLD) | None => {}
             Some(_) if info.ssi_code == SI_KERNEL => {}

@@ -18,9 +18,9 @@ use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, p
 use super::{Spec, mounts, signals};
 
 /// Exit status for a command that exists but cannot be run, as in a shell.
-pub const NOT_EXECUTABLE: i32 = 126;
+const NOT_EXECUTABLE: i32 = 126;
 /// Exit status for a command that does not exist.
-pub const NOT_FOUND: i32 = 127;
+const NOT_FOUND: i32 = 127;
 
 /// Why a container's process did not start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,18 +33,25 @@ pub struct Failure {
 
 impl Failure {
     fn new(message: impl Into<String>) -> Self {
-        Self { status: 1, message: message.into() }
+        Self {
+            status: 1,
+            message: message.into(),
+        }
     }
 
     fn of_exec(program: &str, error: &io::Error) -> Self {
         let (status, problem) = match error.kind() {
             io::ErrorKind::NotFound => (NOT_FOUND, "not found: check the name and PATH".to_owned()),
-            io::ErrorKind::PermissionDenied => {
-                (NOT_EXECUTABLE, "not executable: check its permissions".to_owned())
-            }
+            io::ErrorKind::PermissionDenied => (
+                NOT_EXECUTABLE,
+                "not executable: check its permissions".to_owned(),
+            ),
             _ => (NOT_EXECUTABLE, format!("cannot be executed: {error}")),
         };
-        Self { status, message: format!("command {program:?} {problem}") }
+        Self {
+            status,
+            message: format!("command {program:?} {problem}"),
+        }
     }
 }
 
@@ -199,7 +206,8 @@ enum Never {}
 fn become_container(spec: &Spec) -> Result<Never, Failure> {
     let network = open_namespace(&spec.netns)?;
     setns(network, CloneFlags::CLONE_NEWNET).map_err(|e| system("setns (network)", e))?;
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS).map_err(|e| system("unshare", e))?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)
+        .map_err(|e| system("unshare", e))?;
     nix::unistd::sethostname(&spec.hostname).map_err(|e| system("sethostname", e))?;
     mounts::make(spec).map_err(Failure::new)?;
     Err(exec(&spec.env, &spec.command, None))
@@ -210,7 +218,10 @@ fn exec(env: &[(String, String)], command: &[String], directory: Option<&Path>) 
         return Failure::new("no command given: put one after --");
     };
     let mut process = Command::new(program);
-    process.args(arguments).env_clear().envs(env.iter().map(|(name, value)| (name, value)));
+    process
+        .args(arguments)
+        .env_clear()
+        .envs(env.iter().map(|(name, value)| (name, value)));
     if let Some(directory) = directory
         && let Err(error) = std::env::set_current_dir(directory)
     {
@@ -221,7 +232,10 @@ fn exec(env: &[(String, String)], command: &[String], directory: Option<&Path>) 
 
 fn open_namespace(path: &Path) -> Result<OwnedFd, Failure> {
     File::open(path).map(OwnedFd::from).map_err(|error| {
-        Failure::new(format!("cannot open the namespace {}: {error}", path.display()))
+        Failure::new(format!(
+            "cannot open the namespace {}: {error}",
+            path.display()
+        ))
     })
 }
 
@@ -252,7 +266,9 @@ fn read_report(pipe: &OwnedFd) -> Result<Option<Failure>, Failure> {
     let mut text = Vec::new();
     pipe.try_clone()
         .and_then(|pipe| File::from(pipe).read_to_end(&mut text))
-        .map_err(|error| Failure::new(format!("cannot hear from the container's process: {error}")))?;
+        .map_err(|error| {
+            Failure::new(format!("cannot hear from the container's process: {error}"))
+        })?;
     Ok(text.split_first().map(|(status, message)| Failure {
         status: i32::from(*status),
         message: String::from_utf8_lossy(message).into_owned(),

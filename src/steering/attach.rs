@@ -37,6 +37,15 @@ impl AttachMode {
     }
 }
 
+impl std::fmt::Display for AttachMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        })
+    }
+}
+
 /// A program on an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
