@@ -585,6 +585,104 @@ fn a_container_is_not_reached_from_outside_by_its_own_address() {
 }
 
 #[test]
+fn a_routed_subnet_is_the_forwarders_to_guard() {
+    Bench::run(|mut bench| {
+        let mut subnet = bench.lab.subnet();
+        subnet.routed = true;
+        bench.steering.set_subnets(&[subnet]).unwrap();
+        let packet = frames::udp(WAN, 1, C1, 2, b"x");
+        bench.wan_sends(&packet);
+        assert!(bench.is_diverted(&packet));
+        bench.wan_sends(&frames::udp(C2, 1, C1, 2, b"x"));
+        eventually("a container's address outside", || {
+            bench.count("martian_uplink") == 1
+        });
+        assert_eq!(bench.count("direct_access"), 0);
+        bench.steering.set_subnets(&[bench.lab.subnet()]).unwrap();
+        bench.wan_sends(&packet);
+        eventually("direct access", || bench.count("direct_access") == 1);
+        bench.steering.set_subnets(&[]).unwrap();
+        bench.wan_sends(&packet);
+        assert_eq!(bench.diverted(), None);
+        assert_eq!(bench.count("direct_access"), 1);
+    });
+}
+
+#[test]
+fn a_vlan_of_the_uplink_is_an_uplink_of_its_own() {
+    Bench::run(|mut bench| {
+        bench
+            .steering
+            .publish(UDP, ip("0.0.0.0"), 8080..=8080)
+            .unwrap();
+        let packet = frames::udp(WAN, 9, UPLINK, 8080, b"x");
+        let (wan, host) = (bench.lab.wan.mac("up0"), bench.lab.host.mac("up0"));
+        let send = |id: u8| {
+            let tagged = [&[0xe0, id, 8, 0][..], &packet].concat();
+            let frame = frames::ethernet(wan, host, 0x8100, &tagged);
+            bench.lab.wan.run(|| frames::send("up0", &frame).unwrap());
+        };
+        send(7);
+        assert!(!bench.is_diverted(&packet), "nobody's VLAN");
+        send(0);
+        assert!(bench.is_diverted(&packet), "a priority tag is no VLAN");
+        let created = bench.lab.host.ok(
+            "ip link add link up0 name up0.7 type vlan id 7 && ip link set up0.7 up && \
+             ip addr add 198.51.100.1/24 dev up0.7",
+        );
+        if !created {
+            eprintln!("no VLAN interfaces on this kernel");
+            return;
+        }
+        bench
+            .steering
+            .attach_uplink(bench.lab.host.if_index("up0.7"), true)
+            .unwrap();
+        send(7);
+        assert!(bench.is_diverted(&packet), "through the VLAN's own program");
+    });
+}
+
+#[test]
+fn every_path_works_with_a_strict_reverse_path_filter() {
+    Lab::run(|lab| {
+        let (_steering, _tun) = start(lab);
+        for interface in ["all", "default", "lo", "tb0", "up0", "tun0"] {
+            lab.host
+                .sysctl(&format!("net/ipv4/conf/{interface}/rp_filter"), "1");
+        }
+        serve(&lab.wan, 80);
+        serve(&lab.c1, 80);
+        check_every_path(lab);
+    });
+}
+
+/// Set for the child of the next test.
+const WITHOUT_CAPABILITIES: &str = "STEERING_TEST_WITHOUT_CAPABILITIES";
+
+#[test]
+fn without_capabilities_the_error_says_so() {
+    if std::env::var_os(WITHOUT_CAPABILITIES).is_some() {
+        let error = Steering::load().unwrap_err();
+        assert!(matches!(error, SteeringError::NoPermission), "{error:?}");
+        return;
+    }
+    // A process of its own, because capabilities are dropped for good.
+    let child = std::process::Command::new("setpriv")
+        .args(["--bounding-set=-all", "--inh-caps=-all"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "without_capabilities_the_error_says_so"])
+        .env(WITHOUT_CAPABILITIES, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&child.stdout);
+    assert!(
+        child.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_port_published_on_127_0_0_1_is_not_reached_from_elsewhere() {
     Bench::run(|mut bench| {
         bench
