@@ -328,6 +328,14 @@ pub fn echo_tcp(listener: TcpListener) {
     });
 }
 
+/// Serves TCP and UDP on `port` of a namespace.
+pub fn serve(namespace: &Netns, port: u16) {
+    namespace.run(|| {
+        echo_tcp(TcpListener::bind(("0.0.0.0", port)).unwrap());
+        echo_udp(UdpSocket::bind(("0.0.0.0", port)).unwrap());
+    });
+}
+
 /// Connects, and returns what the server calls us.
 pub fn who_am_i(server: &str) -> Result<String, std::io::Error> {
     let mut stream = TcpStream::connect_timeout(&server.parse().unwrap(), Duration::from_secs(2))?;
