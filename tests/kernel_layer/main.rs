@@ -24,6 +24,7 @@ use tunbridge::kernel::doctor::{self, Network, Scope, Severity};
 use tunbridge::kernel::forwarding::{self, Keeper};
 use tunbridge::kernel::host_ports::host_ports;
 use tunbridge::kernel::netns::{self, NetnsError};
+use tunbridge::kernel::route::CACHE_CAPACITY;
 use tunbridge::kernel::{
     Bridge, BridgeSpec, Event, Netlink, Resolved, RouteResolver, VethSpec, Watcher, sysctl,
 };

@@ -51,10 +51,14 @@ fn resolver_follows_two_uplinks() {
             assert_eq!(route(nowhere), None, "{nowhere}");
         }
 
+        run("ip link set kla mtu 1450");
+        resolver.clear();
+        assert_eq!(route("8.8.8.8"), via(a, "192.0.2.2", 1450));
+
         run("ip route del default via 192.0.2.1");
         assert_eq!(
             route("8.8.8.8"),
-            via(a, "192.0.2.2", 1500),
+            via(a, "192.0.2.2", 1450),
             "still the cached answer"
         );
         resolver.clear();
@@ -69,6 +73,11 @@ fn resolver_follows_two_uplinks() {
         }
         println!("1000 resolutions, 200 of them asked: {:?}", start.elapsed());
         assert_eq!(resolver.cached(), 201);
+        let many = u32::try_from(CACHE_CAPACITY).unwrap();
+        for address in (0x0a00_0000..0x0a00_0000 + many).map(std::net::Ipv4Addr::from) {
+            let _ = resolver.route(address.into());
+            assert!(resolver.cached() <= CACHE_CAPACITY);
+        }
     });
 }
 
