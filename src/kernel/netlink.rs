@@ -18,7 +18,6 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::route::RouteMessage;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
-use tokio::task::AbortHandle;
 
 use super::dump::{Address, Link, Route4, read_address, read_link, read_route};
 use super::netns::{self, NetnsError};
@@ -80,16 +79,6 @@ pub struct Netlink {
     handle: Handle,
     /// The namespace, unless it is that of the process.
     namespace: Option<Arc<OwnedFd>>,
-    /// Ends the task that owns the socket, with the last clone.
-    _connection: Arc<Connection>,
-}
-
-struct Connection(AbortHandle);
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl std::fmt::Debug for Netlink {
@@ -111,11 +100,11 @@ impl Netlink {
     pub fn new() -> Result<Self, NetlinkError> {
         let (connection, handle, _) =
             rtnetlink::new_connection().map_err(|e| request_error("open netlink socket", e))?;
-        let task = tokio::spawn(connection).abort_handle();
+        // The task owns the socket and ends with the last handle.
+        tokio::spawn(connection);
         Ok(Self {
             handle,
             namespace: None,
-            _connection: Arc::new(Connection(task)),
         })
     }
 
@@ -137,11 +126,10 @@ impl Netlink {
             rtnetlink::new_connection()
         })?
         .map_err(|e| request_error("open netlink socket", e))?;
-        let task = tokio::spawn(connection).abort_handle();
+        tokio::spawn(connection);
         Ok(Self {
             handle,
             namespace: Some(Arc::new(owned)),
-            _connection: Arc::new(Connection(task)),
         })
     }
 
