@@ -137,9 +137,10 @@ fn egress(
     network: NetworkId,
 ) -> Decision {
     let Some(&key) = key else {
-        return dropped(match packet.transport {
-            Transport::Other => DropReason::UnsupportedProtocol,
-            _ => DropReason::IcmpUnsupported,
+        return dropped(if packet.transport == Transport::Other {
+            DropReason::UnsupportedProtocol
+        } else {
+            DropReason::IcmpUnsupported
         });
     };
     if matches!(packet.transport, Transport::IcmpAnswer(_)) {

@@ -418,8 +418,12 @@ impl Forwarder {
         let index = &slow.index;
         let source = match index.place(packet.src()) {
             Place::Endpoint(_, network) => index.gateway(network, packet.src()),
-            _ if index.is_local(packet.dst()) => Some(packet.dst()),
-            _ => self.host.route(packet.src()).map(|route| route.source),
+            Place::Vacant(_) | Place::Local | Place::Outside if index.is_local(packet.dst()) => {
+                Some(packet.dst())
+            }
+            Place::Vacant(_) | Place::Local | Place::Outside => {
+                self.host.route(packet.src()).map(|route| route.source)
+            }
         };
         let Some(IpAddr::V4(source)) = source else {
             return;

@@ -103,6 +103,7 @@ mod outbox;
 mod packet;
 mod policy;
 mod ports;
+mod quota;
 mod random;
 mod ratelimit;
 mod report;
