@@ -128,6 +128,7 @@ fn opening(packet: &Packet<'_>) -> Result<Track, DropReason> {
 }
 
 /// From a container to the outside.
+// RFC 5508 REQ-1: ICMP queries too. RFC 4787 REQ-10, RFC 5382 REQ-6: payload is never looked at.
 fn egress(
     index: &Index,
     host: &dyn Host,

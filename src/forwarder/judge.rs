@@ -169,7 +169,8 @@ impl Forwarder {
         {
             return Some(judged(Verdict::Drop(DropReason::FragmentationNeeded)));
         }
-        let ident = self.new_ident(packet, flow.shares_source(direction), to.dst);
+        let to_be_cut = fit == Fit::Fragments;
+        let ident = self.new_ident(packet, flow.shares_source(direction), to_be_cut, to.dst);
         packet.rewrite(&to);
         if let Some(ident) = ident {
             packet.set_ident(ident);
@@ -180,7 +181,7 @@ impl Forwarder {
             ident,
             mtu,
         };
-        if fit == Fit::Fragments {
+        if to_be_cut {
             let (verdict, _) = self.send_sized(packet, mtu, out);
             return Some((verdict, follow));
         }
@@ -189,8 +190,14 @@ impl Forwarder {
 
     /// An identification for a packet that leaves with an address that several containers share.
     // RFC 6864 §5.3.1, RFC 7857 §6: non-atomic packets must not collide.
-    fn new_ident(&self, packet: &Packet<'_>, shared: bool, dst: IpAddr) -> Option<u16> {
-        let atomic = packet.dont_fragment() && packet.fragment.is_none();
+    fn new_ident(
+        &self,
+        packet: &Packet<'_>,
+        shared: bool,
+        to_be_cut: bool,
+        dst: IpAddr,
+    ) -> Option<u16> {
+        let atomic = packet.dont_fragment() && packet.fragment.is_none() && !to_be_cut;
         (shared && !atomic).then(|| {
             self.idents
                 .next(dst, packet.protocol_number(), packet.segments())

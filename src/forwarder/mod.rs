@@ -80,6 +80,10 @@
 //!   survive it. Those to published ports do, because nothing about them was chosen.
 //! * UDP super-packets are not cut smaller: too large ones are answered with Fragmentation Needed
 //!   even without DF.
+//! * When ports are short, behaviour changes (RFC 4787 REQ-11): flows then overlap.
+//! * A container subnet hides outside hosts with the same addresses (RFC 4787 REQ-7); control
+//!   refuses such subnets.
+//! * A deallocated port may be used again before 120 s (RFC 6888 REQ-8), at random like any other.
 //! * Port parity and the privileged port class are not preserved (RFC 4787 REQ-3a, REQ-4; RFC 7857
 //!   §7 allows the latter).
 

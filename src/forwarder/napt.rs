@@ -443,6 +443,7 @@ impl Slow {
             external,
         };
         // RFC 4787 REQ-1: the mapping of the inner endpoint serves every destination.
+        // RFC 4787 REQ-3, RFC 5382 REQ-7: its port is its own, except as RFC 7857 §3 allows.
         if let Some(mapping) = self.mappings.get(&key) {
             let port = mapping.port;
             if is_free(external, port) {
