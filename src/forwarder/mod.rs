@@ -9,7 +9,7 @@
 //!
 //! A *frame* is a virtio header and an IP packet. Nothing else comes with it, so addresses say who
 //! speaks, and steering vouches for source addresses: a container's is that container, a local
-//! address of the host is a process of the host, anything else is outside. [`decide`] has the table
+//! address of the host is a process of the host, anything else is outside. `decide.rs` has the table
 //! of who may speak to whom.
 //!
 //! A *flow* has two keys: `original`, as its initiator sends, and `reply`, as the responder does. A
@@ -53,14 +53,14 @@
 //! # Mappings
 //!
 //! The external port of an inner endpoint does not depend on the destination; outsiders may use it
-//! if the endpoint has sent to their address ([`Filtering`]). [`napt`] says what happens when ports
+//! if the endpoint has sent to their address ([`Filtering`]). `napt.rs` says what happens when ports
 //! are short. An external port is announced to steering ([`Host::set_external_port`]) exactly while
 //! something uses it. A port that the host listens on or that is published is never used.
 //!
 //! # Time
 //!
 //! [`Timeouts`] has the idle times. A flow is over at the instant its time is up, whether or not
-//! [`Forwarder::handle_timeout`] has cleared it away yet; the timer wheel ([`timer`]) is lazy.
+//! [`Forwarder::handle_timeout`] has cleared it away yet; the timer wheel (`timer.rs`) is lazy.
 //!
 //! # Locks
 //!
