@@ -455,11 +455,11 @@ impl Forwarder {
             ident: u32::from(packet.ident()),
             protocol: packet.protocol_number(),
         };
-        let admission = self
-            .slow
-            .lock()
-            .fragments
-            .admit(key, range, packet.frame(), now);
+        let mut slow = self.slow.lock();
+        let admission = slow.fragments.admit(key, range, packet.frame(), now);
+        let overlapped = slow.fragments.take_overlapped();
+        drop(slow);
+        self.count_drops(DropReason::FragmentOverlap, overlapped);
         match admission {
             Admission::Drop(reason) => Verdict::Drop(reason),
             Admission::Held => Verdict::Consumed,
