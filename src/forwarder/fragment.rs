@@ -291,18 +291,23 @@ impl FragmentTable {
         dropped
     }
 
-    /// Forgets everything; returns how many fragments had waited.
-    pub(super) fn clear(&mut self) -> usize {
-        let dropped = self
+    /// Forgets datagrams that have to do with an address of which `moved` is true, as they arrive
+    /// or as they leave; returns how many fragments had waited.
+    pub(super) fn forget(&mut self, moved: impl Fn(IpAddr) -> bool) -> usize {
+        let concerns = |key: &FragmentKey, datagram: &Datagram| {
+            let leaves = match datagram.decision {
+                Some(FragmentDecision::Translate { src, dst, .. }) => moved(src) || moved(dst),
+                Some(FragmentDecision::ToHost | FragmentDecision::Drop(_)) | None => false,
+            };
+            leaves || moved(key.src) || moved(key.dst)
+        };
+        let gone: Vec<FragmentKey> = self
             .datagrams
-            .values()
-            .map(|datagram| datagram.held.len())
-            .sum();
-        self.datagrams.clear();
-        self.order.clear();
-        self.shares.clear();
-        self.held_octets = 0;
-        dropped
+            .iter()
+            .filter(|(key, datagram)| concerns(key, datagram))
+            .map(|(key, _)| *key)
+            .collect();
+        gone.into_iter().map(|key| self.end(key)).sum()
     }
 }
 
@@ -323,6 +328,26 @@ mod tests {
             ident: n,
             protocol: 17,
         }
+    }
+
+    #[test]
+    fn only_datagrams_of_moved_addresses_are_forgotten() {
+        let mut table = table();
+        let now = Instant::ZERO;
+        let other = FragmentKey {
+            dst: IpAddr::from([10, 0, 0, 3]),
+            ..key(2)
+        };
+        for key in [key(1), other] {
+            assert_eq!(
+                table.admit(key, range(8, 16, false), &[0; 40], now),
+                Admission::Held
+            );
+        }
+        assert_eq!(table.forget(|address| address == other.dst), 1);
+        assert_eq!(table.decide(other, TO_HOST).len(), 0);
+        table.admit(key(1), range(0, 8, false), &[0; 40], now);
+        assert_eq!(table.decide(key(1), TO_HOST).len(), 1);
     }
 
     fn range(start: u32, end: u32, last: bool) -> FragmentRange {

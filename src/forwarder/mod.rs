@@ -211,7 +211,7 @@ impl Forwarder {
     pub fn set_policy(&self, policy: Policy, _now: Instant) {
         let index = Arc::new(Index::new(&policy));
         let mut slow = self.slow.lock();
-        slow.index = Arc::clone(&index);
+        let before = std::mem::replace(&mut slow.index, Arc::clone(&index));
         self.index.store(Arc::clone(&index));
         for flow in self.table.flows() {
             if !is_allowed(&flow, &index) {
@@ -220,7 +220,9 @@ impl Forwarder {
         }
         slow.reset_ports();
         slow.held_syns.clear();
-        let dropped = slow.fragments.clear();
+        let dropped = slow
+            .fragments
+            .forget(|address| before.place(address) != index.place(address));
         drop(slow);
         self.count_drops(DropReason::FragmentTimeout, dropped);
         self.routes_changed();
