@@ -40,9 +40,9 @@ impl Failure {
     }
 
     fn of_exec(program: &str, error: &io::Error) -> Self {
-        let (status, problem) = match error.kind() {
-            io::ErrorKind::NotFound => (NOT_FOUND, "not found: check the name and PATH".to_owned()),
-            io::ErrorKind::PermissionDenied => (
+        let (status, problem) = match error.raw_os_error() {
+            Some(libc::ENOENT) => (NOT_FOUND, "not found: check the name and PATH".to_owned()),
+            Some(libc::EACCES) => (
                 NOT_EXECUTABLE,
                 "not executable: check its permissions".to_owned(),
             ),
