@@ -185,7 +185,7 @@ impl Flow {
 }
 
 impl Hot {
-    /// A packet of `direction` passes. True if the flow may now end sooner than before.
+    /// A packet of `direction` passes.
     pub(super) fn note(
         &mut self,
         direction: Direction,
@@ -193,26 +193,19 @@ impl Hot {
         packets: u16,
         bytes: usize,
         now: Instant,
-    ) -> bool {
+    ) {
         // RFC 4787 REQ-6, REQ-6a: packets of both directions refresh.
         self.last_seen = self.last_seen.max(now);
         let traffic = &mut self.traffic[direction.index()];
         traffic.packets += u64::from(packets);
         traffic.bytes += u64::try_from(bytes).unwrap_or(0);
         match (&mut self.track, segment) {
-            (Track::Datagrams { replied, stream }, _) => {
-                match direction {
-                    Direction::Original => *stream |= *replied,
-                    Direction::Reply => *replied = true,
-                }
-                false
-            }
-            (Track::Tcp(track), Some(segment)) => {
-                let before = track.state();
-                track.update(segment, direction);
-                before != track.state() && track.state() != TcpState::Established
-            }
-            (Track::Tcp(_), None) => false,
+            (Track::Datagrams { replied, stream }, _) => match direction {
+                Direction::Original => *stream |= *replied,
+                Direction::Reply => *replied = true,
+            },
+            (Track::Tcp(track), Some(segment)) => track.update(segment, direction),
+            (Track::Tcp(_), None) => {}
         }
     }
 

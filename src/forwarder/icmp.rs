@@ -92,7 +92,7 @@ fn rewrite_quote(quote: &mut [u8], header_len: usize, from: &FlowKey, to: &FlowK
         };
         let field = Delta::default()
             .word(word(transport, 4), ident)
-            .apply(word(transport, 2));
+            .apply_icmp(word(transport, 2));
         transport[2..4].copy_from_slice(&field.to_be_bytes());
         transport[4..6].copy_from_slice(&ident.to_be_bytes());
         return;

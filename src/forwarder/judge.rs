@@ -145,13 +145,16 @@ impl Forwarder {
             return Some(judged(Verdict::Drop(reason)));
         }
         hot.blocked = false;
-        let shortened = hot.note(
+        let timeouts = &self.config.timeouts;
+        let before = (flow.timeout(&hot, timeouts), hot.is_finished());
+        hot.note(
             direction,
             segment.as_ref(),
             packet.segments(),
             packet.len(),
             now,
         );
+        let shortened = flow.timeout(&hot, timeouts) < before.0 || (hot.is_finished() && !before.1);
         let mss = hot.mss;
         drop(hot);
         if shortened {

@@ -506,7 +506,8 @@ impl Slow {
         None
     }
 
-    // RFC 6888 REQ-4: the number of external ports per subscriber is limited.
+    // RFC 6888 REQ-4: the number of external ports per subscriber is limited. RFC 6888 REQ-11: who is
+    // over the limit is told so by ICMP 3/13 (RFC 5508 REQ-8).
     fn is_over_quota(&self, owner: Owner, protocol: Protocol, external: IpAddr) -> bool {
         let Some(space) = self.spaces.get(&(protocol, external)) else {
             return false;
@@ -521,7 +522,8 @@ impl Slow {
 
     /// A port for one flow, whose inner endpoint's mapping cannot serve it or could not be made: a
     /// free one, else one that is in use but not towards the plan's server.
-    // RFC 7857 §3: ports may overlap towards different destinations.
+    // RFC 7857 §3: ports may overlap towards different destinations. RFC 6888 REQ-13: so every port
+    // is put to use before anybody is refused.
     fn port_for_flow(
         &mut self,
         around: &Surroundings<'_>,

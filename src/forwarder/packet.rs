@@ -454,7 +454,7 @@ pub(super) fn word(data: &[u8], at: usize) -> u16 {
 fn set_ident(payload: &mut [u8], ident: u16) {
     let field = Delta::default()
         .word(word(payload, 4), ident)
-        .apply(word(payload, 2));
+        .apply_icmp(word(payload, 2));
     payload[2..4].copy_from_slice(&field.to_be_bytes());
     payload[4..6].copy_from_slice(&ident.to_be_bytes());
 }
@@ -556,7 +556,8 @@ fn parse_transport(
                 kind @ (8 | 13) => Transport::IcmpQuery(kind),
                 0 => Transport::IcmpAnswer(8),
                 14 => Transport::IcmpAnswer(13),
-                3 | 4 | 11 | 12 => Transport::IcmpError,
+                // RFC 6633 §1: source quench (4) is not passed on.
+                3 | 11 | 12 => Transport::IcmpError,
                 _ => Transport::IcmpOther,
             };
             Ok((transport, None))
