@@ -69,10 +69,10 @@ impl Device for Wire {
 
 /// What a wire may do to packets, in per mille.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Faults {
-    pub loss: u64,
-    pub duplication: u64,
-    pub reorder: u64,
+pub(crate) struct Faults {
+    pub(crate) loss: u64,
+    pub(crate) duplication: u64,
+    pub(crate) reorder: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,26 +83,26 @@ enum Place {
 }
 
 /// A machine: smoltcp's stack and its sockets.
-pub struct Node {
+pub(crate) struct Node {
     place: Place,
     addresses: Vec<Ipv4Addr>,
     wire: Wire,
     iface: Interface,
-    pub sockets: SocketSet<'static>,
+    pub(crate) sockets: SocketSet<'static>,
     /// Leave checksums to the device, as Linux does.
-    pub offload: bool,
+    pub(crate) offload: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NodeId(usize);
+pub(crate) struct NodeId(usize);
 
-pub struct Net {
-    pub world: World,
-    pub faults: Faults,
+pub(crate) struct Net {
+    pub(crate) world: World,
+    pub(crate) faults: Faults,
     /// Packets that no rule delivers anywhere.
-    pub lost: Vec<Packet>,
+    pub(crate) lost: Vec<Packet>,
     /// Packets that arrived at a node, in order; only kept when asked for.
-    pub seen: Option<Vec<(NodeId, Packet)>>,
+    pub(crate) seen: Option<Vec<(NodeId, Packet)>>,
     nodes: Vec<Node>,
     flight: BinaryHeap<Reverse<(Duration, u64, usize, Vec<u8>)>>,
     sent: u64,
@@ -114,7 +114,7 @@ const LATENCY: Duration = Duration::from_millis(5);
 
 impl Net {
     /// The host itself is node 0.
-    pub fn new(world: World, seed: u64) -> Self {
+    pub(crate) fn new(world: World, seed: u64) -> Self {
         let mut net = Self {
             world,
             faults: Faults::default(),
@@ -129,13 +129,13 @@ impl Net {
         net
     }
 
-    pub const HOST: NodeId = NodeId(0);
+    pub(crate) const HOST: NodeId = NodeId(0);
 
-    pub fn container(&mut self, address: Ipv4Addr) -> NodeId {
+    pub(crate) fn container(&mut self, address: Ipv4Addr) -> NodeId {
         self.add(Place::Container, &[address], 1500)
     }
 
-    pub fn outside(&mut self, address: Ipv4Addr) -> NodeId {
+    pub(crate) fn outside(&mut self, address: Ipv4Addr) -> NodeId {
         self.add(Place::Outside, &[address], 1500)
     }
 
@@ -155,19 +155,19 @@ impl Net {
         NodeId(self.nodes.len() - 1)
     }
 
-    pub fn node(&mut self, id: NodeId) -> &mut Node {
+    pub(crate) fn node(&mut self, id: NodeId) -> &mut Node {
         &mut self.nodes[id.0]
     }
 
     // Sockets.
 
-    pub fn tcp_listen(&mut self, node: NodeId, port: u16) -> SocketHandle {
+    pub(crate) fn tcp_listen(&mut self, node: NodeId, port: u16) -> SocketHandle {
         let mut socket = tcp_socket();
         socket.listen(port).unwrap();
         self.node(node).sockets.add(socket)
     }
 
-    pub fn tcp_connect(&mut self, node: NodeId, from: SocketAddrV4, to: SocketAddrV4) -> SocketHandle {
+    pub(crate) fn tcp_connect(&mut self, node: NodeId, from: SocketAddrV4, to: SocketAddrV4) -> SocketHandle {
         let mut socket = tcp_socket();
         let local = IpListenEndpoint { addr: Some(IpAddress::Ipv4(*from.ip())), port: from.port() };
         let remote = IpEndpoint::new(IpAddress::Ipv4(*to.ip()), to.port());
@@ -176,11 +176,11 @@ impl Net {
         node.sockets.add(socket)
     }
 
-    pub fn tcp(&mut self, node: NodeId, handle: SocketHandle) -> &mut tcp::Socket<'static> {
+    pub(crate) fn tcp(&mut self, node: NodeId, handle: SocketHandle) -> &mut tcp::Socket<'static> {
         self.node(node).sockets.get_mut(handle)
     }
 
-    pub fn udp_bind(&mut self, node: NodeId, local: SocketAddrV4) -> SocketHandle {
+    pub(crate) fn udp_bind(&mut self, node: NodeId, local: SocketAddrV4) -> SocketHandle {
         let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 64], vec![0; 1 << 17]);
         let mut socket = udp::Socket::new(buffer(), buffer());
         let addr = (!local.ip().is_unspecified()).then_some(IpAddress::Ipv4(*local.ip()));
@@ -188,19 +188,19 @@ impl Net {
         self.node(node).sockets.add(socket)
     }
 
-    pub fn udp_send(&mut self, node: NodeId, handle: SocketHandle, to: SocketAddrV4, payload: &[u8]) {
+    pub(crate) fn udp_send(&mut self, node: NodeId, handle: SocketHandle, to: SocketAddrV4, payload: &[u8]) {
         let remote = IpEndpoint::new(IpAddress::Ipv4(*to.ip()), to.port());
         let socket: &mut udp::Socket<'_> = self.node(node).sockets.get_mut(handle);
         socket.send_slice(payload, remote).unwrap();
     }
 
-    pub fn udp_receive(&mut self, node: NodeId, handle: SocketHandle) -> Option<(SocketAddrV4, Vec<u8>)> {
+    pub(crate) fn udp_receive(&mut self, node: NodeId, handle: SocketHandle) -> Option<(SocketAddrV4, Vec<u8>)> {
         let socket: &mut udp::Socket<'_> = self.node(node).sockets.get_mut(handle);
         let (payload, meta) = socket.recv().ok()?;
         Some((v4(meta.endpoint), payload.to_vec()))
     }
 
-    pub fn ping_socket(&mut self, node: NodeId, ident: u16) -> SocketHandle {
+    pub(crate) fn ping_socket(&mut self, node: NodeId, ident: u16) -> SocketHandle {
         let buffer = || icmp::PacketBuffer::new(vec![icmp::PacketMetadata::EMPTY; 16], vec![0; 1 << 14]);
         let mut socket = icmp::Socket::new(buffer(), buffer());
         socket.bind(icmp::Endpoint::Ident(ident)).unwrap();
@@ -210,7 +210,7 @@ impl Net {
     // Running.
 
     /// Runs until `done` or until `limit` has passed; tells whether `done` came true.
-    pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&mut Self) -> bool) -> bool {
+    pub(crate) fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&mut Self) -> bool) -> bool {
         let end = self.world.now + limit;
         loop {
             self.settle();
@@ -229,10 +229,8 @@ impl Net {
         }
     }
 
-    pub fn run(&mut self, time: Duration) {
+    pub(crate) fn run(&mut self, time: Duration) {
         self.run_until(time, |_| false);
-        let now = self.world.now;
-        let _ = now;
     }
 
     /// Everything that can happen now happens.
@@ -435,7 +433,7 @@ impl Net {
     }
 }
 
-pub fn v4(endpoint: IpEndpoint) -> SocketAddrV4 {
+pub(crate) fn v4(endpoint: IpEndpoint) -> SocketAddrV4 {
     let IpAddress::Ipv4(address) = endpoint.addr else { panic!("{endpoint} is not IPv4") };
     SocketAddrV4::new(address, endpoint.port)
 }

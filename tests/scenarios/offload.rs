@@ -140,7 +140,7 @@ fn a_udp_checksum_that_becomes_zero_is_sent_as_ffff() {
 #[test]
 fn a_wrong_checksum_stays_wrong() {
     // The forwarder must not repair what was damaged before it: incremental update, RFC 1624.
-    let mut w = World::new();
+    let w = World::new();
     let mut sent = Packet::udp(at("172.17.0.2:40000"), at("10.20.0.1:9000"), b"damaged on its way");
     sent.0[30] ^= 0x10;
     let mut buffer = Frame::from(&sent).bytes();

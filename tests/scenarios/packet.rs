@@ -5,38 +5,38 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use tunbridge::forwarder::VNET_HDR_LEN;
 
-pub const ICMP: u8 = 1;
-pub const TCP: u8 = 6;
-pub const UDP: u8 = 17;
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
 
-pub const FIN: u8 = 0x01;
-pub const SYN: u8 = 0x02;
-pub const RST: u8 = 0x04;
-pub const PSH: u8 = 0x08;
-pub const ACK: u8 = 0x10;
+pub(crate) const FIN: u8 = 0x01;
+pub(crate) const SYN: u8 = 0x02;
+pub(crate) const RST: u8 = 0x04;
+pub(crate) const PSH: u8 = 0x08;
+pub(crate) const ACK: u8 = 0x10;
 
-pub const UNREACHABLE: u8 = 3;
-pub const SOURCE_QUENCH: u8 = 4;
-pub const REDIRECT: u8 = 5;
-pub const ECHO_REQUEST: u8 = 8;
-pub const ECHO_REPLY: u8 = 0;
-pub const TIME_EXCEEDED: u8 = 11;
-pub const PARAMETER_PROBLEM: u8 = 12;
+pub(crate) const UNREACHABLE: u8 = 3;
+pub(crate) const SOURCE_QUENCH: u8 = 4;
+pub(crate) const REDIRECT: u8 = 5;
+pub(crate) const ECHO_REQUEST: u8 = 8;
+pub(crate) const ECHO_REPLY: u8 = 0;
+pub(crate) const TIME_EXCEEDED: u8 = 11;
+pub(crate) const PARAMETER_PROBLEM: u8 = 12;
 
 /// `"172.17.0.2:80"` as a socket address.
 #[track_caller]
-pub fn at(text: &str) -> SocketAddrV4 {
+pub(crate) fn at(text: &str) -> SocketAddrV4 {
     text.parse().unwrap_or_else(|_| panic!("not ADDRESS:PORT: {text}"))
 }
 
 /// `"172.17.0.2"` as an address.
 #[track_caller]
-pub fn ip(text: &str) -> Ipv4Addr {
+pub(crate) fn ip(text: &str) -> Ipv4Addr {
     text.parse().unwrap_or_else(|_| panic!("not an address: {text}"))
 }
 
 /// One's complement sum of `data` on top of `start`, folded to 16 bits (RFC 1071), not complemented.
-pub fn sum(start: u32, data: &[u8]) -> u16 {
+pub(crate) fn sum(start: u32, data: &[u8]) -> u16 {
     let mut total = u64::from(start);
     for pair in data.chunks(2) {
         total += u64::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
@@ -49,7 +49,7 @@ pub fn sum(start: u32, data: &[u8]) -> u16 {
 
 /// An IPv4 packet without its virtio header.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Packet(pub Vec<u8>);
+pub(crate) struct Packet(pub(crate) Vec<u8>);
 
 impl std::fmt::Debug for Packet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -90,7 +90,7 @@ impl std::fmt::Debug for Packet {
 
 impl Packet {
     /// An IPv4 packet around `l4`, TTL 64, DF clear, identification 0x1234. Checksums of `l4` are not touched.
-    pub fn ip(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, l4: &[u8]) -> Self {
+    pub(crate) fn ip(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, l4: &[u8]) -> Self {
         let mut bytes = vec![0x45, 0, 0, 0, 0x12, 0x34, 0, 0, 64, protocol, 0, 0];
         bytes.extend(src.octets());
         bytes.extend(dst.octets());
@@ -102,7 +102,7 @@ impl Packet {
         packet
     }
 
-    pub fn udp(src: SocketAddrV4, dst: SocketAddrV4, payload: &[u8]) -> Self {
+    pub(crate) fn udp(src: SocketAddrV4, dst: SocketAddrV4, payload: &[u8]) -> Self {
         let mut l4 = Vec::with_capacity(8 + payload.len());
         l4.extend(src.port().to_be_bytes());
         l4.extend(dst.port().to_be_bytes());
@@ -112,7 +112,7 @@ impl Packet {
         Self::ip(*src.ip(), *dst.ip(), UDP, &l4).fixed()
     }
 
-    pub fn tcp(src: SocketAddrV4, dst: SocketAddrV4, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Self {
+    pub(crate) fn tcp(src: SocketAddrV4, dst: SocketAddrV4, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Self {
         let mut l4 = Vec::with_capacity(20 + payload.len());
         l4.extend(src.port().to_be_bytes());
         l4.extend(dst.port().to_be_bytes());
@@ -124,18 +124,18 @@ impl Packet {
     }
 
     /// A SYN with an MSS option of `mss` octets.
-    pub fn syn_mss(src: SocketAddrV4, dst: SocketAddrV4, seq: u32, mss: u16) -> Self {
+    pub(crate) fn syn_mss(src: SocketAddrV4, dst: SocketAddrV4, seq: u32, mss: u16) -> Self {
         let mut packet = Self::tcp(src, dst, SYN, seq, 0, &[2, 4, 0, 0]);
         packet.0[32] = 0x60;
         packet.set16(42, mss);
         packet.fixed()
     }
 
-    pub fn echo_request(src: Ipv4Addr, dst: Ipv4Addr, ident: u16, seq: u16, payload: &[u8]) -> Self {
+    pub(crate) fn echo_request(src: Ipv4Addr, dst: Ipv4Addr, ident: u16, seq: u16, payload: &[u8]) -> Self {
         Self::echo(ECHO_REQUEST, src, dst, ident, seq, payload)
     }
 
-    pub fn echo_reply(src: Ipv4Addr, dst: Ipv4Addr, ident: u16, seq: u16, payload: &[u8]) -> Self {
+    pub(crate) fn echo_reply(src: Ipv4Addr, dst: Ipv4Addr, ident: u16, seq: u16, payload: &[u8]) -> Self {
         Self::echo(ECHO_REPLY, src, dst, ident, seq, payload)
     }
 
@@ -148,7 +148,7 @@ impl Packet {
     }
 
     /// An ICMP error quoting `quote`. `rest` is the second word (next-hop MTU, pointer, gateway).
-    pub fn icmp_error(src: Ipv4Addr, dst: Ipv4Addr, kind: u8, code: u8, rest: u32, quote: &[u8]) -> Self {
+    pub(crate) fn icmp_error(src: Ipv4Addr, dst: Ipv4Addr, kind: u8, code: u8, rest: u32, quote: &[u8]) -> Self {
         let mut l4 = vec![kind, code, 0, 0];
         l4.extend(rest.to_be_bytes());
         l4.extend(quote);
@@ -157,54 +157,54 @@ impl Packet {
 
     // Changes; each leaves every checksum right.
 
-    pub fn with_ttl(mut self, ttl: u8) -> Self {
+    pub(crate) fn with_ttl(mut self, ttl: u8) -> Self {
         self.0[8] = ttl;
         self.fix_ip();
         self
     }
 
-    pub fn with_tos(mut self, tos: u8) -> Self {
+    pub(crate) fn with_tos(mut self, tos: u8) -> Self {
         self.0[1] = tos;
         self.fix_ip();
         self
     }
 
-    pub fn with_ident(mut self, ident: u16) -> Self {
+    pub(crate) fn with_ident(mut self, ident: u16) -> Self {
         self.set16(4, ident);
         self.fix_ip();
         self
     }
 
-    pub fn with_df(mut self) -> Self {
+    pub(crate) fn with_df(mut self) -> Self {
         self.0[6] |= 0x40;
         self.fix_ip();
         self
     }
 
-    pub fn without_df(mut self) -> Self {
+    pub(crate) fn without_df(mut self) -> Self {
         self.0[6] &= !0x40;
         self.fix_ip();
         self
     }
 
-    pub fn with_src(mut self, src: Ipv4Addr) -> Self {
+    pub(crate) fn with_src(mut self, src: Ipv4Addr) -> Self {
         self.0[12..16].copy_from_slice(&src.octets());
         self.fixed()
     }
 
-    pub fn with_dst(mut self, dst: Ipv4Addr) -> Self {
+    pub(crate) fn with_dst(mut self, dst: Ipv4Addr) -> Self {
         self.0[16..20].copy_from_slice(&dst.octets());
         self.fixed()
     }
 
-    pub fn with_window(mut self, window: u16) -> Self {
+    pub(crate) fn with_window(mut self, window: u16) -> Self {
         let at = self.header_len() + 14;
         self.set16(at, window);
         self.fixed()
     }
 
     /// Inserts IP options; their length must be a multiple of four.
-    pub fn with_ip_options(mut self, options: &[u8]) -> Self {
+    pub(crate) fn with_ip_options(mut self, options: &[u8]) -> Self {
         assert!(options.len().is_multiple_of(4) && self.0[0] == 0x45);
         self.0.splice(20..20, options.iter().copied());
         self.0[0] = 0x45 + u8::try_from(options.len() / 4).unwrap();
@@ -214,14 +214,14 @@ impl Packet {
     }
 
     /// UDP with the checksum field zero: "not computed" (RFC 768).
-    pub fn without_udp_checksum(mut self) -> Self {
+    pub(crate) fn without_udp_checksum(mut self) -> Self {
         let at = self.header_len() + 6;
         self.set16(at, 0);
         self
     }
 
     /// Every checksum computed from nothing, IP header and transport.
-    pub fn fixed(mut self) -> Self {
+    pub(crate) fn fixed(mut self) -> Self {
         self.fix_ip();
         if let Some(at) = self.checksum_at()
             && !self.is_fragment()
@@ -234,7 +234,7 @@ impl Packet {
         self
     }
 
-    pub fn fix_ip(&mut self) {
+    pub(crate) fn fix_ip(&mut self) {
         self.set16(10, 0);
         let value = !sum(0, &self.0[..self.header_len()]);
         self.set16(10, value);
@@ -242,112 +242,112 @@ impl Packet {
 
     // Readers.
 
-    pub fn get16(&self, at: usize) -> u16 {
+    pub(crate) fn get16(&self, at: usize) -> u16 {
         u16::from_be_bytes([self.0[at], self.0[at + 1]])
     }
 
-    pub fn get32(&self, at: usize) -> u32 {
+    pub(crate) fn get32(&self, at: usize) -> u32 {
         u32::from_be_bytes(self.0[at..at + 4].try_into().unwrap())
     }
 
-    pub fn set16(&mut self, at: usize, value: u16) {
+    pub(crate) fn set16(&mut self, at: usize, value: u16) {
         self.0[at..at + 2].copy_from_slice(&value.to_be_bytes());
     }
 
-    pub fn header_len(&self) -> usize {
+    pub(crate) fn header_len(&self) -> usize {
         usize::from(self.0[0] & 0x0f) * 4
     }
 
-    pub fn src(&self) -> Ipv4Addr {
+    pub(crate) fn src(&self) -> Ipv4Addr {
         Ipv4Addr::from(<[u8; 4]>::try_from(&self.0[12..16]).unwrap())
     }
 
-    pub fn dst(&self) -> Ipv4Addr {
+    pub(crate) fn dst(&self) -> Ipv4Addr {
         Ipv4Addr::from(<[u8; 4]>::try_from(&self.0[16..20]).unwrap())
     }
 
-    pub fn protocol(&self) -> u8 {
+    pub(crate) fn protocol(&self) -> u8 {
         self.0[9]
     }
 
-    pub fn ttl(&self) -> u8 {
+    pub(crate) fn ttl(&self) -> u8 {
         self.0[8]
     }
 
-    pub fn ident(&self) -> u16 {
+    pub(crate) fn ident(&self) -> u16 {
         self.get16(4)
     }
 
-    pub fn dont_fragment(&self) -> bool {
+    pub(crate) fn dont_fragment(&self) -> bool {
         self.0[6] & 0x40 != 0
     }
 
-    pub fn more_fragments(&self) -> bool {
+    pub(crate) fn more_fragments(&self) -> bool {
         self.0[6] & 0x20 != 0
     }
 
     /// In octets.
-    pub fn fragment_offset(&self) -> usize {
+    pub(crate) fn fragment_offset(&self) -> usize {
         usize::from(self.get16(6) & 0x1fff) * 8
     }
 
-    pub fn is_fragment(&self) -> bool {
+    pub(crate) fn is_fragment(&self) -> bool {
         self.more_fragments() || self.fragment_offset() > 0
     }
 
     /// What follows the IP header.
-    pub fn l4(&self) -> &[u8] {
+    pub(crate) fn l4(&self) -> &[u8] {
         &self.0[self.header_len()..]
     }
 
-    pub fn sport(&self) -> u16 {
+    pub(crate) fn sport(&self) -> u16 {
         self.get16(self.header_len())
     }
 
-    pub fn dport(&self) -> u16 {
+    pub(crate) fn dport(&self) -> u16 {
         self.get16(self.header_len() + 2)
     }
 
-    pub fn source(&self) -> SocketAddrV4 {
+    pub(crate) fn source(&self) -> SocketAddrV4 {
         SocketAddrV4::new(self.src(), self.sport())
     }
 
-    pub fn destination(&self) -> SocketAddrV4 {
+    pub(crate) fn destination(&self) -> SocketAddrV4 {
         SocketAddrV4::new(self.dst(), self.dport())
     }
 
-    pub fn seq(&self) -> u32 {
+    pub(crate) fn seq(&self) -> u32 {
         self.get32(self.header_len() + 4)
     }
 
-    pub fn ack(&self) -> u32 {
+    pub(crate) fn ack(&self) -> u32 {
         self.get32(self.header_len() + 8)
     }
 
-    pub fn flags(&self) -> u8 {
+    pub(crate) fn flags(&self) -> u8 {
         self.l4()[13]
     }
 
-    pub fn echo_ident(&self) -> u16 {
+    pub(crate) fn echo_ident(&self) -> u16 {
         self.get16(self.header_len() + 4)
     }
 
-    pub fn icmp_type_code(&self) -> (u8, u8) {
+    pub(crate) fn icmp_type_code(&self) -> (u8, u8) {
         assert_eq!(self.protocol(), ICMP, "{self:?} is not ICMP");
         (self.l4()[0], self.l4()[1])
     }
 
     /// The second word of an ICMP error.
-    pub fn icmp_rest(&self) -> u32 {
+    pub(crate) fn icmp_rest(&self) -> u32 {
         self.get32(self.header_len() + 4)
     }
 
     /// The packet an ICMP error quotes.
-    pub fn quote(&self) -> Self {
+    pub(crate) fn quote(&self) -> Self {
         Self(self.l4()[8..].to_vec())
     }
 
-    pub fn payload(&self) -> &[u8] {
+    pub(crate) fn payload(&self) -> &[u8] {
         let l4 = self.l4();
         match self.protocol() {
             TCP => &l4[usize::from(l4[12] >> 4) * 4..],
@@ -357,7 +357,7 @@ impl Packet {
     }
 
     /// Where the transport checksum is.
-    pub fn checksum_at(&self) -> Option<usize> {
+    pub(crate) fn checksum_at(&self) -> Option<usize> {
         let offset = match self.protocol() {
             TCP => 16,
             UDP => 6,
@@ -368,12 +368,12 @@ impl Packet {
     }
 
     /// Uncomplemented sum over pseudo header (not for ICMP) and transport data as they are.
-    pub fn l4_sum(&self) -> u16 {
+    pub(crate) fn l4_sum(&self) -> u16 {
         sum(u32::from(self.pseudo_sum()), self.l4())
     }
 
     /// Uncomplemented sum of the pseudo header; zero for ICMP.
-    pub fn pseudo_sum(&self) -> u16 {
+    pub(crate) fn pseudo_sum(&self) -> u16 {
         if self.protocol() == ICMP {
             return 0;
         }
@@ -384,7 +384,7 @@ impl Packet {
 
     /// Every checksum that a receiver would verify is right.
     #[track_caller]
-    pub fn assert_valid(&self) {
+    pub(crate) fn assert_valid(&self) {
         assert_eq!(usize::from(self.get16(2)), self.0.len(), "total length of {self:?}");
         assert_eq!(sum(0, &self.0[..self.header_len()]), 0xffff, "IP header checksum of {self:?}");
         if self.is_fragment() {
@@ -398,7 +398,7 @@ impl Packet {
     }
 
     /// Cuts into fragments that carry at most `max` octets of payload each (rounded down to eight).
-    pub fn fragments(&self, max: usize) -> Vec<Self> {
+    pub(crate) fn fragments(&self, max: usize) -> Vec<Self> {
         let max = max / 8 * 8;
         let header = &self.0[..self.header_len()];
         let base = self.fragment_offset();
@@ -424,7 +424,7 @@ impl Packet {
 }
 
 /// Puts fragments together again; `None` while a piece is missing. All must be of one datagram.
-pub fn reassemble(fragments: &[Packet]) -> Option<Packet> {
+pub(crate) fn reassemble(fragments: &[Packet]) -> Option<Packet> {
     let mut sorted: Vec<&Packet> = fragments.iter().collect();
     sorted.sort_by_key(|f| f.fragment_offset());
     let first = *sorted.first()?;
@@ -453,26 +453,26 @@ pub fn reassemble(fragments: &[Packet]) -> Option<Packet> {
     Some(whole)
 }
 
-pub const NEEDS_CSUM: u8 = 1;
-pub const GSO_NONE: u8 = 0;
-pub const GSO_TCPV4: u8 = 1;
-pub const GSO_UDP: u8 = 3;
-pub const GSO_TCPV6: u8 = 4;
-pub const GSO_UDP_L4: u8 = 5;
+pub(crate) const NEEDS_CSUM: u8 = 1;
+pub(crate) const GSO_NONE: u8 = 0;
+pub(crate) const GSO_TCPV4: u8 = 1;
+pub(crate) const GSO_UDP: u8 = 3;
+pub(crate) const GSO_TCPV6: u8 = 4;
+pub(crate) const GSO_UDP_L4: u8 = 5;
 
 /// `struct virtio_net_hdr` in the machine's byte order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Vnet {
-    pub flags: u8,
-    pub gso_type: u8,
-    pub hdr_len: u16,
-    pub gso_size: u16,
-    pub csum_start: u16,
-    pub csum_offset: u16,
+pub(crate) struct Vnet {
+    pub(crate) flags: u8,
+    pub(crate) gso_type: u8,
+    pub(crate) hdr_len: u16,
+    pub(crate) gso_size: u16,
+    pub(crate) csum_start: u16,
+    pub(crate) csum_offset: u16,
 }
 
 impl Vnet {
-    pub fn bytes(self) -> [u8; VNET_HDR_LEN] {
+    pub(crate) fn bytes(self) -> [u8; VNET_HDR_LEN] {
         let mut bytes = [self.flags, self.gso_type, 0, 0, 0, 0, 0, 0, 0, 0];
         bytes[2..4].copy_from_slice(&self.hdr_len.to_ne_bytes());
         bytes[4..6].copy_from_slice(&self.gso_size.to_ne_bytes());
@@ -481,7 +481,7 @@ impl Vnet {
         bytes
     }
 
-    pub fn parse(bytes: &[u8]) -> Self {
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
         let field = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
         Self {
             flags: bytes[0],
@@ -496,9 +496,9 @@ impl Vnet {
 
 /// A frame as it crosses the TUN: virtio header and packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
-    pub vnet: Vnet,
-    pub packet: Packet,
+pub(crate) struct Frame {
+    pub(crate) vnet: Vnet,
+    pub(crate) packet: Packet,
 }
 
 impl From<Packet> for Frame {
@@ -522,7 +522,7 @@ impl From<&Self> for Frame {
 impl Frame {
     /// As a local sender's kernel leaves a packet whose checksum the device shall complete
     /// (`CHECKSUM_PARTIAL`): the field holds the uncomplemented pseudo header sum.
-    pub fn partial(mut packet: Packet) -> Self {
+    pub(crate) fn partial(mut packet: Packet) -> Self {
         let at = packet.checksum_at().expect("a transport with a checksum");
         let pseudo = packet.pseudo_sum();
         packet.set16(at, pseudo);
@@ -537,7 +537,7 @@ impl Frame {
     }
 
     /// A super-packet of segments with at most `gso_size` octets of payload.
-    pub fn super_packet(packet: Packet, gso_size: u16) -> Self {
+    pub(crate) fn super_packet(packet: Packet, gso_size: u16) -> Self {
         let gso_type = if packet.protocol() == TCP { GSO_TCPV4 } else { GSO_UDP_L4 };
         let hdr_len = packet.0.len() - packet.payload().len();
         let mut frame = Self::partial(packet);
@@ -547,14 +547,14 @@ impl Frame {
         frame
     }
 
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.vnet.bytes().to_vec();
         bytes.extend(&self.packet.0);
         bytes
     }
 
     #[track_caller]
-    pub fn parse(bytes: &[u8]) -> Self {
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
         Self {
             vnet: Vnet::parse(&bytes[..VNET_HDR_LEN]),
             packet: Packet(bytes[VNET_HDR_LEN..].to_vec()),
@@ -565,7 +565,7 @@ impl Frame {
     /// `skb_checksum_help` would and cuts a super-packet into segments. Panics unless every packet
     /// that results is right in every checksum.
     #[track_caller]
-    pub fn segments(&self) -> Vec<Packet> {
+    pub(crate) fn segments(&self) -> Vec<Packet> {
         let packet = &self.packet;
         if self.vnet.flags & NEEDS_CSUM == 0 {
             assert_eq!(self.vnet.gso_type, GSO_NONE, "GSO without NEEDS_CSUM");

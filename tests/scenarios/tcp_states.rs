@@ -304,9 +304,7 @@ fn a_connection_reset_after_the_syn_ack_lets_the_next_try_through() {
     for _ in 0..200 {
         let mut tcp = w.syn(at(CLIENT), at(SERVER));
         w.forward(tcp.reply(SYN | ACK, b""));
-        let mut reset = tcp;
-        w.forward(Packet::tcp(at(CLIENT), at(SERVER), RST, reset.next_client, 0, b""));
-        reset.next_client = 0;
+        w.forward(Packet::tcp(at(CLIENT), at(SERVER), RST, tcp.next_client, 0, b""));
     }
     w.connect(at(CLIENT), at(SERVER));
     assert_eq!(state(&w), Some("established"));

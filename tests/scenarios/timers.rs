@@ -3,7 +3,7 @@
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
-use tunbridge::forwarder::{Config, Protocol, Timeouts};
+use tunbridge::forwarder::{Config, Timeouts};
 
 use super::packet::*;
 use super::world::*;

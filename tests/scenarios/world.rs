@@ -28,34 +28,34 @@ use tunbridge::forwarder::{
 
 use super::packet::*;
 
-pub const C1: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
-pub const C2: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 3);
-pub const C3: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
-pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
-pub const GATEWAY2: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
+pub(crate) const C1: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
+pub(crate) const C2: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 3);
+pub(crate) const C3: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
+pub(crate) const GATEWAY2: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
 /// The host's address on its first uplink: what the outside sees of containers.
-pub const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 10);
+pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 10);
 /// The host's address on its second uplink.
-pub const HOST2: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 10);
-pub const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
-pub const LAN: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 50);
+pub(crate) const HOST2: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 10);
+pub(crate) const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
+pub(crate) const LAN: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 50);
 /// Servers outside.
-pub const S1: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
-pub const S2: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 2);
+pub(crate) const S1: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
+pub(crate) const S2: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 2);
 /// A server behind the second uplink, whose MTU is [`NARROW_MTU`].
-pub const NARROW: Ipv4Addr = Ipv4Addr::new(10, 80, 0, 1);
-pub const NARROW_MTU: u32 = 1400;
+pub(crate) const NARROW: Ipv4Addr = Ipv4Addr::new(10, 80, 0, 1);
+pub(crate) const NARROW_MTU: u32 = 1400;
 /// A destination that no route leads to.
-pub const NOWHERE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+pub(crate) const NOWHERE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 
-pub const SEED: [u8; 32] = [7; 32];
+pub(crate) const SEED: [u8; 32] = [7; 32];
 
 /// The machine around the forwarder: a routing table and a record of the port bitmap.
 #[derive(Debug)]
-pub struct FakeHost {
+pub(crate) struct FakeHost {
     routes: Mutex<Vec<(Ipv4Net, Option<Egress>)>>,
     ports: Mutex<BTreeMap<(Protocol, u16), bool>>,
-    pub route_queries: AtomicUsize,
+    pub(crate) route_queries: AtomicUsize,
 }
 
 impl FakeHost {
@@ -70,19 +70,19 @@ impl FakeHost {
     }
 
     /// Adds or replaces a route; `None` makes the prefix unreachable.
-    pub fn set_route(&self, prefix: &str, egress: Option<Egress>) {
+    pub(crate) fn set_route(&self, prefix: &str, egress: Option<Egress>) {
         let prefix: Ipv4Net = prefix.parse().unwrap();
         let mut routes = self.routes.lock().unwrap();
         routes.retain(|(p, _)| *p != prefix);
         routes.push((prefix, egress));
     }
 
-    pub fn port_is_ours(&self, protocol: Protocol, port: u16) -> bool {
+    pub(crate) fn port_is_ours(&self, protocol: Protocol, port: u16) -> bool {
         self.ports.lock().unwrap().get(&(protocol, port)).copied().unwrap_or(false)
     }
 
     /// Every port whose bit is set.
-    pub fn ports(&self) -> Vec<(Protocol, u16)> {
+    pub(crate) fn ports(&self) -> Vec<(Protocol, u16)> {
         let ports = self.ports.lock().unwrap();
         ports.iter().filter(|(_, ours)| **ours).map(|(key, _)| *key).collect()
     }
@@ -103,7 +103,7 @@ impl Host for FakeHost {
 }
 
 /// Two networks, three containers, the host's addresses, nothing published.
-pub fn base_policy() -> Policy {
+pub(crate) fn base_policy() -> Policy {
     let network = |id, subnet: &str, gateway| NetworkPolicy {
         id: NetworkId(id),
         subnets: vec![subnet.parse::<IpNet>().unwrap()],
@@ -127,7 +127,7 @@ pub fn base_policy() -> Policy {
 }
 
 /// The endpoint that owns a container address of [`base_policy`].
-pub fn endpoint_of(address: Ipv4Addr) -> EndpointId {
+pub(crate) fn endpoint_of(address: Ipv4Addr) -> EndpointId {
     match address {
         C1 => EndpointId(1),
         C2 => EndpointId(2),
@@ -138,15 +138,15 @@ pub fn endpoint_of(address: Ipv4Addr) -> EndpointId {
 
 /// Counters as a comparable value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    pub received: u64,
-    pub forwarded: u64,
-    pub to_host: u64,
-    pub consumed: u64,
-    pub generated: u64,
+pub(crate) struct Counters {
+    pub(crate) received: u64,
+    pub(crate) forwarded: u64,
+    pub(crate) to_host: u64,
+    pub(crate) consumed: u64,
+    pub(crate) generated: u64,
     /// Errors that the rate limit kept back.
-    pub suppressed: u64,
-    pub dropped: BTreeMap<&'static str, u64>,
+    pub(crate) suppressed: u64,
+    pub(crate) dropped: BTreeMap<&'static str, u64>,
 }
 
 impl From<&Stats> for Counters {
@@ -165,30 +165,30 @@ impl From<&Stats> for Counters {
 
 /// What one frame led to.
 #[derive(Clone, Debug)]
-pub struct Step {
-    pub verdict: Verdict,
+pub(crate) struct Step {
+    pub(crate) verdict: Verdict,
     /// The frame afterwards.
-    pub frame: Frame,
+    pub(crate) frame: Frame,
     /// What the forwarder sent besides.
-    pub generated: Vec<Frame>,
+    pub(crate) generated: Vec<Frame>,
 }
 
-pub struct World {
-    pub forwarder: Forwarder,
-    pub host: Arc<FakeHost>,
-    pub now: Instant,
-    pub policy: Policy,
+pub(crate) struct World {
+    pub(crate) forwarder: Forwarder,
+    pub(crate) host: Arc<FakeHost>,
+    pub(crate) now: Instant,
+    pub(crate) policy: Policy,
     outbox: Outbox,
     counters: Counters,
     pcap: Option<File>,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_config(Config::default())
     }
 
-    pub fn with_config(config: Config) -> Self {
+    pub(crate) fn with_config(config: Config) -> Self {
         let host = Arc::new(FakeHost::new());
         let forwarder = Forwarder::new(config, SEED, host.clone());
         let now = Instant::from_origin(Duration::from_secs(1_000));
@@ -210,11 +210,11 @@ impl World {
     // Policy.
 
     /// Publishes `host_address:host_port` of the host as `target`.
-    pub fn publish(&mut self, protocol: Protocol, host: SocketAddrV4, target: SocketAddrV4) {
+    pub(crate) fn publish(&mut self, protocol: Protocol, host: SocketAddrV4, target: SocketAddrV4) {
         self.publish_range(protocol, *host.ip(), host.port()..=host.port(), target);
     }
 
-    pub fn publish_range(
+    pub(crate) fn publish_range(
         &mut self,
         protocol: Protocol,
         host_address: Ipv4Addr,
@@ -233,7 +233,7 @@ impl World {
     }
 
     /// Changes the policy and hands it to the forwarder.
-    pub fn change(&mut self, change: impl FnOnce(&mut Policy)) {
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Policy)) {
         change(&mut self.policy);
         self.apply();
     }
@@ -242,7 +242,7 @@ impl World {
         self.forwarder.set_policy(self.policy.clone(), self.now);
     }
 
-    pub fn host_ports(&mut self, ports: &[(Protocol, u16)]) {
+    pub(crate) fn host_ports(&mut self, ports: &[(Protocol, u16)]) {
         let mut set = HostPorts::new();
         for (protocol, port) in ports {
             set.insert(*protocol, *port);
@@ -254,7 +254,7 @@ impl World {
 
     /// Gives one frame to the forwarder and checks every counter against the verdict.
     #[track_caller]
-    pub fn step(&mut self, frame: impl Into<Frame>) -> Step {
+    pub(crate) fn step(&mut self, frame: impl Into<Frame>) -> Step {
         let frame: Frame = frame.into();
         let step = self.step_bytes(&frame.bytes());
         match step.verdict {
@@ -272,7 +272,7 @@ impl World {
 
     /// As [`World::step`] for octets that need not be a packet at all.
     #[track_caller]
-    pub fn step_bytes(&mut self, bytes: &[u8]) -> Step {
+    pub(crate) fn step_bytes(&mut self, bytes: &[u8]) -> Step {
         self.capture(&bytes[bytes.len().min(10)..]);
         let mut buffer = bytes.to_vec();
         let mut expected = self.counters.clone();
@@ -315,7 +315,7 @@ impl World {
 
     /// The frame must be forwarded and nothing else happen.
     #[track_caller]
-    pub fn forward_frame(&mut self, frame: impl Into<Frame>) -> Frame {
+    pub(crate) fn forward_frame(&mut self, frame: impl Into<Frame>) -> Frame {
         let step = self.step(frame);
         assert_eq!(step.verdict, Verdict::Forward, "{step:?}");
         assert!(step.generated.is_empty(), "unexpected: {:?}", step.generated);
@@ -323,13 +323,13 @@ impl World {
     }
 
     #[track_caller]
-    pub fn forward(&mut self, frame: impl Into<Frame>) -> Packet {
+    pub(crate) fn forward(&mut self, frame: impl Into<Frame>) -> Packet {
         self.forward_frame(frame).packet
     }
 
     /// The frame must be dropped without a word; the reason's name is the result.
     #[track_caller]
-    pub fn drops(&mut self, frame: impl Into<Frame>) -> &'static str {
+    pub(crate) fn drops(&mut self, frame: impl Into<Frame>) -> &'static str {
         let step = self.step(frame);
         assert!(step.generated.is_empty(), "unexpected: {:?}", step.generated);
         reason(&step)
@@ -337,7 +337,7 @@ impl World {
 
     /// The frame must be dropped and answered by exactly one packet.
     #[track_caller]
-    pub fn rejects(&mut self, frame: impl Into<Frame>) -> (&'static str, Packet) {
+    pub(crate) fn rejects(&mut self, frame: impl Into<Frame>) -> (&'static str, Packet) {
         let step = self.step(frame);
         let reason = reason(&step);
         assert_eq!(step.generated.len(), 1, "one answer expected: {step:?}");
@@ -345,14 +345,14 @@ impl World {
     }
 
     #[track_caller]
-    pub fn to_host(&mut self, frame: impl Into<Frame>) {
+    pub(crate) fn to_host(&mut self, frame: impl Into<Frame>) {
         let step = self.step(frame);
         assert_eq!(step.verdict, Verdict::ToHost, "{step:?}");
         assert!(step.generated.is_empty(), "unexpected: {:?}", step.generated);
     }
 
     #[track_caller]
-    pub fn consumes(&mut self, frame: impl Into<Frame>) -> Vec<Packet> {
+    pub(crate) fn consumes(&mut self, frame: impl Into<Frame>) -> Vec<Packet> {
         let step = self.step(frame);
         assert_eq!(step.verdict, Verdict::Consumed, "{step:?}");
         step.generated.into_iter().map(|f| f.packet).collect()
@@ -360,7 +360,7 @@ impl World {
 
     /// Lets time pass, with every timer handled when it is due. What they sent is the result.
     #[track_caller]
-    pub fn advance(&mut self, by: Duration) -> Vec<Packet> {
+    pub(crate) fn advance(&mut self, by: Duration) -> Vec<Packet> {
         let target = self.now + by;
         let mut sent = Vec::new();
         let mut idle = 0;
@@ -397,31 +397,31 @@ impl World {
         }
     }
 
-    pub fn secs(&mut self, seconds: u64) -> Vec<Packet> {
+    pub(crate) fn secs(&mut self, seconds: u64) -> Vec<Packet> {
         self.advance(Duration::from_secs(seconds))
     }
 
     // Tables.
 
-    pub fn counters(&self) -> &Counters {
+    pub(crate) fn counters(&self) -> &Counters {
         &self.counters
     }
 
     /// (flows, mappings) that are alive.
-    pub fn tables(&self) -> (usize, usize) {
+    pub(crate) fn tables(&self) -> (usize, usize) {
         let stats = self.forwarder.stats();
         (stats.flows, stats.mappings)
     }
 
     /// State of the flow that `client` opened to `server`, as they see it.
-    pub fn state(&self, protocol: Protocol, client: SocketAddrV4, server: SocketAddrV4) -> Option<&'static str> {
+    pub(crate) fn state(&self, protocol: Protocol, client: SocketAddrV4, server: SocketAddrV4) -> Option<&'static str> {
         let original = (SocketAddr::V4(client), SocketAddr::V4(server));
         let flows = self.forwarder.flows(self.now);
         flows.iter().find(|f| f.protocol == protocol && f.original == original).map(|f| f.state)
     }
 
     /// Remaining life of that flow.
-    pub fn timeout(&self, protocol: Protocol, client: SocketAddrV4, server: SocketAddrV4) -> Option<Duration> {
+    pub(crate) fn timeout(&self, protocol: Protocol, client: SocketAddrV4, server: SocketAddrV4) -> Option<Duration> {
         let original = (SocketAddr::V4(client), SocketAddr::V4(server));
         let flows = self.forwarder.flows(self.now);
         flows.iter().find(|f| f.protocol == protocol && f.original == original).map(|f| f.timeout)
@@ -431,13 +431,13 @@ impl World {
 
     /// Sends one UDP datagram and returns the source the receiver sees.
     #[track_caller]
-    pub fn udp(&mut self, from: SocketAddrV4, to: SocketAddrV4) -> SocketAddrV4 {
+    pub(crate) fn udp(&mut self, from: SocketAddrV4, to: SocketAddrV4) -> SocketAddrV4 {
         self.forward(Packet::udp(from, to, b"question")).source()
     }
 
     /// UDP question and answer; returns the source the server saw.
     #[track_caller]
-    pub fn udp_exchange(&mut self, from: SocketAddrV4, to: SocketAddrV4) -> SocketAddrV4 {
+    pub(crate) fn udp_exchange(&mut self, from: SocketAddrV4, to: SocketAddrV4) -> SocketAddrV4 {
         let seen = self.forward(Packet::udp(from, to, b"question"));
         let answer = self.forward(Packet::udp(seen.destination(), seen.source(), b"answer"));
         assert_eq!((answer.source(), answer.destination()), (to, from));
@@ -446,14 +446,14 @@ impl World {
 
     /// Sends an echo request and returns (source, identifier) that the receiver sees.
     #[track_caller]
-    pub fn ping(&mut self, from: Ipv4Addr, to: Ipv4Addr, ident: u16) -> (Ipv4Addr, u16) {
+    pub(crate) fn ping(&mut self, from: Ipv4Addr, to: Ipv4Addr, ident: u16) -> (Ipv4Addr, u16) {
         let seen = self.forward(Packet::echo_request(from, to, ident, 1, b"ping"));
         (seen.src(), seen.echo_ident())
     }
 
     /// A three-way handshake.
     #[track_caller]
-    pub fn connect(&mut self, client: SocketAddrV4, server: SocketAddrV4) -> Tcp {
+    pub(crate) fn connect(&mut self, client: SocketAddrV4, server: SocketAddrV4) -> Tcp {
         let mut tcp = self.syn(client, server);
         let syn_ack = self.forward(tcp.reply(SYN | ACK, b""));
         assert_eq!((syn_ack.source(), syn_ack.destination()), (server, client));
@@ -464,7 +464,7 @@ impl World {
 
     /// The first SYN of a connection.
     #[track_caller]
-    pub fn syn(&mut self, client: SocketAddrV4, server: SocketAddrV4) -> Tcp {
+    pub(crate) fn syn(&mut self, client: SocketAddrV4, server: SocketAddrV4) -> Tcp {
         let mut tcp = Tcp {
             client,
             server,
@@ -504,21 +504,21 @@ fn reason(step: &Step) -> &'static str {
 
 /// Both ends of a TCP connection, with the addresses each of them sees.
 #[derive(Clone, Copy, Debug)]
-pub struct Tcp {
+pub(crate) struct Tcp {
     /// The client and the server as the client knows them.
-    pub client: SocketAddrV4,
-    pub server: SocketAddrV4,
+    pub(crate) client: SocketAddrV4,
+    pub(crate) server: SocketAddrV4,
     /// The client and the server as the server knows them.
-    pub seen_client: SocketAddrV4,
-    pub seen_server: SocketAddrV4,
+    pub(crate) seen_client: SocketAddrV4,
+    pub(crate) seen_server: SocketAddrV4,
     /// Next sequence numbers.
-    pub next_client: u32,
-    pub next_server: u32,
+    pub(crate) next_client: u32,
+    pub(crate) next_server: u32,
 }
 
 impl Tcp {
     /// The next segment the client sends.
-    pub fn packet(&mut self, flags: u8, payload: &[u8]) -> Packet {
+    pub(crate) fn packet(&mut self, flags: u8, payload: &[u8]) -> Packet {
         let ack = if flags & ACK == 0 { 0 } else { self.next_server };
         let packet = Packet::tcp(self.client, self.server, flags, self.next_client, ack, payload);
         self.next_client = self.next_client.wrapping_add(length(flags, payload));
@@ -526,7 +526,7 @@ impl Tcp {
     }
 
     /// The next segment the server sends.
-    pub fn reply(&mut self, flags: u8, payload: &[u8]) -> Packet {
+    pub(crate) fn reply(&mut self, flags: u8, payload: &[u8]) -> Packet {
         let ack = if flags & ACK == 0 { 0 } else { self.next_client };
         let packet = Packet::tcp(self.seen_server, self.seen_client, flags, self.next_server, ack, payload);
         self.next_server = self.next_server.wrapping_add(length(flags, payload));
