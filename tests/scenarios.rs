@@ -8,13 +8,22 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
 #[path = "scenarios/net.rs"]
-#[allow(dead_code, reason = "shared with tests/properties.rs, which needs less of it")]
+#[allow(
+    dead_code,
+    reason = "shared with tests/properties.rs, which needs less of it"
+)]
 mod net;
 #[path = "scenarios/packet.rs"]
-#[allow(dead_code, reason = "shared with tests/properties.rs, which needs less of it")]
+#[allow(
+    dead_code,
+    reason = "shared with tests/properties.rs, which needs less of it"
+)]
 mod packet;
 #[path = "scenarios/world.rs"]
-#[allow(dead_code, reason = "shared with tests/properties.rs, which needs less of it")]
+#[allow(
+    dead_code,
+    reason = "shared with tests/properties.rs, which needs less of it"
+)]
 mod world;
 
 #[path = "scenarios/filtering.rs"]

@@ -19,13 +19,13 @@
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tunbridge::forwarder::{
-    Config, Egress, EndpointId, EndpointPolicy, Forwarder, Host, HostPorts, Instant, NetworkId, NetworkPolicy, Outbox,
-    Policy, Protocol, Published, VNET_HDR_LEN, Verdict,
+    Config, Egress, EndpointId, EndpointPolicy, Forwarder, Host, HostPorts, Instant, NetworkId,
+    NetworkPolicy, Outbox, Policy, Protocol, Published, VNET_HDR_LEN, Verdict,
 };
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 10);
@@ -61,13 +61,18 @@ impl Machine {
     }
 
     fn ports(&self) -> u32 {
-        self.bits.iter().map(|w| w.load(Ordering::Relaxed).count_ones()).sum()
+        self.bits
+            .iter()
+            .map(|w| w.load(Ordering::Relaxed).count_ones())
+            .sum()
     }
 }
 
 impl Host for Machine {
     fn route(&self, destination: IpAddr) -> Option<Egress> {
-        let IpAddr::V4(destination) = destination else { return None };
+        let IpAddr::V4(destination) = destination else {
+            return None;
+        };
         let state = self.route.load(Ordering::Relaxed);
         let (source, mtu) = match (destination.octets(), state % 4) {
             (_, 3) => return None,
@@ -75,7 +80,11 @@ impl Host for Machine {
             (_, 2) => (Ipv4Addr::new(10, 8, 0, 10), 1500),
             _ => (HOST, 1500),
         };
-        Some(Egress { if_index: 2, source: IpAddr::V4(source), mtu })
+        Some(Egress {
+            if_index: 2,
+            source: IpAddr::V4(source),
+            mtu,
+        })
     }
 
     fn set_external_port(&self, protocol: Protocol, port: u16, ours: bool) {
@@ -173,12 +182,23 @@ pub fn play(input: &[u8]) {
     let forwarder = Forwarder::new(config, [42; 32], machine.clone());
     let now = Instant::from_origin(Duration::from_secs(100));
     forwarder.set_policy(policy(0), now);
-    let mut player = Player { forwarder, machine, out: Outbox::new(), now, last: Vec::new(), generated: 0 };
+    let mut player = Player {
+        forwarder,
+        machine,
+        out: Outbox::new(),
+        now,
+        last: Vec::new(),
+        generated: 0,
+    };
     let mut rest = input;
     while let [opcode, argument, tail @ ..] = rest {
         let (opcode, argument) = (opcode % 16, *argument);
         let octets;
-        (octets, rest) = if opcode < 9 { split(tail) } else { (&[][..], tail) };
+        (octets, rest) = if opcode < 9 {
+            split(tail)
+        } else {
+            (&[][..], tail)
+        };
         player.operate(opcode, argument, octets);
     }
     player.finish();
@@ -186,7 +206,9 @@ pub fn play(input: &[u8]) {
 
 /// Takes a length and as many octets as it says, or as there are.
 fn split(input: &[u8]) -> (&[u8], &[u8]) {
-    let [low, high, tail @ ..] = input else { return (&[], &[]) };
+    let [low, high, tail @ ..] = input else {
+        return (&[], &[]);
+    };
     let length = usize::from(u16::from_le_bytes([*low, *high])).min(tail.len());
     tail.split_at(length)
 }
@@ -200,7 +222,8 @@ impl Player {
                 if frame.len() >= VNET_HDR_LEN + 20 {
                     let packet = &mut frame[VNET_HDR_LEN..];
                     if argument & 1 != 0 {
-                        packet[12..16].copy_from_slice(&KNOWN[usize::from(argument >> 2 & 7)].octets());
+                        packet[12..16]
+                            .copy_from_slice(&KNOWN[usize::from(argument >> 2 & 7)].octets());
                     }
                     if argument & 2 != 0 {
                         packet[16..20].copy_from_slice(&KNOWN[usize::from(argument >> 5)].octets());
@@ -256,11 +279,16 @@ impl Player {
 
     fn frame(&mut self, mut frame: Vec<u8>) {
         let before = frame.clone();
-        let verdict = self.forwarder.handle_packet(&mut frame, self.now, &mut self.out);
+        let verdict = self
+            .forwarder
+            .handle_packet(&mut frame, self.now, &mut self.out);
         match verdict {
             Verdict::Forward => {
                 check_emitted(&frame);
-                assert!(frame[VNET_HDR_LEN + 8] < before[VNET_HDR_LEN + 8], "TTL does not fall");
+                assert!(
+                    frame[VNET_HDR_LEN + 8] < before[VNET_HDR_LEN + 8],
+                    "TTL does not fall"
+                );
                 self.last = frame;
             }
             Verdict::ToHost => assert_eq!(frame, before, "a frame for the host was changed"),
@@ -272,7 +300,9 @@ impl Player {
     fn timers(&mut self) {
         for _ in 0..10_000 {
             match self.forwarder.poll_timeout() {
-                Some(due) if due <= self.now => self.forwarder.handle_timeout(self.now, &mut self.out),
+                Some(due) if due <= self.now => {
+                    self.forwarder.handle_timeout(self.now, &mut self.out)
+                }
                 _ => {
                     self.drain();
                     return;
@@ -295,7 +325,10 @@ impl Player {
         assert_eq!(stats.generated, self.generated, "generated frames");
         let dropped: u64 = stats.dropped.iter().map(|(_, n)| n).sum();
         let judged = stats.forwarded + stats.to_host + stats.consumed;
-        assert!(judged <= stats.received && stats.received <= judged + dropped, "{stats:?}");
+        assert!(
+            judged <= stats.received && stats.received <= judged + dropped,
+            "{stats:?}"
+        );
         assert!(stats.flows <= 64, "{} flows, 64 allowed", stats.flows);
         // A year later nothing is left.
         self.now = self.now + Duration::from_secs(365 * 86_400);
@@ -303,7 +336,11 @@ impl Player {
         self.forwarder.handle_timeout(self.now, &mut self.out);
         self.drain();
         let stats = self.forwarder.stats();
-        assert_eq!((stats.flows, stats.mappings, self.machine.ports()), (0, 0, 0), "something never expires");
+        assert_eq!(
+            (stats.flows, stats.mappings, self.machine.ports()),
+            (0, 0, 0),
+            "something never expires"
+        );
         assert_eq!(self.forwarder.poll_timeout(), None);
     }
 }
@@ -311,11 +348,24 @@ impl Player {
 /// What leaves must be a packet that a kernel accepts.
 fn check_emitted(frame: &[u8]) {
     let packet = &frame[VNET_HDR_LEN..];
-    assert!(packet.len() >= 20 && packet[0] >> 4 == 4, "not IPv4: {packet:02x?}");
+    assert!(
+        packet.len() >= 20 && packet[0] >> 4 == 4,
+        "not IPv4: {packet:02x?}"
+    );
     let header = usize::from(packet[0] & 0x0f) * 4;
-    assert!((20..=packet.len()).contains(&header), "header length {header}");
-    assert_eq!(sum(0, &packet[..header]), 0xffff, "IP header checksum of {packet:02x?}");
-    assert!(usize::from(u16::from_be_bytes([packet[2], packet[3]])) <= packet.len(), "total length");
+    assert!(
+        (20..=packet.len()).contains(&header),
+        "header length {header}"
+    );
+    assert_eq!(
+        sum(0, &packet[..header]),
+        0xffff,
+        "IP header checksum of {packet:02x?}"
+    );
+    assert!(
+        usize::from(u16::from_be_bytes([packet[2], packet[3]])) <= packet.len(),
+        "total length"
+    );
 }
 
 fn sum(start: u32, data: &[u8]) -> u16 {
@@ -370,7 +420,9 @@ fn fix(packet: &mut [u8]) {
 
 /// Turns a complete checksum into a partial one.
 fn make_partial(frame: &mut [u8]) {
-    let Some((header, at)) = transport(&frame[VNET_HDR_LEN..]) else { return };
+    let Some((header, at)) = transport(&frame[VNET_HDR_LEN..]) else {
+        return;
+    };
     let value = pseudo(&frame[VNET_HDR_LEN..], header);
     frame[VNET_HDR_LEN + at..VNET_HDR_LEN + at + 2].copy_from_slice(&value.to_be_bytes());
     frame[0] = 1;
@@ -393,7 +445,10 @@ fn exchange(packet: &mut [u8], argument: u8) {
             packet[header + 2..header + 4].copy_from_slice(&ports[..2]);
         }
         if packet[9] == 6 && packet.len() >= header + 20 {
-            let (sequence, ack) = (packet[header + 4..header + 8].to_vec(), packet[header + 8..header + 12].to_vec());
+            let (sequence, ack) = (
+                packet[header + 4..header + 8].to_vec(),
+                packet[header + 8..header + 12].to_vec(),
+            );
             packet[header + 4..header + 8].copy_from_slice(&ack);
             packet[header + 8..header + 12].copy_from_slice(&sequence);
             packet[header + 13] = argument & 0x1f;

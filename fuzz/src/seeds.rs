@@ -13,7 +13,11 @@ fn ip(protocol: u8, src: [u8; 4], dst: [u8; 4], flags: u16, l4: &[u8]) -> Bytes 
 
 fn udp(sport: u16, dport: u16, payload: &[u8]) -> Bytes {
     let mut l4 = [sport.to_be_bytes(), dport.to_be_bytes()].concat();
-    l4.extend(u16::try_from(8 + payload.len()).expect("short").to_be_bytes());
+    l4.extend(
+        u16::try_from(8 + payload.len())
+            .expect("short")
+            .to_be_bytes(),
+    );
     l4.extend([0, 0]);
     l4.extend(payload);
     l4
@@ -65,21 +69,108 @@ pub fn seeds() -> Vec<(&'static str, Bytes)> {
     let mut gso = vec![1, 1, 40, 0, 100, 0, 20, 0, 16, 0];
     gso.extend(ip(6, C1, SERVER, 0x4000, &tcp(4000, 80, 0x10, &[3; 300])));
     vec![
-        ("udp", [question.clone(), vec![9, 0], vec![9, 0], wait(200)].concat()),
+        (
+            "udp",
+            [question.clone(), vec![9, 0], vec![9, 0], wait(200)].concat(),
+        ),
         ("udp-partial", [partial, vec![9, 0], wait(90)].concat()),
-        ("tcp", [syn.clone(), answer.clone(), ack.clone(), fin.clone(), fin, ack.clone(), wait(255)].concat()),
-        ("tcp-reset", [syn.clone(), answer.clone(), ack.clone(), reset, syn.clone(), answer.clone()].concat()),
-        ("simultaneous-open", [syn.clone(), vec![9, 0x02], vec![9, 0x12], vec![9, 0x12]].concat()),
-        ("ping", [with(8, &ip(1, C1, SERVER, 0, &echo(7))), vec![9, 0], error(0xff), wait(100)].concat()),
-        ("errors", [question.clone(), error(0x1f), error(0x5f), error(0x9f), error(0xdf), error(0x3f)].concat()),
-        ("fragments", [first.clone(), later.clone(), vec![9, 0]].concat()),
+        (
+            "tcp",
+            [
+                syn.clone(),
+                answer.clone(),
+                ack.clone(),
+                fin.clone(),
+                fin,
+                ack.clone(),
+                wait(255),
+            ]
+            .concat(),
+        ),
+        (
+            "tcp-reset",
+            [
+                syn.clone(),
+                answer.clone(),
+                ack.clone(),
+                reset,
+                syn.clone(),
+                answer.clone(),
+            ]
+            .concat(),
+        ),
+        (
+            "simultaneous-open",
+            [syn.clone(), vec![9, 0x02], vec![9, 0x12], vec![9, 0x12]].concat(),
+        ),
+        (
+            "ping",
+            [
+                with(8, &ip(1, C1, SERVER, 0, &echo(7))),
+                vec![9, 0],
+                error(0xff),
+                wait(100),
+            ]
+            .concat(),
+        ),
+        (
+            "errors",
+            [
+                question.clone(),
+                error(0x1f),
+                error(0x5f),
+                error(0x9f),
+                error(0xdf),
+                error(0x3f),
+            ]
+            .concat(),
+        ),
+        (
+            "fragments",
+            [first.clone(), later.clone(), vec![9, 0]].concat(),
+        ),
         ("fragments-out-of-order", [later, first, wait(60)].concat()),
-        ("published", [with(8, &ip(6, LAN, HOST, 0x4000, &tcp(5000, 8080, 2, b""))), answer.clone(), ack].concat()),
-        ("loopback", [with(7, &ip(17, LOOPBACK, LOOPBACK, 0, &udp(5000, 8080, b"q"))), vec![9, 0]].concat()),
-        ("hairpin", [with(8, &ip(17, C2, HOST, 0, &udp(5000, 8081, b"q"))), vec![9, 0], vec![9, 0]].concat()),
-        ("fragmentation", with(8, &ip(17, C1, NARROW, 0, &udp(5000, 9000, &[5; 900])))),
-        ("too-big", with(8, &ip(17, C1, NARROW, 0x4000, &udp(5000, 9000, &[5; 900])))),
-        ("super-packet", [syn.clone(), answer, with(4, &gso)].concat()),
-        ("policy", [question, syn, vec![13, 1, 13, 3, 14, 255, 15, 2, 13, 0]].concat()),
+        (
+            "published",
+            [
+                with(8, &ip(6, LAN, HOST, 0x4000, &tcp(5000, 8080, 2, b""))),
+                answer.clone(),
+                ack,
+            ]
+            .concat(),
+        ),
+        (
+            "loopback",
+            [
+                with(7, &ip(17, LOOPBACK, LOOPBACK, 0, &udp(5000, 8080, b"q"))),
+                vec![9, 0],
+            ]
+            .concat(),
+        ),
+        (
+            "hairpin",
+            [
+                with(8, &ip(17, C2, HOST, 0, &udp(5000, 8081, b"q"))),
+                vec![9, 0],
+                vec![9, 0],
+            ]
+            .concat(),
+        ),
+        (
+            "fragmentation",
+            with(8, &ip(17, C1, NARROW, 0, &udp(5000, 9000, &[5; 900]))),
+        ),
+        (
+            "too-big",
+            with(8, &ip(17, C1, NARROW, 0x4000, &udp(5000, 9000, &[5; 900]))),
+        ),
+        (
+            "super-packet",
+            [syn.clone(), answer, with(4, &gso)].concat(),
+        ),
+        (
+            "policy",
+            [question, syn, vec![13, 1, 13, 3, 14, 255, 15, 2, 13, 0]].concat(),
+        ),
     ]
 }

@@ -42,18 +42,29 @@ fn server() -> impl Strategy<Value = Ipv4Addr> {
         Just(S1),
         Just(S2),
         (1_u8..=9, any::<u8>(), 1_u8..=254).prop_map(|(a, b, c)| Ipv4Addr::new(a, b, 1, c)),
-        (200_u8..=223, any::<u8>(), any::<u8>(), 1_u8..=254).prop_map(|(a, b, c, d)| Ipv4Addr::new(a, b, c, d)),
+        (200_u8..=223, any::<u8>(), any::<u8>(), 1_u8..=254)
+            .prop_map(|(a, b, c, d)| Ipv4Addr::new(a, b, c, d)),
     ]
 }
 
 fn exchange() -> impl Strategy<Value = Exchange> {
     let addresses = (container(), 1_u16.., server(), 1_u16..);
-    let contents = (prop::collection::vec(any::<u8>(), 0..600), prop::collection::vec(any::<u8>(), 0..600));
+    let contents = (
+        prop::collection::vec(any::<u8>(), 0..600),
+        prop::collection::vec(any::<u8>(), 0..600),
+    );
     let header = (any::<u8>(), any::<u16>(), any::<bool>(), 2_u8.., 0_usize..3);
-    let checksum = prop::sample::select(vec![Checksum::Complete, Checksum::Partial, Checksum::None]);
+    let checksum =
+        prop::sample::select(vec![Checksum::Complete, Checksum::Partial, Checksum::None]);
     let protocol = prop::sample::select(vec![ICMP, TCP, UDP]);
     (protocol, addresses, contents, header, checksum).prop_map(
-        |(protocol, (c, cport, s, sport), (payload, answer), (tos, ident, df, ttl, options), checksum)| Exchange {
+        |(
+            protocol,
+            (c, cport, s, sport),
+            (payload, answer),
+            (tos, ident, df, ttl, options),
+            checksum,
+        )| Exchange {
             protocol,
             client: SocketAddrV4::new(c, cport),
             server: SocketAddrV4::new(s, sport),
@@ -71,8 +82,15 @@ fn exchange() -> impl Strategy<Value = Exchange> {
 
 impl Exchange {
     fn dress(&self, packet: Packet) -> Packet {
-        let mut packet = packet.with_tos(self.tos).with_ident(self.ident).with_ttl(self.ttl);
-        packet = if self.df { packet.with_df() } else { packet.without_df() };
+        let mut packet = packet
+            .with_tos(self.tos)
+            .with_ident(self.ident)
+            .with_ttl(self.ttl);
+        packet = if self.df {
+            packet.with_df()
+        } else {
+            packet.without_df()
+        };
         if self.options > 0 {
             packet = packet.with_ip_options(&vec![1; self.options * 4]);
         }
@@ -91,7 +109,13 @@ impl Exchange {
         self.dress(match self.protocol {
             TCP => Packet::tcp(self.client, self.server, SYN, 1000, 0, b""),
             UDP => Packet::udp(self.client, self.server, &self.payload),
-            _ => Packet::echo_request(*self.client.ip(), *self.server.ip(), self.client.port(), 1, &self.payload),
+            _ => Packet::echo_request(
+                *self.client.ip(),
+                *self.server.ip(),
+                self.client.port(),
+                1,
+                &self.payload,
+            ),
         })
     }
 
@@ -100,7 +124,13 @@ impl Exchange {
         self.dress(match self.protocol {
             TCP => Packet::tcp(self.server, seen.source(), SYN | ACK, 5000, 1001, b""),
             UDP => Packet::udp(self.server, seen.source(), &self.answer),
-            _ => Packet::echo_reply(*self.server.ip(), seen.src(), seen.echo_ident(), 1, &self.answer),
+            _ => Packet::echo_reply(
+                *self.server.ip(),
+                seen.src(),
+                seen.echo_ident(),
+                1,
+                &self.answer,
+            ),
         })
     }
 

@@ -104,7 +104,13 @@ impl Model {
             shared_ports: 5_000..=5_039,
             ..Config::default()
         });
-        Self { w, flows: Vec::new(), taken: BTreeSet::new(), next_endpoint: 100, acts: BTreeMap::new() }
+        Self {
+            w,
+            flows: Vec::new(),
+            taken: BTreeSet::new(),
+            next_endpoint: 100,
+            acts: BTreeMap::new(),
+        }
     }
 
     fn container(number: u8) -> Ipv4Addr {
@@ -113,8 +119,12 @@ impl Model {
 
     fn server(number: u8, protocol: Protocol) -> SocketAddrV4 {
         // Two ports of one host, and two more hosts.
-        let (host, port) = [(1, 9000), (1, 9001), (2, 9000), (3, 9000), (4, 9000)][usize::from(number % 5)];
-        SocketAddrV4::new(Ipv4Addr::new(10, 20, 0, host), if protocol == Protocol::Icmp { 0 } else { port })
+        let (host, port) =
+            [(1, 9000), (1, 9001), (2, 9000), (3, 9000), (4, 9000)][usize::from(number % 5)];
+        SocketAddrV4::new(
+            Ipv4Addr::new(10, 20, 0, host),
+            if protocol == Protocol::Icmp { 0 } else { port },
+        )
     }
 
     fn now(&self) -> Duration {
@@ -126,17 +136,25 @@ impl Model {
     }
 
     fn find(&self, protocol: Protocol, inner: SocketAddrV4, remote: SocketAddrV4) -> Option<usize> {
-        self.flows
-            .iter()
-            .position(|f| f.external.is_some() && f.protocol == protocol && f.inner == inner && f.remote == remote)
+        self.flows.iter().position(|f| {
+            f.external.is_some() && f.protocol == protocol && f.inner == inner && f.remote == remote
+        })
     }
 
     fn mapping(&self, protocol: Protocol, inner: SocketAddrV4) -> Option<SocketAddrV4> {
-        self.flows.iter().find(|f| f.protocol == protocol && f.inner == inner && f.external.is_some())?.external
+        self.flows
+            .iter()
+            .find(|f| f.protocol == protocol && f.inner == inner && f.external.is_some())?
+            .external
     }
 
     /// The forwarder showed `seen` for `inner`: may it?
-    fn check_external(&self, protocol: Protocol, inner: SocketAddrV4, seen: SocketAddrV4) -> Result<(), TestCaseError> {
+    fn check_external(
+        &self,
+        protocol: Protocol,
+        inner: SocketAddrV4,
+        seen: SocketAddrV4,
+    ) -> Result<(), TestCaseError> {
         prop_assert_eq!(*seen.ip(), HOST);
         if let Some(known) = self.mapping(protocol, inner) {
             prop_assert_eq!(seen, known, "endpoint-independent mapping of {}", inner);
@@ -146,9 +164,16 @@ impl Model {
         if protocol != Protocol::Icmp {
             let in_pool = (61_000..=61_039).contains(&port) || (5_000..=5_039).contains(&port);
             prop_assert!(in_pool, "{} is in no pool", port);
-            prop_assert!(!self.taken.contains(&(protocol, port)), "{} belongs to the host", port);
+            prop_assert!(
+                !self.taken.contains(&(protocol, port)),
+                "{} belongs to the host",
+                port
+            );
         }
-        let owner = self.flows.iter().find(|f| f.protocol == protocol && f.external == Some(seen));
+        let owner = self
+            .flows
+            .iter()
+            .find(|f| f.protocol == protocol && f.external == Some(seen));
         prop_assert!(owner.is_none(), "{} belongs to {:?}", seen, owner);
         Ok(())
     }
@@ -199,14 +224,22 @@ impl Model {
                 let inner = SocketAddrV4::new(Self::container(c), 500 + u16::from(p));
                 let remote = Self::server(s, Protocol::Icmp);
                 let (address, ident) = self.w.ping(*inner.ip(), *remote.ip(), inner.port());
-                self.sent(Protocol::Icmp, inner, remote, SocketAddrV4::new(address, ident))?;
+                self.sent(
+                    Protocol::Icmp,
+                    inner,
+                    remote,
+                    SocketAddrV4::new(address, ident),
+                )?;
                 self.did("ping");
             }
             Operation::Connect(c, p, s) => {
                 let inner = SocketAddrV4::new(Self::container(c), 50_000 + u16::from(p));
                 let remote = Self::server(s, Protocol::Tcp);
                 // Only a client without a live connection, or one whose old connection was reset, opens anew.
-                if self.find(Protocol::Tcp, inner, remote).is_some_and(|i| !self.flows[i].reset) {
+                if self
+                    .find(Protocol::Tcp, inner, remote)
+                    .is_some_and(|i| !self.flows[i].reset)
+                {
                     return Ok(());
                 }
                 let tcp = self.w.connect(inner, remote);
@@ -218,42 +251,83 @@ impl Model {
                 self.did("connect");
             }
             Operation::Reset(which) => {
-                let open: Vec<usize> =
-                    (0..self.flows.len()).filter(|i| self.flows[*i].established && !self.flows[*i].reset).collect();
-                let Some(index) = open.get(which % open.len().max(1)).copied() else { return Ok(()) };
+                let open: Vec<usize> = (0..self.flows.len())
+                    .filter(|i| self.flows[*i].established && !self.flows[*i].reset)
+                    .collect();
+                let Some(index) = open.get(which % open.len().max(1)).copied() else {
+                    return Ok(());
+                };
                 let flow = self.flows[index].clone();
                 let external = flow.external.unwrap();
-                let got = self.w.forward(Packet::tcp(flow.remote, external, RST, flow.sequence.0, 0, b""));
+                let got = self.w.forward(Packet::tcp(
+                    flow.remote,
+                    external,
+                    RST,
+                    flow.sequence.0,
+                    0,
+                    b"",
+                ));
                 prop_assert_eq!(got.destination(), flow.inner);
                 self.flows[index].reset = true;
                 self.refresh(index);
                 self.did("reset");
             }
             Operation::Reply(which) => {
-                let Some(index) = which.checked_rem(self.flows.len()) else { return Ok(()) };
+                let Some(index) = which.checked_rem(self.flows.len()) else {
+                    return Ok(());
+                };
                 let flow = self.flows[index].clone();
                 if flow.reset {
                     return Ok(());
                 }
                 match (flow.protocol, flow.external) {
                     (Protocol::Udp, None) => {
-                        let got = self.w.forward(Packet::udp(flow.inner, flow.remote, b"answer"));
-                        prop_assert_eq!((got.source(), got.destination()), (at(PUBLISHED), flow.remote));
+                        let got = self
+                            .w
+                            .forward(Packet::udp(flow.inner, flow.remote, b"answer"));
+                        prop_assert_eq!(
+                            (got.source(), got.destination()),
+                            (at(PUBLISHED), flow.remote)
+                        );
                     }
                     (Protocol::Udp, Some(external)) => {
-                        let got = self.w.forward(Packet::udp(flow.remote, external, b"answer"));
-                        prop_assert_eq!((got.source(), got.destination()), (flow.remote, flow.inner));
+                        let got = self
+                            .w
+                            .forward(Packet::udp(flow.remote, external, b"answer"));
+                        prop_assert_eq!(
+                            (got.source(), got.destination()),
+                            (flow.remote, flow.inner)
+                        );
                     }
                     (Protocol::Icmp, external) => {
                         let ident = external.unwrap().port();
-                        let got = self.w.forward(Packet::echo_reply(*flow.remote.ip(), HOST, ident, 1, b"ping"));
-                        prop_assert_eq!((got.dst(), got.echo_ident()), (*flow.inner.ip(), flow.inner.port()));
+                        let got = self.w.forward(Packet::echo_reply(
+                            *flow.remote.ip(),
+                            HOST,
+                            ident,
+                            1,
+                            b"ping",
+                        ));
+                        prop_assert_eq!(
+                            (got.dst(), got.echo_ident()),
+                            (*flow.inner.ip(), flow.inner.port())
+                        );
                     }
                     (Protocol::Tcp, external) => {
                         let (server, client) = flow.sequence;
-                        let data = Packet::tcp(flow.remote, external.unwrap(), ACK | PSH, server, client, b"data");
+                        let data = Packet::tcp(
+                            flow.remote,
+                            external.unwrap(),
+                            ACK | PSH,
+                            server,
+                            client,
+                            b"data",
+                        );
                         let got = self.w.forward(data);
-                        prop_assert_eq!((got.source(), got.destination()), (flow.remote, flow.inner));
+                        prop_assert_eq!(
+                            (got.source(), got.destination()),
+                            (flow.remote, flow.inner)
+                        );
                         self.flows[index].sequence.0 = server.wrapping_add(4);
                     }
                 }
@@ -268,11 +342,20 @@ impl Model {
                     .filter(|f| f.protocol == Protocol::Udp)
                     .filter_map(|f| Some((f.inner, f.external?)))
                     .collect();
-                let Some((inner, external)) = mapped.get(which % mapped.len().max(1)).copied() else { return Ok(()) };
+                let Some((inner, external)) = mapped.get(which % mapped.len().max(1)).copied()
+                else {
+                    return Ok(());
+                };
                 let from = Self::server(server, Protocol::Udp);
-                let known = |f: &&Flow| f.protocol == Protocol::Udp && f.inner == inner && f.external.is_some();
+                let known = |f: &&Flow| {
+                    f.protocol == Protocol::Udp && f.inner == inner && f.external.is_some()
+                };
                 let exact = self.find(Protocol::Udp, inner, from);
-                let address = self.flows.iter().filter(known).any(|f| f.remote.ip() == from.ip());
+                let address = self
+                    .flows
+                    .iter()
+                    .filter(known)
+                    .any(|f| f.remote.ip() == from.ip());
                 if exact.is_none() && address {
                     return Ok(()); // makes a flow whose life the RFCs leave open
                 }
@@ -286,7 +369,11 @@ impl Model {
                         self.did("known");
                     }
                     None => {
-                        prop_assert!(matches!(step.verdict, Verdict::Drop(r) if r.name() == "filtered"), "{:?}", step);
+                        prop_assert!(
+                            matches!(step.verdict, Verdict::Drop(r) if r.name() == "filtered"),
+                            "{:?}",
+                            step
+                        );
                         self.did("filtered");
                     }
                 }
@@ -302,7 +389,10 @@ impl Model {
                 prop_assert_eq!(step.verdict, Verdict::Forward);
                 let got = step.frame.packet;
                 prop_assert_eq!((got.source(), got.destination()), (client, at(SERVICE)));
-                let known = self.flows.iter().position(|f| f.external.is_none() && f.remote == client);
+                let known = self
+                    .flows
+                    .iter()
+                    .position(|f| f.external.is_none() && f.remote == client);
                 let index = known.unwrap_or_else(|| {
                     self.flows.push(Flow {
                         protocol: Protocol::Udp,
@@ -323,7 +413,11 @@ impl Model {
             Operation::Pass(seconds) => {
                 let target = self.now() + Duration::from_secs(seconds.into());
                 // Keep a second's distance from every deadline: how exact a timer is, the timer tests say.
-                let near = |t: Duration| self.flows.iter().any(|f| f.deadline.abs_diff(t) < Duration::from_millis(1500));
+                let near = |t: Duration| {
+                    self.flows
+                        .iter()
+                        .any(|f| f.deadline.abs_diff(t) < Duration::from_millis(1500))
+                };
                 let mut target = target;
                 while near(target) {
                     target += Duration::from_secs(3);
@@ -341,7 +435,11 @@ impl Model {
                 let id = EndpointId(self.next_endpoint);
                 self.next_endpoint += 1;
                 self.w.change(|p| {
-                    let found = p.endpoints.iter_mut().find(|e| e.addresses.contains(&address.into())).unwrap();
+                    let found = p
+                        .endpoints
+                        .iter_mut()
+                        .find(|e| e.addresses.contains(&address.into()))
+                        .unwrap();
                     let old = found.id;
                     found.id = id;
                     for published in p.published.iter_mut().filter(|r| r.endpoint == old) {
@@ -354,8 +452,16 @@ impl Model {
             Operation::Publish(on) => {
                 let was = !self.w.policy.published.is_empty();
                 if on && !was {
-                    let id = self.w.policy.endpoints.iter().find(|e| e.addresses.contains(&C1.into())).unwrap().id;
-                    self.w.publish(Protocol::Udp, at("0.0.0.0:5353"), at(SERVICE));
+                    let id = self
+                        .w
+                        .policy
+                        .endpoints
+                        .iter()
+                        .find(|e| e.addresses.contains(&C1.into()))
+                        .unwrap()
+                        .id;
+                    self.w
+                        .publish(Protocol::Udp, at("0.0.0.0:5353"), at(SERVICE));
                     self.w.change(|p| p.published[0].endpoint = id);
                     self.did("publish");
                 } else if !on && was {
@@ -371,14 +477,17 @@ impl Model {
                     .filter(|f| f.protocol != Protocol::Icmp)
                     .filter_map(|f| Some((f.protocol, f.external?.port())))
                     .collect();
-                let Some(port) = ports.get(which % ports.len().max(1)).copied() else { return Ok(()) };
+                let Some(port) = ports.get(which % ports.len().max(1)).copied() else {
+                    return Ok(());
+                };
                 if self.taken.len() >= 8 {
                     return Ok(());
                 }
                 self.taken.insert(port);
                 let taken: Vec<_> = self.taken.iter().copied().collect();
                 self.w.host_ports(&taken);
-                self.flows.retain(|f| f.external.map(|e| (f.protocol, e.port())) != Some(port));
+                self.flows
+                    .retain(|f| f.external.map(|e| (f.protocol, e.port())) != Some(port));
                 self.did("take");
             }
             Operation::ReleasePorts => {
@@ -390,9 +499,18 @@ impl Model {
     }
 
     fn check(&self) -> Result<(), TestCaseError> {
-        let mappings: BTreeSet<(Protocol, SocketAddrV4)> =
-            self.flows.iter().filter(|f| f.external.is_some()).map(|f| (f.protocol, f.inner)).collect();
-        prop_assert_eq!(self.w.tables(), (self.flows.len(), mappings.len()), "(flows, mappings) of {:#?}", self.flows);
+        let mappings: BTreeSet<(Protocol, SocketAddrV4)> = self
+            .flows
+            .iter()
+            .filter(|f| f.external.is_some())
+            .map(|f| (f.protocol, f.inner))
+            .collect();
+        prop_assert_eq!(
+            self.w.tables(),
+            (self.flows.len(), mappings.len()),
+            "(flows, mappings) of {:#?}",
+            self.flows
+        );
         bitmap_is_the_set_of_mappings(&self.w)
     }
 }
@@ -420,7 +538,10 @@ fn the_model_exercises_every_operation() {
     let mut runner = TestRunner::deterministic();
     let mut acts: BTreeMap<&'static str, u32> = BTreeMap::new();
     for _ in 0..60 {
-        let operations = prop::collection::vec(operation(), 120).new_tree(&mut runner).unwrap().current();
+        let operations = prop::collection::vec(operation(), 120)
+            .new_tree(&mut runner)
+            .unwrap()
+            .current();
         let mut model = Model::new();
         for operation in &operations {
             model.apply(operation).unwrap();
@@ -430,9 +551,23 @@ fn the_model_exercises_every_operation() {
         }
     }
     for what in [
-        "udp", "ping", "connect", "reset", "reply", "known", "filtered", "call", "expire", "replace", "publish",
-        "unpublish", "take",
+        "udp",
+        "ping",
+        "connect",
+        "reset",
+        "reply",
+        "known",
+        "filtered",
+        "call",
+        "expire",
+        "replace",
+        "publish",
+        "unpublish",
+        "take",
     ] {
-        assert!(acts.get(what).is_some_and(|n| *n >= 10), "{what} hardly happens: {acts:?}");
+        assert!(
+            acts.get(what).is_some_and(|n| *n >= 10),
+            "{what} hardly happens: {acts:?}"
+        );
     }
 }

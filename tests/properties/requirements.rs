@@ -31,7 +31,11 @@ struct Row {
 
 /// What stands in back quotes in a cell.
 fn quoted(cell: &str) -> Vec<String> {
-    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    cell.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn rows() -> Vec<Row> {
@@ -43,7 +47,11 @@ fn rows() -> Vec<Row> {
             section = title.to_owned();
         }
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-        if !line.starts_with("| ") || cells.len() != 5 || cells[0] == "requirement" || cells[0].starts_with("--") {
+        if !line.starts_with("| ")
+            || cells.len() != 5
+            || cells[0] == "requirement"
+            || cells[0].starts_with("--")
+        {
             continue;
         }
         rows.push(Row {
@@ -54,7 +62,11 @@ fn rows() -> Vec<Row> {
             tests: quoted(cells[4]),
         });
     }
-    assert!(rows.len() > 60, "only {} requirements found: has the table's form changed?", rows.len());
+    assert!(
+        rows.len() > 60,
+        "only {} requirements found: has the table's form changed?",
+        rows.len()
+    );
     rows
 }
 
@@ -66,11 +78,20 @@ fn every_test_named_in_the_document_exists() {
     let names: BTreeSet<String> = files
         .iter()
         .flat_map(|(_, text)| text.lines())
-        .filter_map(|line| line.trim().strip_prefix("fn ")?.split_once('(').map(|(name, _)| name.to_owned()))
+        .filter_map(|line| {
+            line.trim()
+                .strip_prefix("fn ")?
+                .split_once('(')
+                .map(|(name, _)| name.to_owned())
+        })
         .collect();
     let missing: Vec<String> = rows()
         .iter()
-        .flat_map(|row| row.tests.iter().map(move |test| format!("{}: {test}", row.requirement)))
+        .flat_map(|row| {
+            row.tests
+                .iter()
+                .map(move |test| format!("{}: {test}", row.requirement))
+        })
         .filter(|entry| !names.contains(entry.rsplit(' ').next().unwrap()))
         .collect();
     assert!(missing.is_empty(), "no such test: {missing:#?}");
@@ -81,14 +102,34 @@ fn every_met_requirement_names_code_and_test() {
     for row in rows() {
         match row.verdict.split([' ', ':', ',']).next().unwrap() {
             "met" | "partly" => {
-                assert!(!row.tests.is_empty(), "{} {}: no test", row.section, row.requirement);
-                assert!(!row.code.is_empty(), "{} {}: no code", row.section, row.requirement);
+                assert!(
+                    !row.tests.is_empty(),
+                    "{} {}: no test",
+                    row.section,
+                    row.requirement
+                );
+                assert!(
+                    !row.code.is_empty(),
+                    "{} {}: no code",
+                    row.section,
+                    row.requirement
+                );
             }
-            "no" => assert!(row.verdict.len() > 10, "{} {}: why?", row.section, row.requirement),
+            "no" => assert!(
+                row.verdict.len() > 10,
+                "{} {}: why?",
+                row.section,
+                row.requirement
+            ),
             other => panic!("{} {}: verdict {other:?}", row.section, row.requirement),
         }
         for file in &row.code {
-            assert!(root().join("src").join(file).exists(), "{} {}: no src/{file}", row.section, row.requirement);
+            assert!(
+                root().join("src").join(file).exists(),
+                "{} {}: no src/{file}",
+                row.section,
+                row.requirement
+            );
         }
     }
 }
@@ -103,14 +144,20 @@ fn every_met_requirement_is_cited_in_the_forwarder() {
         if !row.verdict.starts_with("met") {
             continue;
         }
-        let Some((rfc, requirement)) = row.requirement.split_once(" REQ-") else { continue };
-        let number: String = requirement.chars().take_while(char::is_ascii_digit).collect();
+        let Some((rfc, requirement)) = row.requirement.split_once(" REQ-") else {
+            continue;
+        };
+        let number: String = requirement
+            .chars()
+            .take_while(char::is_ascii_digit)
+            .collect();
         // `REQ-5` also covers 5a; `REQ-5c` is found by its own letter or by the number alone.
         let cited = files.iter().any(|(_, text)| {
             text.split(rfc).skip(1).any(|after| {
                 let near: String = after.chars().take(120).collect();
                 near.split("REQ-").skip(1).any(|r| {
-                    r.strip_prefix(number.as_str()).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+                    r.strip_prefix(number.as_str())
+                        .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
                 })
             })
         });
@@ -118,5 +165,8 @@ fn every_met_requirement_is_cited_in_the_forwarder() {
             uncited.push(row.requirement);
         }
     }
-    assert!(uncited.is_empty(), "met, but not cited in src/forwarder: {uncited:#?}");
+    assert!(
+        uncited.is_empty(),
+        "met, but not cited in src/forwarder: {uncited:#?}"
+    );
 }

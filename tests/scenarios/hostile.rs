@@ -34,12 +34,30 @@ fn no_payload_opens_a_pinhole() {
         let seen = w.forward(tcp.packet(PSH | ACK, payload));
         assert_eq!(seen.payload(), payload, "the payload is not touched");
         assert_eq!((w.tables(), w.host.ports()), ((1, 1), ports));
-        w.to_host(Packet::tcp(SocketAddrV4::new(S1, port), at("10.9.0.10:8080"), SYN, 1, 0, b""));
+        w.leaves_to_host(Packet::tcp(
+            SocketAddrV4::new(S1, port),
+            at("10.9.0.10:8080"),
+            SYN,
+            1,
+            0,
+            b"",
+        ));
         let before = w.counters().forwarded;
-        w.step(Packet::tcp(at("10.20.0.2:20"), tcp.seen_client, SYN, 1, 0, b""));
+        w.step(Packet::tcp(
+            at("10.20.0.2:20"),
+            tcp.seen_client,
+            SYN,
+            1,
+            0,
+            b"",
+        ));
         assert_eq!(w.counters().forwarded, before);
         let mut u = World::new();
-        let seen = u.forward(Packet::udp(at("172.17.0.2:5060"), SocketAddrV4::new(S1, port), payload));
+        let seen = u.forward(Packet::udp(
+            at("172.17.0.2:5060"),
+            SocketAddrV4::new(S1, port),
+            payload,
+        ));
         assert_eq!((seen.payload(), u.tables()), (payload, (1, 1)));
     }
 }
@@ -49,20 +67,38 @@ fn a_forged_error_for_a_foreign_flow_changes_nothing() {
     // S7.
     let mut w = World::new();
     let mut tcp = w.connect(at("172.17.0.2:40000"), at("10.20.0.1:80"));
-    let ours = Packet::tcp(tcp.seen_client, tcp.seen_server, ACK, tcp.next_client, tcp.next_server, b"x");
+    let ours = Packet::tcp(
+        tcp.seen_client,
+        tcp.seen_server,
+        ACK,
+        tcp.next_client,
+        tcp.next_server,
+        b"x",
+    );
     let before = w.counters().forwarded;
     // Another peer, another of our ports, another protocol, an outer destination that is not the mapping's.
     let other_peer = ours.clone().with_dst(S2);
     let mut other_port = ours.clone();
     other_port.set16(20, tcp.seen_client.port() ^ 1);
     for quote in [other_peer, other_port.fixed()] {
-        for (kind, code, rest) in [(UNREACHABLE, 4, 68), (UNREACHABLE, 3, 0), (TIME_EXCEEDED, 0, 0)] {
+        for (kind, code, rest) in [
+            (UNREACHABLE, 4, 68),
+            (UNREACHABLE, 3, 0),
+            (TIME_EXCEEDED, 0, 0),
+        ] {
             w.step(Packet::icmp_error(S2, HOST, kind, code, rest, &quote.0));
         }
     }
     w.step(Packet::icmp_error(S2, HOST2, UNREACHABLE, 4, 68, &ours.0));
-    assert_eq!(w.counters().forwarded, before, "a forged error was forwarded");
-    assert_eq!(w.state(Protocol::Tcp, tcp.client, tcp.server), Some("established"));
+    assert_eq!(
+        w.counters().forwarded,
+        before,
+        "a forged error was forwarded"
+    );
+    assert_eq!(
+        w.state(Protocol::Tcp, tcp.client, tcp.server),
+        Some("established")
+    );
     w.forward(tcp.packet(PSH | ACK, b"up"));
     w.forward(tcp.reply(PSH | ACK, b"down"));
 }
@@ -79,7 +115,10 @@ fn a_container_cannot_forge_errors_about_its_neighbours_flows() {
     w.step(Packet::icmp_error(C1, HOST, UNREACHABLE, 3, 0, &direct.0));
     // The second may pass as a hairpinned error of a router on the path (RFC 5508 REQ-7 cannot tell), but ends nothing.
     assert!(w.counters().forwarded <= before + 1);
-    assert_eq!(w.state(Protocol::Tcp, tcp.client, tcp.server), Some("established"));
+    assert_eq!(
+        w.state(Protocol::Tcp, tcp.client, tcp.server),
+        Some("established")
+    );
 }
 
 #[test]
@@ -87,8 +126,21 @@ fn land_packets_are_dropped() {
     // S9, S14.
     let mut w = World::new();
     w.publish(Protocol::Tcp, at("0.0.0.0:80"), at("172.17.0.2:80"));
-    assert_eq!(w.drops(Packet::tcp(at("172.17.0.2:80"), at("172.17.0.2:80"), SYN, 1, 0, b"")), "land");
-    assert_eq!(w.drops(Packet::udp(at("10.20.0.1:80"), at("10.20.0.1:80"), b"")), "land");
+    assert_eq!(
+        w.drops(Packet::tcp(
+            at("172.17.0.2:80"),
+            at("172.17.0.2:80"),
+            SYN,
+            1,
+            0,
+            b""
+        )),
+        "land"
+    );
+    assert_eq!(
+        w.drops(Packet::udp(at("10.20.0.1:80"), at("10.20.0.1:80"), b"")),
+        "land"
+    );
     let before = w.counters().forwarded;
     let same_port = Packet::tcp(at("10.9.0.10:80"), at("10.9.0.10:80"), SYN, 1, 0, b"");
     w.step(same_port);
@@ -107,7 +159,10 @@ fn a_mapping_that_calls_itself_does_not_loop() {
             return;
         }
         let got = step.frame.packet;
-        assert!(got.ttl() < packet.ttl(), "pass {pass}: the TTL does not fall");
+        assert!(
+            got.ttl() < packet.ttl(),
+            "pass {pass}: the TTL does not fall"
+        );
         if got.dst() == C1 {
             return; // delivered: no loop
         }
@@ -120,11 +175,26 @@ fn a_mapping_that_calls_itself_does_not_loop() {
 fn martians_are_dropped_by_name() {
     // S14: pairs that no wire may carry.
     let bad_sources = [
-        "0.0.0.0", "0.1.2.3", "127.0.0.1", "127.9.9.9", "224.0.0.1", "239.255.255.250", "240.0.0.1", "254.1.2.3",
-        "255.255.255.255", "169.254.1.1",
+        "0.0.0.0",
+        "0.1.2.3",
+        "127.0.0.1",
+        "127.9.9.9",
+        "224.0.0.1",
+        "239.255.255.250",
+        "240.0.0.1",
+        "254.1.2.3",
+        "255.255.255.255",
+        "169.254.1.1",
     ];
     let bad_destinations = [
-        "0.0.0.0", "0.0.0.1", "127.0.0.1", "127.0.0.53", "224.0.0.251", "239.1.1.1", "240.0.0.1", "255.255.255.255",
+        "0.0.0.0",
+        "0.0.0.1",
+        "127.0.0.1",
+        "127.0.0.53",
+        "224.0.0.251",
+        "239.1.1.1",
+        "240.0.0.1",
+        "255.255.255.255",
         "169.254.169.254",
     ];
     let mut pairs: Vec<(Ipv4Addr, Ipv4Addr)> = Vec::new();
@@ -141,7 +211,11 @@ fn martians_are_dropped_by_name() {
     w.publish(Protocol::Udp, at("0.0.0.0:5353"), at("172.17.0.3:53"));
     let mut wrong = Vec::new();
     for (source, destination) in &pairs {
-        let packet = Packet::udp(SocketAddrV4::new(*source, 1234), SocketAddrV4::new(*destination, 5353), b"bad");
+        let packet = Packet::udp(
+            SocketAddrV4::new(*source, 1234),
+            SocketAddrV4::new(*destination, 5353),
+            b"bad",
+        );
         let step = w.step(packet);
         let name = match step.verdict {
             Verdict::Drop(reason) => reason.name(),
@@ -149,7 +223,10 @@ fn martians_are_dropped_by_name() {
             Verdict::ToHost => "TO HOST",
             Verdict::Consumed => "CONSUMED",
         };
-        assert!(step.generated.is_empty(), "{source} > {destination} was answered: {step:?}");
+        assert!(
+            step.generated.is_empty(),
+            "{source} > {destination} was answered: {step:?}"
+        );
         let fine = ["martian", "broadcast"].contains(&name);
         if !fine {
             wrong.push(format!("{source} > {destination}: {name}"));
@@ -164,8 +241,16 @@ fn martians_are_dropped_by_name() {
 fn subnet_broadcast_does_not_leave() {
     let mut w = World::new();
     let before = w.counters().forwarded;
-    w.step(Packet::udp(at("172.17.0.2:137"), at("172.17.255.255:137"), b"who"));
-    w.step(Packet::udp(at("172.17.0.2:137"), at("172.18.255.255:137"), b"who"));
+    w.step(Packet::udp(
+        at("172.17.0.2:137"),
+        at("172.17.255.255:137"),
+        b"who",
+    ));
+    w.step(Packet::udp(
+        at("172.17.0.2:137"),
+        at("172.18.255.255:137"),
+        b"who",
+    ));
     assert_eq!(w.counters().forwarded, before);
 }
 
@@ -173,13 +258,19 @@ fn subnet_broadcast_does_not_leave() {
 fn a_spoofed_container_address_is_dropped() {
     // S11; an address of the subnet that belongs to no endpoint.
     let mut w = World::new();
-    assert_eq!(w.drops(Packet::udp(at("172.17.9.9:1"), at("10.20.0.1:2"), b"")), "unknown_source");
+    assert_eq!(
+        w.drops(Packet::udp(at("172.17.9.9:1"), at("10.20.0.1:2"), b"")),
+        "unknown_source"
+    );
 }
 
 #[test]
 fn traffic_between_two_outside_addresses_is_not_carried() {
     let mut w = World::new();
-    assert_eq!(w.drops(Packet::udp(at("10.20.0.1:1"), at("10.20.0.2:2"), b"")), "transit");
+    assert_eq!(
+        w.drops(Packet::udp(at("10.20.0.1:1"), at("10.20.0.2:2"), b"")),
+        "transit"
+    );
 }
 
 #[test]
@@ -188,9 +279,15 @@ fn other_transport_protocols_are_dropped() {
     for protocol in [0, 2, 4, 41, 47, 50, 51, 89, 132, 136, 255] {
         let packet = Packet::ip(C1, S1, protocol, &[0; 24]);
         let step = w.step(packet);
-        assert!(matches!(step.verdict, Verdict::Drop(_)), "protocol {protocol}");
+        assert!(
+            matches!(step.verdict, Verdict::Drop(_)),
+            "protocol {protocol}"
+        );
     }
-    assert_eq!(w.drops(Packet::ip(C1, S1, 132, &[0; 24])), "unsupported_protocol");
+    assert_eq!(
+        w.drops(Packet::ip(C1, S1, 132, &[0; 24])),
+        "unsupported_protocol"
+    );
 }
 
 #[test]
@@ -206,7 +303,11 @@ fn source_routes_are_dropped() {
 #[test]
 fn length_liars_are_dropped() {
     // S10.
-    let udp = Packet::udp(at("172.17.0.2:40000"), at("10.20.0.1:9000"), b"sixteen octets!!");
+    let udp = Packet::udp(
+        at("172.17.0.2:40000"),
+        at("10.20.0.1:9000"),
+        b"sixteen octets!!",
+    );
     let tcp = Packet::tcp(at("172.17.0.2:40000"), at("10.20.0.1:80"), SYN, 1, 0, b"");
     let icmp = Packet::echo_request(C1, S1, 1, 1, b"ping");
     type Lie = (&'static str, fn(&mut Packet));
@@ -231,7 +332,9 @@ fn length_liars_are_dropped() {
             p.0.truncate(20);
             p.set16(2, 20);
         }),
-        ("total length less than the transport header", |p| p.set16(2, 22)),
+        ("total length less than the transport header", |p| {
+            p.set16(2, 22)
+        }),
     ];
     for packet in [&udp, &tcp, &icmp] {
         for (name, lie) in lies {
@@ -263,7 +366,12 @@ fn length_liars_are_dropped() {
 
 #[test]
 fn short_frames_are_dropped() {
-    let whole = Frame::from(Packet::udp(at("172.17.0.2:40000"), at("10.20.0.1:9000"), b"")).bytes();
+    let whole = Frame::from(Packet::udp(
+        at("172.17.0.2:40000"),
+        at("10.20.0.1:9000"),
+        b"",
+    ))
+    .bytes();
     let mut w = World::new();
     for length in 10..whole.len() {
         dropped(&mut w, &whole[..length], &format!("{length} octets"));
@@ -272,7 +380,10 @@ fn short_frames_are_dropped() {
     for length in 0..10 {
         let mut buffer = whole[..length].to_vec();
         let verdict = w.forwarder.handle_packet(&mut buffer, w.now, &mut out);
-        assert!(matches!(verdict, Verdict::Drop(_)), "{length} octets: {verdict:?}");
+        assert!(
+            matches!(verdict, Verdict::Drop(_)),
+            "{length} octets: {verdict:?}"
+        );
     }
 }
 
@@ -318,7 +429,12 @@ fn virtio_header_liars_are_dropped() {
 fn a_partial_checksum_on_icmp_is_dropped() {
     let mut w = World::new();
     let mut frame: Frame = Packet::echo_request(C1, S1, 1, 1, b"").into();
-    frame.vnet = Vnet { flags: NEEDS_CSUM, csum_start: 20, csum_offset: 16, ..Vnet::default() };
+    frame.vnet = Vnet {
+        flags: NEEDS_CSUM,
+        csum_start: 20,
+        csum_offset: 16,
+        ..Vnet::default()
+    };
     assert_eq!(dropped(&mut w, &frame.bytes(), "ICMP"), "virtio_header");
 }
 
@@ -328,14 +444,24 @@ fn a_bad_ip_header_checksum_is_dropped() {
     let mut w = World::new();
     let mut packet = Packet::udp(at("172.17.0.2:40000"), at("10.20.0.1:9000"), b"");
     packet.0[10] ^= 1;
-    assert_eq!(dropped(&mut w, &Frame::from(packet).bytes(), "IP checksum"), "bad_ip_checksum");
+    assert_eq!(
+        dropped(&mut w, &Frame::from(packet).bytes(), "IP checksum"),
+        "bad_ip_checksum"
+    );
 }
 
 #[test]
 fn garbage_in_ip_options_is_survived() {
     let mut w = World::new();
-    for options in [[0x83, 0, 0, 0], [7, 255, 4, 0], [0x94, 1, 0, 0], [1, 1, 1, 0x83], [68, 3, 5, 0]] {
-        let packet = Packet::udp(at("172.17.0.2:1"), at("10.20.0.1:2"), b"").with_ip_options(&options);
+    for options in [
+        [0x83, 0, 0, 0],
+        [7, 255, 4, 0],
+        [0x94, 1, 0, 0],
+        [1, 1, 1, 0x83],
+        [68, 3, 5, 0],
+    ] {
+        let packet =
+            Packet::udp(at("172.17.0.2:1"), at("10.20.0.1:2"), b"").with_ip_options(&options);
         let step = w.step(packet);
         assert_ne!(step.verdict, Verdict::ToHost);
     }
@@ -347,12 +473,21 @@ fn generated_errors_are_limited_per_destination() {
     let mut w = World::new();
     let mut answered = 0;
     for port in 0..1000 {
-        let probe = Packet::udp(SocketAddrV4::new(C1, 1024 + port), at("10.20.0.1:33434"), b"").with_ttl(1);
+        let probe = Packet::udp(
+            SocketAddrV4::new(C1, 1024 + port),
+            at("10.20.0.1:33434"),
+            b"",
+        )
+        .with_ttl(1);
         answered += w.step(probe).generated.len();
     }
-    assert!((1..=20).contains(&answered), "{answered} errors in one instant");
+    assert!(
+        (1..=20).contains(&answered),
+        "{answered} errors in one instant"
+    );
     // One destination's flood does not silence the answers to another: no global counter to observe.
-    let (_, error) = w.rejects(Packet::udp(at("172.17.0.3:1024"), at("10.20.0.1:33434"), b"").with_ttl(1));
+    let (_, error) =
+        w.rejects(Packet::udp(at("172.17.0.3:1024"), at("10.20.0.1:33434"), b"").with_ttl(1));
     assert_eq!(error.dst(), C2);
     w.secs(5);
     w.rejects(Packet::udp(at("172.17.0.2:1024"), at("10.20.0.1:33434"), b"").with_ttl(1));
@@ -363,7 +498,9 @@ fn no_error_is_sent_to_a_source_that_is_no_single_host() {
     // RFC 1122 §3.2.2.
     let mut w = World::new();
     for source in ["0.0.0.0", "255.255.255.255", "224.0.0.5", "127.0.0.1"] {
-        let step = w.step(Packet::udp(SocketAddrV4::new(ip(source), 1), at("10.20.0.1:2"), b"").with_ttl(1));
+        let step = w.step(
+            Packet::udp(SocketAddrV4::new(ip(source), 1), at("10.20.0.1:2"), b"").with_ttl(1),
+        );
         assert!(step.generated.is_empty(), "{source}");
     }
 }

@@ -54,8 +54,14 @@ fn two_containers_with_one_source_port_reach_one_server_at_once() {
     assert_ne!(a.seen_client, b.seen_client);
     let to_a = w.forward(a.reply(PSH | ACK, b"for c1"));
     let to_b = w.forward(b.reply(PSH | ACK, b"for c2"));
-    assert_eq!((to_a.destination(), to_a.payload()), (at("172.17.0.2:50000"), &b"for c1"[..]));
-    assert_eq!((to_b.destination(), to_b.payload()), (at("172.17.0.3:50000"), &b"for c2"[..]));
+    assert_eq!(
+        (to_a.destination(), to_a.payload()),
+        (at("172.17.0.2:50000"), &b"for c1"[..])
+    );
+    assert_eq!(
+        (to_b.destination(), to_b.payload()),
+        (at("172.17.0.3:50000"), &b"for c2"[..])
+    );
 
     let u = w.udp_exchange(at("172.17.0.2:50000"), server);
     let v = w.udp_exchange(at("172.17.0.3:50000"), server);
@@ -146,15 +152,24 @@ fn external_ports_are_not_predictable() {
     for port in 30_000..32_000 {
         ports.push(w.udp(SocketAddrV4::new(C1, port), at("10.20.0.1:7")).port());
     }
-    let neighbours = ports.windows(2).filter(|p| p[0].abs_diff(p[1]) <= 2).count();
-    assert!(neighbours < 20, "{neighbours} of 2000 ports follow their predecessor");
+    let neighbours = ports
+        .windows(2)
+        .filter(|p| p[0].abs_diff(p[1]) <= 2)
+        .count();
+    assert!(
+        neighbours < 20,
+        "{neighbours} of 2000 ports follow their predecessor"
+    );
     // 16 classes of 283 or 284 ports, 125 expected in each; chi-square with 15 degrees of freedom.
     let mut classes = [0_f64; 16];
     for port in &ports {
         classes[usize::from(port - 61_000) * 16 / 4_535] += 1.0;
     }
     let chi_square: f64 = classes.iter().map(|n| (n - 125.0).powi(2) / 125.0).sum();
-    assert!(chi_square < 44.3, "chi-square {chi_square} over {classes:?} (p < 0.0001)");
+    assert!(
+        chi_square < 44.3,
+        "chi-square {chi_square} over {classes:?} (p < 0.0001)"
+    );
 }
 
 #[test]
@@ -163,7 +178,12 @@ fn another_seed_gives_other_ports() {
         let mut w = World::new();
         w.forwarder = Forwarder::new(Config::default(), seed, w.host.clone());
         w.change(|_| {});
-        (0..50).map(|i| w.udp(SocketAddrV4::new(C1, 30_000 + i), at("10.20.0.1:7")).port()).collect::<Vec<_>>()
+        (0..50)
+            .map(|i| {
+                w.udp(SocketAddrV4::new(C1, 30_000 + i), at("10.20.0.1:7"))
+                    .port()
+            })
+            .collect::<Vec<_>>()
     };
     assert_eq!(ports([1; 32]), ports([1; 32]), "one seed, one sequence");
     assert_ne!(ports([1; 32]), ports([2; 32]));
@@ -182,12 +202,21 @@ fn reply_restores_the_tuple_and_leaves_the_rest_alone() {
     let mut w = World::new();
     let sent = Packet::udp(at(UDP_A), at("10.20.0.1:9000"), b"payload").with_tos(0xb8);
     let seen = w.forward(&sent);
-    let mut expected = Packet::udp(seen.source(), at("10.20.0.1:9000"), b"payload").with_tos(0xb8).with_ttl(63);
+    let mut expected = Packet::udp(seen.source(), at("10.20.0.1:9000"), b"payload")
+        .with_tos(0xb8)
+        .with_ttl(63);
     expected = expected.with_ident(seen.ident());
     assert_eq!(seen, expected);
-    let answer = Packet::udp(seen.destination(), seen.source(), b"other way").with_ident(999).with_ttl(50);
+    let answer = Packet::udp(seen.destination(), seen.source(), b"other way")
+        .with_ident(999)
+        .with_ttl(50);
     let got = w.forward(&answer);
-    assert_eq!(got, Packet::udp(at("10.20.0.1:9000"), at(UDP_A), b"other way").with_ident(999).with_ttl(49));
+    assert_eq!(
+        got,
+        Packet::udp(at("10.20.0.1:9000"), at(UDP_A), b"other way")
+            .with_ident(999)
+            .with_ttl(49)
+    );
 }
 
 #[test]
@@ -196,7 +225,10 @@ fn route_is_asked_once_per_flow_not_per_packet() {
     for _ in 0..50 {
         w.udp_exchange(at(UDP_A), at("10.20.0.1:9000"));
     }
-    let queries = w.host.route_queries.load(std::sync::atomic::Ordering::Relaxed);
+    let queries = w
+        .host
+        .route_queries
+        .load(std::sync::atomic::Ordering::Relaxed);
     assert!(queries <= 2, "{queries} route queries for one flow");
 }
 
@@ -233,7 +265,11 @@ fn out_of_ports_answers_administratively_prohibited() {
     for port in 1..=4 {
         w.udp(SocketAddrV4::new(C1, 40_000 + port), at("10.20.0.1:9000"));
     }
-    let (reason, error) = w.rejects(Packet::udp(at("172.17.0.3:40000"), at("10.20.0.1:9000"), b"no port left"));
+    let (reason, error) = w.rejects(Packet::udp(
+        at("172.17.0.3:40000"),
+        at("10.20.0.1:9000"),
+        b"no port left",
+    ));
     assert_eq!(reason, "out_of_ports");
     assert_eq!((error.src(), error.dst()), (GATEWAY, C2));
     assert_eq!(error.icmp_type_code(), (UNREACHABLE, 13));
@@ -267,10 +303,15 @@ fn a_host_port_is_never_chosen() {
         ..Config::default()
     });
     for protocol in [Protocol::Tcp, Protocol::Udp] {
-        let taken: Vec<_> = [61_000, 61_001, 61_002, 61_003, 5_000, 5_001, 5_003].map(|p| (protocol, p)).to_vec();
+        let taken: Vec<_> = [61_000, 61_001, 61_002, 61_003, 5_000, 5_001, 5_003]
+            .map(|p| (protocol, p))
+            .to_vec();
         w.host_ports(&taken);
         let first = match protocol {
-            Protocol::Tcp => w.syn(at("172.17.0.2:40000"), at("10.20.0.1:80")).seen_client,
+            Protocol::Tcp => {
+                w.syn(at("172.17.0.2:40000"), at("10.20.0.1:80"))
+                    .seen_client
+            }
             _ => w.udp(at("172.17.0.2:40000"), at("10.20.0.1:80")),
         };
         assert_eq!(first.port(), 5_002);
@@ -284,8 +325,16 @@ fn a_published_port_is_never_chosen() {
         shared_ports: std::ops::RangeInclusive::new(1, 0),
         ..Config::default()
     });
-    w.publish_range(Protocol::Udp, std::net::Ipv4Addr::UNSPECIFIED, 61_000..=61_006, at("172.17.0.3:7000"));
-    assert_eq!(w.udp(at("172.17.0.2:40000"), at("10.20.0.1:80")).port(), 61_007);
+    w.publish_range(
+        Protocol::Udp,
+        std::net::Ipv4Addr::UNSPECIFIED,
+        61_000..=61_006,
+        at("172.17.0.3:7000"),
+    );
+    assert_eq!(
+        w.udp(at("172.17.0.2:40000"), at("10.20.0.1:80")).port(),
+        61_007
+    );
     let (_, error) = w.rejects(Packet::udp(at("172.17.0.2:40001"), at("10.20.0.1:80"), b""));
     assert_eq!(error.icmp_type_code(), (UNREACHABLE, 13));
 }
@@ -298,7 +347,7 @@ fn a_mapping_gives_way_when_the_host_starts_to_use_its_port() {
     w.host_ports(&[(Protocol::Udp, seen.port())]);
     assert!(!w.host.port_is_ours(Protocol::Udp, seen.port()));
     assert_eq!(w.tables(), (0, 0));
-    w.to_host(Packet::udp(at("10.20.0.1:9000"), seen, b"for the host now"));
+    w.leaves_to_host(Packet::udp(at("10.20.0.1:9000"), seen, b"for the host now"));
     let again = w.udp_exchange(at(UDP_A), at("10.20.0.1:9000"));
     assert_ne!(again.port(), seen.port());
 }
@@ -311,17 +360,28 @@ fn a_chosen_port_shadows_no_host_service() {
     w.host_ports(&[(Protocol::Udp, 1405)]);
     let seen = w.udp(at("172.17.0.2:1405"), at("10.9.0.50:41404"));
     assert_ne!(seen.port(), 1405);
-    w.to_host(Packet::udp(at("10.9.0.50:41404"), at("10.9.0.10:1405"), b"to the host"));
+    w.leaves_to_host(Packet::udp(
+        at("10.9.0.50:41404"),
+        at("10.9.0.10:1405"),
+        b"to the host",
+    ));
 }
 
 #[test]
 fn a_flow_quota_per_container_leaves_the_others_alone() {
     // RFC 6888 REQ-4 and REQ-5, nat.md S5.
-    let mut w = World::with_config(Config { max_flows_per_endpoint: 100, ..Config::default() });
+    let mut w = World::with_config(Config {
+        max_flows_per_endpoint: 100,
+        ..Config::default()
+    });
     for i in 0..100 {
         w.udp_exchange(SocketAddrV4::new(C1, 20_000 + i), at("10.20.0.1:9000"));
     }
-    let (reason, error) = w.rejects(Packet::udp(at("172.17.0.2:30000"), at("10.20.0.1:9000"), b"one too many"));
+    let (reason, error) = w.rejects(Packet::udp(
+        at("172.17.0.2:30000"),
+        at("10.20.0.1:9000"),
+        b"one too many",
+    ));
     assert_eq!(reason, "endpoint_quota");
     assert_eq!(error.icmp_type_code(), (UNREACHABLE, 13));
     for i in 0..100 {

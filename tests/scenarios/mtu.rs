@@ -14,7 +14,10 @@ fn a_df_packet_too_large_for_the_uplink_is_answered_frag_needed() {
     assert_eq!((error.src(), error.dst()), (GATEWAY, C1));
     assert_eq!(error.icmp_type_code(), (UNREACHABLE, 4));
     assert_eq!(error.icmp_rest(), NARROW_MTU);
-    assert!(sent.0.starts_with(&error.quote().0), "quotes what the container sent");
+    assert!(
+        sent.0.starts_with(&error.quote().0),
+        "quotes what the container sent"
+    );
 }
 
 #[test]
@@ -22,7 +25,10 @@ fn a_df_ping_too_large_for_the_uplink_is_answered_frag_needed() {
     let mut w = World::new();
     let sent = Packet::echo_request(C1, NARROW, 5, 1, &[1; 1472]).with_df();
     let (_, error) = w.rejects(&sent);
-    assert_eq!((error.icmp_type_code(), error.icmp_rest()), ((UNREACHABLE, 4), NARROW_MTU));
+    assert_eq!(
+        (error.icmp_type_code(), error.icmp_rest()),
+        ((UNREACHABLE, 4), NARROW_MTU)
+    );
 }
 
 #[test]
@@ -31,7 +37,8 @@ fn a_df_packet_of_exactly_the_mtu_passes() {
     let fits = Packet::udp(at("172.17.0.2:40000"), at("10.80.0.1:9000"), &[1; 1372]).with_df();
     assert_eq!(fits.0.len(), 1400);
     w.forward(fits);
-    let (reason, _) = w.rejects(Packet::udp(at("172.17.0.2:40000"), at("10.80.0.1:9000"), &[1; 1373]).with_df());
+    let (reason, _) =
+        w.rejects(Packet::udp(at("172.17.0.2:40000"), at("10.80.0.1:9000"), &[1; 1373]).with_df());
     assert_eq!(reason, "fragmentation_needed");
 }
 
@@ -42,11 +49,21 @@ fn a_packet_without_df_is_cut_in_order() {
     let sent = Packet::udp(at("172.17.0.2:40000"), at("10.80.0.1:9000"), &[5; 1472]);
     let fragments = w.consumes(&sent);
     assert_eq!(fragments.len(), 2);
-    assert!(fragments.windows(2).all(|f| f[0].fragment_offset() < f[1].fragment_offset()));
-    assert!(fragments.iter().all(|f| f.0.len() <= 1400 && f.ttl() == 63), "{fragments:?}");
+    assert!(
+        fragments
+            .windows(2)
+            .all(|f| f[0].fragment_offset() < f[1].fragment_offset())
+    );
+    assert!(
+        fragments.iter().all(|f| f.0.len() <= 1400 && f.ttl() == 63),
+        "{fragments:?}"
+    );
     let whole = reassemble(&fragments).unwrap();
     whole.assert_valid();
-    assert_eq!((*whole.source().ip(), whole.payload()), (HOST2, sent.payload()));
+    assert_eq!(
+        (*whole.source().ip(), whole.payload()),
+        (HOST2, sent.payload())
+    );
 }
 
 #[test]
@@ -95,7 +112,14 @@ fn a_super_packet_whose_segments_fit_passes_whole() {
     let mut w = World::new();
     let tcp = Packet::tcp(at("172.17.0.2:40000"), at("10.80.0.1:80"), SYN, 1, 0, b"");
     w.forward(tcp);
-    let big = Packet::tcp(at("172.17.0.2:40000"), at("10.80.0.1:80"), PSH | ACK, 2, 9, &[7; 40_000]);
+    let big = Packet::tcp(
+        at("172.17.0.2:40000"),
+        at("10.80.0.1:80"),
+        PSH | ACK,
+        2,
+        9,
+        &[7; 40_000],
+    );
     let frame = Frame::super_packet(big, 1360);
     let out = w.forward_frame(&frame);
     assert_eq!(out.vnet, frame.vnet);
@@ -105,13 +129,33 @@ fn a_super_packet_whose_segments_fit_passes_whole() {
 #[test]
 fn a_super_packet_whose_segments_do_not_fit_is_answered_frag_needed() {
     let mut w = World::new();
-    w.forward(Packet::tcp(at("172.17.0.2:40000"), at("10.80.0.1:80"), SYN, 1, 0, b""));
-    let big = Packet::tcp(at("172.17.0.2:40000"), at("10.80.0.1:80"), PSH | ACK, 2, 9, &[7; 40_000]);
+    w.forward(Packet::tcp(
+        at("172.17.0.2:40000"),
+        at("10.80.0.1:80"),
+        SYN,
+        1,
+        0,
+        b"",
+    ));
+    let big = Packet::tcp(
+        at("172.17.0.2:40000"),
+        at("10.80.0.1:80"),
+        PSH | ACK,
+        2,
+        9,
+        &[7; 40_000],
+    );
     let (reason, error) = w.rejects(Frame::super_packet(big.clone(), 1361));
     assert_eq!(reason, "fragmentation_needed");
-    assert_eq!((error.src(), error.icmp_type_code(), error.icmp_rest()), (GATEWAY, (UNREACHABLE, 4), NARROW_MTU));
+    assert_eq!(
+        (error.src(), error.icmp_type_code(), error.icmp_rest()),
+        (GATEWAY, (UNREACHABLE, 4), NARROW_MTU)
+    );
     let quote = error.quote();
-    assert_eq!((quote.source(), quote.destination(), quote.seq()), (big.source(), big.destination(), 2));
+    assert_eq!(
+        (quote.source(), quote.destination(), quote.seq()),
+        (big.source(), big.destination(), 2)
+    );
 }
 
 #[test]
@@ -123,7 +167,10 @@ fn a_packet_too_large_for_the_containers_network_is_answered_from_the_hosts_addr
     let (reason, error) = w.rejects(&sent);
     assert_eq!(reason, "fragmentation_needed");
     assert_eq!((error.src(), error.dst()), (HOST, S1));
-    assert_eq!((error.icmp_type_code(), error.icmp_rest()), ((UNREACHABLE, 4), 1300));
+    assert_eq!(
+        (error.icmp_type_code(), error.icmp_rest()),
+        ((UNREACHABLE, 4), 1300)
+    );
     assert!(sent.0.starts_with(&error.quote().0));
     let whole = reassemble(&w.consumes(sent.without_df())).unwrap();
     whole.assert_valid();
@@ -134,9 +181,17 @@ fn a_packet_too_large_for_the_containers_network_is_answered_from_the_hosts_addr
 fn a_published_server_hears_of_a_narrow_way_back() {
     let mut w = World::new();
     w.publish(Protocol::Udp, at("0.0.0.0:5353"), at("172.17.0.2:53"));
-    w.forward(Packet::udp(at("10.80.0.1:5000"), at("10.9.0.10:5353"), b"q"));
-    let (_, error) = w.rejects(Packet::udp(at("172.17.0.2:53"), at("10.80.0.1:5000"), &[1; 1472]).with_df());
-    assert_eq!((error.src(), error.dst(), error.icmp_rest()), (GATEWAY, C1, NARROW_MTU));
+    w.forward(Packet::udp(
+        at("10.80.0.1:5000"),
+        at("10.9.0.10:5353"),
+        b"q",
+    ));
+    let (_, error) =
+        w.rejects(Packet::udp(at("172.17.0.2:53"), at("10.80.0.1:5000"), &[1; 1472]).with_df());
+    assert_eq!(
+        (error.src(), error.dst(), error.icmp_rest()),
+        (GATEWAY, C1, NARROW_MTU)
+    );
 }
 
 #[test]

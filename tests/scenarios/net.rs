@@ -104,10 +104,13 @@ pub(crate) struct Net {
     /// Packets that arrived at a node, in order; only kept when asked for.
     pub(crate) seen: Option<Vec<(NodeId, Packet)>>,
     nodes: Vec<Node>,
-    flight: BinaryHeap<Reverse<(Duration, u64, usize, Vec<u8>)>>,
+    flight: BinaryHeap<Reverse<Flight>>,
     sent: u64,
     random: u64,
 }
+
+/// When a packet arrives, its number, the node it goes to, and its octets.
+type Flight = (Duration, u64, usize, Vec<u8>);
 
 /// One-way delay between the uplink and the outside.
 const LATENCY: Duration = Duration::from_millis(5);
@@ -125,7 +128,11 @@ impl Net {
             sent: 0,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
         };
-        net.add(Place::Host, &[HOST, LOOPBACK, HOST2, GATEWAY, GATEWAY2], 1500);
+        net.add(
+            Place::Host,
+            &[HOST, LOOPBACK, HOST2, GATEWAY, GATEWAY2],
+            1500,
+        );
         net
     }
 
@@ -140,18 +147,33 @@ impl Net {
     }
 
     fn add(&mut self, place: Place, addresses: &[Ipv4Addr], mtu: usize) -> NodeId {
-        let mut wire = Wire { rx: VecDeque::new(), tx: VecDeque::new(), mtu };
+        let mut wire = Wire {
+            rx: VecDeque::new(),
+            tx: VecDeque::new(),
+            mtu,
+        };
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = self.next_random();
         let mut iface = Interface::new(config, &mut wire, self.clock());
         iface.update_ip_addrs(|list| {
             for address in addresses {
-                list.push(IpCidr::new(IpAddress::Ipv4(*address), 32)).unwrap();
+                list.push(IpCidr::new(IpAddress::Ipv4(*address), 32))
+                    .unwrap();
             }
         });
-        iface.routes_mut().add_default_ipv4_route(addresses[0]).unwrap();
+        iface
+            .routes_mut()
+            .add_default_ipv4_route(addresses[0])
+            .unwrap();
         let sockets = SocketSet::new(Vec::new());
-        self.nodes.push(Node { place, addresses: addresses.to_vec(), wire, iface, sockets, offload: false });
+        self.nodes.push(Node {
+            place,
+            addresses: addresses.to_vec(),
+            wire,
+            iface,
+            sockets,
+            offload: false,
+        });
         NodeId(self.nodes.len() - 1)
     }
 
@@ -167,9 +189,17 @@ impl Net {
         self.node(node).sockets.add(socket)
     }
 
-    pub(crate) fn tcp_connect(&mut self, node: NodeId, from: SocketAddrV4, to: SocketAddrV4) -> SocketHandle {
+    pub(crate) fn tcp_connect(
+        &mut self,
+        node: NodeId,
+        from: SocketAddrV4,
+        to: SocketAddrV4,
+    ) -> SocketHandle {
         let mut socket = tcp_socket();
-        let local = IpListenEndpoint { addr: Some(IpAddress::Ipv4(*from.ip())), port: from.port() };
+        let local = IpListenEndpoint {
+            addr: Some(IpAddress::Ipv4(*from.ip())),
+            port: from.port(),
+        };
         let remote = IpEndpoint::new(IpAddress::Ipv4(*to.ip()), to.port());
         let node = self.node(node);
         socket.connect(node.iface.context(), remote, local).unwrap();
@@ -181,27 +211,44 @@ impl Net {
     }
 
     pub(crate) fn udp_bind(&mut self, node: NodeId, local: SocketAddrV4) -> SocketHandle {
-        let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 64], vec![0; 1 << 17]);
+        let buffer =
+            || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 64], vec![0; 1 << 17]);
         let mut socket = udp::Socket::new(buffer(), buffer());
         let addr = (!local.ip().is_unspecified()).then_some(IpAddress::Ipv4(*local.ip()));
-        socket.bind(IpListenEndpoint { addr, port: local.port() }).unwrap();
+        socket
+            .bind(IpListenEndpoint {
+                addr,
+                port: local.port(),
+            })
+            .unwrap();
         self.node(node).sockets.add(socket)
     }
 
-    pub(crate) fn udp_send(&mut self, node: NodeId, handle: SocketHandle, to: SocketAddrV4, payload: &[u8]) {
+    pub(crate) fn udp_send(
+        &mut self,
+        node: NodeId,
+        handle: SocketHandle,
+        to: SocketAddrV4,
+        payload: &[u8],
+    ) {
         let remote = IpEndpoint::new(IpAddress::Ipv4(*to.ip()), to.port());
         let socket: &mut udp::Socket<'_> = self.node(node).sockets.get_mut(handle);
         socket.send_slice(payload, remote).unwrap();
     }
 
-    pub(crate) fn udp_receive(&mut self, node: NodeId, handle: SocketHandle) -> Option<(SocketAddrV4, Vec<u8>)> {
+    pub(crate) fn udp_receive(
+        &mut self,
+        node: NodeId,
+        handle: SocketHandle,
+    ) -> Option<(SocketAddrV4, Vec<u8>)> {
         let socket: &mut udp::Socket<'_> = self.node(node).sockets.get_mut(handle);
         let (payload, meta) = socket.recv().ok()?;
         Some((v4(meta.endpoint), payload.to_vec()))
     }
 
     pub(crate) fn ping_socket(&mut self, node: NodeId, ident: u16) -> SocketHandle {
-        let buffer = || icmp::PacketBuffer::new(vec![icmp::PacketMetadata::EMPTY; 16], vec![0; 1 << 14]);
+        let buffer =
+            || icmp::PacketBuffer::new(vec![icmp::PacketMetadata::EMPTY; 16], vec![0; 1 << 14]);
         let mut socket = icmp::Socket::new(buffer(), buffer());
         socket.bind(icmp::Endpoint::Ident(ident)).unwrap();
         self.node(node).sockets.add(socket)
@@ -210,19 +257,27 @@ impl Net {
     // Running.
 
     /// Runs until `done` or until `limit` has passed; tells whether `done` came true.
-    pub(crate) fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&mut Self) -> bool) -> bool {
+    pub(crate) fn run_until(
+        &mut self,
+        limit: Duration,
+        mut done: impl FnMut(&mut Self) -> bool,
+    ) -> bool {
         let end = self.world.now + limit;
         loop {
             self.settle();
             if done(self) {
                 return true;
             }
-            let Some(next) = self.next_event() else { return false };
+            let Some(next) = self.next_event() else {
+                return false;
+            };
             if next > end.since_origin() {
                 self.world.advance(end.saturating_since(self.world.now));
                 return false;
             }
-            let step = next.saturating_sub(self.world.now.since_origin()).max(Duration::from_micros(1));
+            let step = next
+                .saturating_sub(self.world.now.since_origin())
+                .max(Duration::from_micros(1));
             for packet in self.world.advance(step) {
                 self.emerge(packet);
             }
@@ -241,7 +296,9 @@ impl Net {
             while let Some(Reverse((due, ..))) = self.flight.peek()
                 && *due <= now
             {
-                let Some(Reverse((_, _, to, packet))) = self.flight.pop() else { break };
+                let Some(Reverse((_, _, to, packet))) = self.flight.pop() else {
+                    break;
+                };
                 busy = true;
                 self.arrive(to, packet);
             }
@@ -333,14 +390,19 @@ impl Net {
         if self.happens(self.faults.loss) {
             return;
         }
-        let copies = if self.happens(self.faults.duplication) { 2 } else { 1 };
+        let copies = if self.happens(self.faults.duplication) {
+            2
+        } else {
+            1
+        };
         for _ in 0..copies {
             let mut due = self.world.now.since_origin() + LATENCY;
             if self.happens(self.faults.reorder) {
                 due += Duration::from_millis(1 + self.next_random() % 8);
             }
             self.sent += 1;
-            self.flight.push(Reverse((due, self.sent, to, packet.0.clone())));
+            self.flight
+                .push(Reverse((due, self.sent, to, packet.0.clone())));
         }
     }
 
@@ -356,8 +418,15 @@ impl Net {
 
     /// Through the forwarder.
     fn judge(&mut self, from: usize, packet: Packet) {
-        let frame = if self.nodes[from].offload && packet.checksum_at().is_some() && packet.protocol() != ICMP {
-            if packet.is_fragment() { packet.into() } else { Frame::partial(packet) }
+        let frame = if self.nodes[from].offload
+            && packet.checksum_at().is_some()
+            && packet.protocol() != ICMP
+        {
+            if packet.is_fragment() {
+                packet.into()
+            } else {
+                Frame::partial(packet)
+            }
         } else {
             packet.into()
         };
@@ -396,7 +465,9 @@ impl Net {
     }
 
     fn find(&self, place: Place, address: Ipv4Addr) -> Option<usize> {
-        self.nodes.iter().position(|n| n.place == place && n.addresses.contains(&address))
+        self.nodes
+            .iter()
+            .position(|n| n.place == place && n.addresses.contains(&address))
     }
 
     fn is_local(&self, address: Ipv4Addr) -> bool {
@@ -427,14 +498,18 @@ impl Net {
         };
         let published = self.world.policy.published.iter().any(|p| {
             let any = p.host_address == std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-            p.protocol == protocol && p.host_ports.contains(&port) && (any || p.host_address == packet.dst())
+            p.protocol == protocol
+                && p.host_ports.contains(&port)
+                && (any || p.host_address == packet.dst())
         });
         published || self.world.host.port_is_ours(protocol, port)
     }
 }
 
 pub(crate) fn v4(endpoint: IpEndpoint) -> SocketAddrV4 {
-    let IpAddress::Ipv4(address) = endpoint.addr else { panic!("{endpoint} is not IPv4") };
+    let IpAddress::Ipv4(address) = endpoint.addr else {
+        panic!("{endpoint} is not IPv4")
+    };
     SocketAddrV4::new(address, endpoint.port)
 }
 

@@ -24,7 +24,11 @@ fn a_partial_checksum_stays_partial_and_right() {
 fn a_partial_checksum_stays_right_towards_a_container() {
     let mut w = World::new();
     let seen = w.udp(at("172.17.0.2:40000"), at("10.20.0.1:9000"));
-    let out = w.forward_frame(Frame::partial(Packet::udp(at("10.20.0.1:9000"), seen, b"answer")));
+    let out = w.forward_frame(Frame::partial(Packet::udp(
+        at("10.20.0.1:9000"),
+        seen,
+        b"answer",
+    )));
     assert_eq!(out.segments()[0].destination(), at("172.17.0.2:40000"));
 }
 
@@ -33,9 +37,17 @@ fn a_partial_checksum_stays_right_through_the_loopback_publication() {
     // Packets of host processes on lo always come so, both ways.
     let mut w = World::new();
     w.publish(Protocol::Udp, at("0.0.0.0:5353"), at("172.17.0.2:53"));
-    let out = w.forward_frame(Frame::partial(Packet::udp(at("127.0.0.1:5000"), at("127.0.0.1:5353"), b"q")));
+    let out = w.forward_frame(Frame::partial(Packet::udp(
+        at("127.0.0.1:5000"),
+        at("127.0.0.1:5353"),
+        b"q",
+    )));
     let got = out.segments().remove(0);
-    let back = w.forward_frame(Frame::partial(Packet::udp(got.destination(), got.source(), b"a")));
+    let back = w.forward_frame(Frame::partial(Packet::udp(
+        got.destination(),
+        got.source(),
+        b"a",
+    )));
     assert_eq!(back.segments()[0].destination(), at("127.0.0.1:5000"));
 }
 
@@ -43,14 +55,22 @@ fn a_partial_checksum_stays_right_through_the_loopback_publication() {
 fn a_tcp_super_packet_passes_whole_with_every_segment_right() {
     let mut w = World::new();
     let mut tcp = w.connect(at("172.17.0.2:40000"), at("10.20.0.1:80"));
-    let data: Vec<u8> = (0..60_000_u32).map(|i| u8::try_from(i % 253).unwrap()).collect();
+    let data: Vec<u8> = (0..60_000_u32)
+        .map(|i| u8::try_from(i % 253).unwrap())
+        .collect();
     let up = Frame::super_packet(tcp.packet(PSH | ACK, &data), 1448);
     let out = w.forward_frame(&up);
     assert_eq!(out.vnet, up.vnet);
     let segments = out.segments();
     assert_eq!(segments.len(), data.len().div_ceil(1448));
     assert!(segments.iter().all(|s| s.source() == tcp.seen_client));
-    assert_eq!(segments.iter().flat_map(|s| s.payload().to_vec()).collect::<Vec<_>>(), data);
+    assert_eq!(
+        segments
+            .iter()
+            .flat_map(|s| s.payload().to_vec())
+            .collect::<Vec<_>>(),
+        data
+    );
     let down = Frame::super_packet(tcp.reply(PSH | ACK, &data), 1448);
     let out = w.forward_frame(&down);
     assert!(out.segments().iter().all(|s| s.destination() == tcp.client));
@@ -78,7 +98,10 @@ fn a_udp_super_packet_passes_whole() {
 fn a_super_packet_counts_as_its_segments() {
     let mut w = World::new();
     let mut tcp = w.connect(at("172.17.0.2:40000"), at("10.20.0.1:80"));
-    w.forward_frame(Frame::super_packet(tcp.packet(PSH | ACK, &[1; 14_480]), 1448));
+    w.forward_frame(Frame::super_packet(
+        tcp.packet(PSH | ACK, &[1; 14_480]),
+        1448,
+    ));
     let flows = w.forwarder.flows(w.now);
     assert_eq!(flows[0].packets_original, 2 + 10);
 }
@@ -119,10 +142,12 @@ fn data_valid_flag_passes() {
 fn udp_without_checksum_stays_without() {
     // RFC 768, and RFC 3022 §4.1: zero must not be adjusted.
     let mut w = World::new();
-    let sent = Packet::udp(at("172.17.0.2:40000"), at("10.20.0.1:9000"), b"abc").without_udp_checksum();
+    let sent =
+        Packet::udp(at("172.17.0.2:40000"), at("10.20.0.1:9000"), b"abc").without_udp_checksum();
     let seen = w.forward(sent);
     assert_eq!(seen.get16(26), 0);
-    let back = w.forward(Packet::udp(seen.destination(), seen.source(), b"def").without_udp_checksum());
+    let back =
+        w.forward(Packet::udp(seen.destination(), seen.source(), b"def").without_udp_checksum());
     assert_eq!(back.get16(26), 0);
 }
 
@@ -130,9 +155,17 @@ fn udp_without_checksum_stays_without() {
 fn a_udp_checksum_that_becomes_zero_is_sent_as_ffff() {
     // RFC 768: zero means none. Try payloads until the translated sum would be zero.
     let mut w = World::new();
-    let probe = w.forward(Packet::udp(at("172.17.0.2:40000"), at("10.20.0.1:9000"), &[0, 0]));
+    let probe = w.forward(Packet::udp(
+        at("172.17.0.2:40000"),
+        at("10.20.0.1:9000"),
+        &[0, 0],
+    ));
     let missing = probe.get16(26);
-    let sent = Packet::udp(at("172.17.0.2:40000"), at("10.20.0.1:9000"), &missing.to_be_bytes());
+    let sent = Packet::udp(
+        at("172.17.0.2:40000"),
+        at("10.20.0.1:9000"),
+        &missing.to_be_bytes(),
+    );
     let seen = w.forward(sent);
     assert_eq!(seen.get16(26), 0xffff);
 }
@@ -141,7 +174,11 @@ fn a_udp_checksum_that_becomes_zero_is_sent_as_ffff() {
 fn a_wrong_checksum_stays_wrong() {
     // The forwarder must not repair what was damaged before it: incremental update, RFC 1624.
     let w = World::new();
-    let mut sent = Packet::udp(at("172.17.0.2:40000"), at("10.20.0.1:9000"), b"damaged on its way");
+    let mut sent = Packet::udp(
+        at("172.17.0.2:40000"),
+        at("10.20.0.1:9000"),
+        b"damaged on its way",
+    );
     sent.0[30] ^= 0x10;
     let mut buffer = Frame::from(&sent).bytes();
     let mut out = tunbridge::forwarder::Outbox::new();

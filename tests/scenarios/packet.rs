@@ -26,13 +26,15 @@ pub(crate) const PARAMETER_PROBLEM: u8 = 12;
 /// `"172.17.0.2:80"` as a socket address.
 #[track_caller]
 pub(crate) fn at(text: &str) -> SocketAddrV4 {
-    text.parse().unwrap_or_else(|_| panic!("not ADDRESS:PORT: {text}"))
+    text.parse()
+        .unwrap_or_else(|_| panic!("not ADDRESS:PORT: {text}"))
 }
 
 /// `"172.17.0.2"` as an address.
 #[track_caller]
 pub(crate) fn ip(text: &str) -> Ipv4Addr {
-    text.parse().unwrap_or_else(|_| panic!("not an address: {text}"))
+    text.parse()
+        .unwrap_or_else(|_| panic!("not an address: {text}"))
 }
 
 /// One's complement sum of `data` on top of `start`, folded to 16 bits (RFC 1071), not complemented.
@@ -112,7 +114,14 @@ impl Packet {
         Self::ip(*src.ip(), *dst.ip(), UDP, &l4).fixed()
     }
 
-    pub(crate) fn tcp(src: SocketAddrV4, dst: SocketAddrV4, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Self {
+    pub(crate) fn tcp(
+        src: SocketAddrV4,
+        dst: SocketAddrV4,
+        flags: u8,
+        seq: u32,
+        ack: u32,
+        payload: &[u8],
+    ) -> Self {
         let mut l4 = Vec::with_capacity(20 + payload.len());
         l4.extend(src.port().to_be_bytes());
         l4.extend(dst.port().to_be_bytes());
@@ -131,11 +140,23 @@ impl Packet {
         packet.fixed()
     }
 
-    pub(crate) fn echo_request(src: Ipv4Addr, dst: Ipv4Addr, ident: u16, seq: u16, payload: &[u8]) -> Self {
+    pub(crate) fn echo_request(
+        src: Ipv4Addr,
+        dst: Ipv4Addr,
+        ident: u16,
+        seq: u16,
+        payload: &[u8],
+    ) -> Self {
         Self::echo(ECHO_REQUEST, src, dst, ident, seq, payload)
     }
 
-    pub(crate) fn echo_reply(src: Ipv4Addr, dst: Ipv4Addr, ident: u16, seq: u16, payload: &[u8]) -> Self {
+    pub(crate) fn echo_reply(
+        src: Ipv4Addr,
+        dst: Ipv4Addr,
+        ident: u16,
+        seq: u16,
+        payload: &[u8],
+    ) -> Self {
         Self::echo(ECHO_REPLY, src, dst, ident, seq, payload)
     }
 
@@ -148,7 +169,14 @@ impl Packet {
     }
 
     /// An ICMP error quoting `quote`. `rest` is the second word (next-hop MTU, pointer, gateway).
-    pub(crate) fn icmp_error(src: Ipv4Addr, dst: Ipv4Addr, kind: u8, code: u8, rest: u32, quote: &[u8]) -> Self {
+    pub(crate) fn icmp_error(
+        src: Ipv4Addr,
+        dst: Ipv4Addr,
+        kind: u8,
+        code: u8,
+        rest: u32,
+        quote: &[u8],
+    ) -> Self {
         let mut l4 = vec![kind, code, 0, 0];
         l4.extend(rest.to_be_bytes());
         l4.extend(quote);
@@ -228,7 +256,11 @@ impl Packet {
         {
             self.set16(at, 0);
             let value = !self.l4_sum();
-            let value = if self.protocol() == UDP && value == 0 { 0xffff } else { value };
+            let value = if self.protocol() == UDP && value == 0 {
+                0xffff
+            } else {
+                value
+            };
             self.set16(at, value);
         }
         self
@@ -385,8 +417,16 @@ impl Packet {
     /// Every checksum that a receiver would verify is right.
     #[track_caller]
     pub(crate) fn assert_valid(&self) {
-        assert_eq!(usize::from(self.get16(2)), self.0.len(), "total length of {self:?}");
-        assert_eq!(sum(0, &self.0[..self.header_len()]), 0xffff, "IP header checksum of {self:?}");
+        assert_eq!(
+            usize::from(self.get16(2)),
+            self.0.len(),
+            "total length of {self:?}"
+        );
+        assert_eq!(
+            sum(0, &self.0[..self.header_len()]),
+            0xffff,
+            "IP header checksum of {self:?}"
+        );
         if self.is_fragment() {
             return;
         }
@@ -431,7 +471,12 @@ pub(crate) fn reassemble(fragments: &[Packet]) -> Option<Packet> {
     let mut l4: Vec<u8> = Vec::new();
     for fragment in &sorted {
         assert_eq!(
-            (fragment.src(), fragment.dst(), fragment.ident(), fragment.protocol()),
+            (
+                fragment.src(),
+                fragment.dst(),
+                fragment.ident(),
+                fragment.protocol()
+            ),
             (first.src(), first.dst(), first.ident(), first.protocol()),
             "fragments of different datagrams"
         );
@@ -503,7 +548,10 @@ pub(crate) struct Frame {
 
 impl From<Packet> for Frame {
     fn from(packet: Packet) -> Self {
-        Self { vnet: Vnet::default(), packet }
+        Self {
+            vnet: Vnet::default(),
+            packet,
+        }
     }
 }
 
@@ -538,7 +586,11 @@ impl Frame {
 
     /// A super-packet of segments with at most `gso_size` octets of payload.
     pub(crate) fn super_packet(packet: Packet, gso_size: u16) -> Self {
-        let gso_type = if packet.protocol() == TCP { GSO_TCPV4 } else { GSO_UDP_L4 };
+        let gso_type = if packet.protocol() == TCP {
+            GSO_TCPV4
+        } else {
+            GSO_UDP_L4
+        };
         let hdr_len = packet.0.len() - packet.payload().len();
         let mut frame = Self::partial(packet);
         frame.vnet.gso_type = gso_type;
@@ -576,7 +628,11 @@ impl Frame {
         let at = start + usize::from(self.vnet.csum_offset);
         assert_eq!(start, packet.header_len());
         assert_eq!(Some(at), packet.checksum_at());
-        assert_eq!(packet.get16(at), packet.pseudo_sum(), "partial checksum of {packet:?}");
+        assert_eq!(
+            packet.get16(at),
+            packet.pseudo_sum(),
+            "partial checksum of {packet:?}"
+        );
         if self.vnet.gso_type == GSO_NONE {
             let mut whole = packet.clone();
             let value = !sum(0, &packet.0[start..]);
@@ -584,11 +640,22 @@ impl Frame {
             whole.assert_valid();
             return vec![whole];
         }
-        assert_eq!(sum(0, &packet.0[..packet.header_len()]), 0xffff, "IP header checksum of {packet:?}");
+        assert_eq!(
+            sum(0, &packet.0[..packet.header_len()]),
+            0xffff,
+            "IP header checksum of {packet:?}"
+        );
         let headers = packet.0.len() - packet.payload().len();
-        let chunks: Vec<&[u8]> = packet.payload().chunks(usize::from(self.vnet.gso_size)).collect();
+        let chunks: Vec<&[u8]> = packet
+            .payload()
+            .chunks(usize::from(self.vnet.gso_size))
+            .collect();
         let last = chunks.len() - 1;
-        let mut sequence = if packet.protocol() == TCP { packet.seq() } else { 0 };
+        let mut sequence = if packet.protocol() == TCP {
+            packet.seq()
+        } else {
+            0
+        };
         let mut result = Vec::new();
         for (i, chunk) in chunks.iter().enumerate() {
             let mut bytes = packet.0[..headers].to_vec();

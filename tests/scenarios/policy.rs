@@ -17,8 +17,15 @@ fn a_removed_endpoint_takes_its_flows_along() {
     w.change(|p| p.endpoints.retain(|e| e.id != endpoint_of(C1)));
     assert_eq!(w.tables(), (1, 1));
     assert_eq!(w.host.ports(), [(Protocol::Udp, stays.port())]);
-    w.to_host(Packet::udp(at("10.20.0.1:9000"), gone, b"late"));
-    w.to_host(Packet::tcp(at("10.20.0.1:80"), tcp.seen_client, ACK, 1, 1, b"late"));
+    w.leaves_to_host(Packet::udp(at("10.20.0.1:9000"), gone, b"late"));
+    w.leaves_to_host(Packet::tcp(
+        at("10.20.0.1:80"),
+        tcp.seen_client,
+        ACK,
+        1,
+        1,
+        b"late",
+    ));
     w.forward(Packet::udp(at("10.20.0.1:9000"), stays, b"still there"));
 }
 
@@ -28,7 +35,11 @@ fn a_new_endpoint_with_an_old_address_inherits_nothing() {
     let old = w.udp_exchange(at("172.17.0.2:40000"), at("10.20.0.1:9000"));
     w.change(|p| p.endpoints[0].id = tunbridge::forwarder::EndpointId(99));
     assert_eq!(w.tables(), (0, 0));
-    w.to_host(Packet::udp(at("10.20.0.1:9000"), old, b"for the previous tenant"));
+    w.leaves_to_host(Packet::udp(
+        at("10.20.0.1:9000"),
+        old,
+        b"for the previous tenant",
+    ));
 }
 
 #[test]
@@ -40,7 +51,7 @@ fn an_unpublished_port_ends_its_connections() {
     let mut stays = w.connect(at("10.9.0.50:5001"), at("10.9.0.10:8081"));
     w.change(|p| p.published.retain(|r| *r.host_ports.start() != 8080));
     assert_eq!(w.tables().0, 1);
-    w.to_host(ends.packet(PSH | ACK, b"more"));
+    w.leaves_to_host(ends.packet(PSH | ACK, b"more"));
     w.forward(stays.packet(PSH | ACK, b"more"));
     w.forward(stays.reply(PSH | ACK, b"more"));
 }
@@ -54,7 +65,11 @@ fn a_port_moved_to_another_container_moves_at_once() {
         p.published.clear();
     });
     w.publish(Protocol::Udp, at("0.0.0.0:5353"), at("172.17.0.3:53"));
-    let got = w.forward(Packet::udp(at("10.9.0.50:5000"), at("10.9.0.10:5353"), b"to the new one"));
+    let got = w.forward(Packet::udp(
+        at("10.9.0.50:5000"),
+        at("10.9.0.10:5353"),
+        b"to the new one",
+    ));
     assert_eq!(got.destination(), at("172.17.0.3:53"));
 }
 
@@ -62,7 +77,11 @@ fn a_port_moved_to_another_container_moves_at_once() {
 fn a_port_published_over_a_live_mapping_takes_it() {
     let mut w = World::new();
     let seen = w.udp_exchange(at("172.17.0.2:40000"), at("10.20.0.1:9000"));
-    w.publish(Protocol::Udp, std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, seen.port()), at("172.17.0.3:53"));
+    w.publish(
+        Protocol::Udp,
+        std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, seen.port()),
+        at("172.17.0.3:53"),
+    );
     let got = w.forward(Packet::udp(at("10.20.0.1:9000"), seen, b"published now"));
     assert_eq!(got.destination(), at("172.17.0.3:53"));
     let again = w.udp_exchange(at("172.17.0.2:40000"), at("10.20.0.1:9000"));
@@ -95,14 +114,24 @@ fn a_vanished_host_address_takes_its_mappings_along() {
 fn a_new_route_with_the_same_source_keeps_the_flow() {
     let mut w = World::new();
     let mut tcp = w.connect(at("172.17.0.2:40000"), at("10.20.0.1:80"));
-    w.host.set_route("0.0.0.0/0", Some(Egress { if_index: 9, source: IpAddr::V4(HOST), mtu: 1300 }));
+    w.host.set_route(
+        "0.0.0.0/0",
+        Some(Egress {
+            if_index: 9,
+            source: IpAddr::V4(HOST),
+            mtu: 1300,
+        }),
+    );
     w.forwarder.routes_changed();
     let up = w.forward(tcp.packet(PSH | ACK, b"over the other link"));
     assert_eq!(up.source(), tcp.seen_client);
     w.forward(tcp.reply(PSH | ACK, b"fine"));
     // The new link's MTU counts.
     let (_, error) = w.rejects(tcp.packet(PSH | ACK, &[0; 1400]));
-    assert_eq!((error.icmp_type_code(), error.icmp_rest()), ((UNREACHABLE, 4), 1300));
+    assert_eq!(
+        (error.icmp_type_code(), error.icmp_rest()),
+        ((UNREACHABLE, 4), 1300)
+    );
 }
 
 #[test]
@@ -110,11 +139,22 @@ fn a_new_route_with_another_source_ends_the_flow() {
     let mut w = World::new();
     let client = at("172.17.0.2:40000");
     let mut tcp = w.connect(client, at("10.20.0.1:80"));
-    w.host.set_route("0.0.0.0/0", Some(Egress { if_index: 3, source: IpAddr::V4(HOST2), mtu: 1500 }));
+    w.host.set_route(
+        "0.0.0.0/0",
+        Some(Egress {
+            if_index: 3,
+            source: IpAddr::V4(HOST2),
+            mtu: 1500,
+        }),
+    );
     w.forwarder.routes_changed();
     let step = w.step(tcp.packet(PSH | ACK, b"with the old address?"));
     if step.verdict == Verdict::Forward {
-        assert_ne!(step.frame.packet.src(), HOST, "the old source must not be used on the new link");
+        assert_ne!(
+            step.frame.packet.src(),
+            HOST,
+            "the old source must not be used on the new link"
+        );
     }
     let fresh = w.connect(at("172.17.0.2:40001"), at("10.20.0.1:80"));
     assert_eq!(*fresh.seen_client.ip(), HOST2);
@@ -125,7 +165,14 @@ fn a_udp_flow_goes_on_with_the_new_source() {
     let mut w = World::new();
     let client = at("172.17.0.2:40000");
     w.udp_exchange(client, at("10.20.0.1:9000"));
-    w.host.set_route("0.0.0.0/0", Some(Egress { if_index: 3, source: IpAddr::V4(HOST2), mtu: 1500 }));
+    w.host.set_route(
+        "0.0.0.0/0",
+        Some(Egress {
+            if_index: 3,
+            source: IpAddr::V4(HOST2),
+            mtu: 1500,
+        }),
+    );
     w.forwarder.routes_changed();
     let first = w.step(Packet::udp(client, at("10.20.0.1:9000"), b"again"));
     let second = w.udp_exchange(client, at("10.20.0.1:9000"));

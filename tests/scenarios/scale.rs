@@ -20,7 +20,12 @@ fn pass(w: &World, out: &mut Outbox, packet: &Packet) -> Packet {
 
 /// A three-way handshake; returns the client as the server sees it.
 #[track_caller]
-fn connect(w: &World, out: &mut Outbox, client: SocketAddrV4, server: SocketAddrV4) -> SocketAddrV4 {
+fn connect(
+    w: &World,
+    out: &mut Outbox,
+    client: SocketAddrV4,
+    server: SocketAddrV4,
+) -> SocketAddrV4 {
     let seen = pass(w, out, &Packet::tcp(client, server, SYN, 100, 0, b"")).source();
     let back = pass(w, out, &Packet::tcp(server, seen, SYN | ACK, 900, 101, b""));
     assert_eq!((back.source(), back.destination()), (server, client));
@@ -48,8 +53,16 @@ fn one_container_holds_28_000_connections_to_one_destination_and_a_second_still_
     }
     // The first connections are still whole.
     let client = at("172.17.0.2:32768");
-    let up = pass(&w, &mut out, &Packet::tcp(client, server, ACK, 101, 901, b"still here"));
-    let down = pass(&w, &mut out, &Packet::tcp(server, up.source(), ACK, 901, 111, b"me too"));
+    let up = pass(
+        &w,
+        &mut out,
+        &Packet::tcp(client, server, ACK, 101, 901, b"still here"),
+    );
+    let down = pass(
+        &w,
+        &mut out,
+        &Packet::tcp(server, up.source(), ACK, 901, 111, b"me too"),
+    );
     assert_eq!(down.destination(), client);
     assert_eq!(w.host.ports().len(), 28_500);
     w.secs(7_500);
@@ -75,7 +88,11 @@ fn containers_hold_60_000_connections_from_different_ports() {
     let w = World::new();
     let mut out = Outbox::new();
     let mut tuples = HashSet::new();
-    for (client, server) in [(C1, "10.20.0.1:443"), (C2, "10.20.0.2:443"), (C3, "10.20.0.3:443")] {
+    for (client, server) in [
+        (C1, "10.20.0.1:443"),
+        (C2, "10.20.0.2:443"),
+        (C3, "10.20.0.3:443"),
+    ] {
         for port in 32_768..52_768 {
             let seen = connect(&w, &mut out, SocketAddrV4::new(client, port), at(server));
             assert!(tuples.insert((seen, at(server))));
@@ -88,7 +105,11 @@ fn containers_hold_60_000_connections_from_different_ports() {
             (std::net::SocketAddr::V4(a), std::net::SocketAddr::V4(b)) => (a, b),
             other => panic!("{other:?}"),
         };
-        let got = pass(&w, &mut out, &Packet::tcp(server, seen, ACK, 901, 101, b"to whom?"));
+        let got = pass(
+            &w,
+            &mut out,
+            &Packet::tcp(server, seen, ACK, 901, 101, b"to whom?"),
+        );
         assert_eq!(std::net::SocketAddr::V4(got.destination()), flow.original.0);
     }
 }
@@ -100,11 +121,26 @@ fn forty_thousand_short_connections_one_after_another() {
     let mut out = Outbox::new();
     let server = at("10.20.0.1:80");
     for i in 0..40_000_u32 {
-        let client = SocketAddrV4::new(if i % 2 == 0 { C1 } else { C2 }, u16::try_from(20_000 + i / 2 % 40_000).unwrap());
+        let client = SocketAddrV4::new(
+            if i % 2 == 0 { C1 } else { C2 },
+            u16::try_from(20_000 + i / 2 % 40_000).unwrap(),
+        );
         let seen = connect(&w, &mut out, client, server);
-        pass(&w, &mut out, &Packet::tcp(client, server, FIN | ACK, 101, 901, b""));
-        pass(&w, &mut out, &Packet::tcp(server, seen, FIN | ACK, 901, 102, b""));
-        pass(&w, &mut out, &Packet::tcp(client, server, ACK, 102, 902, b""));
+        pass(
+            &w,
+            &mut out,
+            &Packet::tcp(client, server, FIN | ACK, 101, 901, b""),
+        );
+        pass(
+            &w,
+            &mut out,
+            &Packet::tcp(server, seen, FIN | ACK, 901, 102, b""),
+        );
+        pass(
+            &w,
+            &mut out,
+            &Packet::tcp(client, server, ACK, 102, 902, b""),
+        );
     }
 }
 
@@ -126,8 +162,16 @@ fn a_scan_of_70_000_destinations_is_refused_at_the_quota_and_the_neighbour_does_
     assert!(refused > 0, "no quota");
     let flows = w.tables().0;
     for port in 30_000..30_200 {
-        let seen = pass(&w, &mut out, &Packet::udp(SocketAddrV4::new(C2, port), at("10.20.0.1:9000"), b"curl"));
-        pass(&w, &mut out, &Packet::udp(at("10.20.0.1:9000"), seen.source(), b"fine"));
+        let seen = pass(
+            &w,
+            &mut out,
+            &Packet::udp(SocketAddrV4::new(C2, port), at("10.20.0.1:9000"), b"curl"),
+        );
+        pass(
+            &w,
+            &mut out,
+            &Packet::udp(at("10.20.0.1:9000"), seen.source(), b"fine"),
+        );
     }
     assert_eq!(w.tables().0, flows + 200);
     w.secs(400);
@@ -137,14 +181,20 @@ fn a_scan_of_70_000_destinations_is_refused_at_the_quota_and_the_neighbour_does_
 #[test]
 fn a_full_table_evicts_the_least_useful_flow_first() {
     // nat.md S5: transitory, reset and unreplied flows go before established ones.
-    let mut w = World::with_config(tunbridge::forwarder::Config { max_flows: 100, ..Default::default() });
+    let mut w = World::with_config(tunbridge::forwarder::Config {
+        max_flows: 100,
+        ..Default::default()
+    });
     let mut tcp = w.connect(at("172.17.0.2:40000"), at("10.20.0.1:80"));
     for port in 0..300 {
         let client = SocketAddrV4::new(C2, 20_000 + port);
         w.step(Packet::udp(client, at("10.20.0.1:9000"), b"one-way"));
     }
     assert!(w.tables().0 <= 100, "{:?}", w.tables());
-    assert_eq!(w.state(Protocol::Tcp, tcp.client, tcp.server), Some("established"));
+    assert_eq!(
+        w.state(Protocol::Tcp, tcp.client, tcp.server),
+        Some("established")
+    );
     w.forward(tcp.packet(PSH | ACK, b"up"));
     w.forward(tcp.reply(PSH | ACK, b"down"));
 }

@@ -16,7 +16,8 @@ fn state(w: &World) -> Option<&'static str> {
 }
 
 fn seconds(w: &World) -> u64 {
-    w.timeout(Protocol::Tcp, at(CLIENT), at(SERVER)).map_or(0, |t| t.as_secs())
+    w.timeout(Protocol::Tcp, at(CLIENT), at(SERVER))
+        .map_or(0, |t| t.as_secs())
 }
 
 fn open(w: &mut World) -> Tcp {
@@ -141,7 +142,7 @@ fn a_reset_in_sequence_closes_and_still_passes() {
     let mut tcp = open(&mut w);
     let seen = w.forward(tcp.packet(RST | ACK, b""));
     assert_eq!((seen.flags(), seen.source()), (RST | ACK, tcp.seen_client));
-    assert_eq!((state(&w), seconds(&w)), (Some("closed"), 240));
+    assert_eq!((state(&w), seconds(&w)), (Some("reset"), 240));
 }
 
 #[test]
@@ -150,7 +151,7 @@ fn a_reset_of_the_server_in_sequence_closes() {
     let mut tcp = open(&mut w);
     let got = w.forward(tcp.reply(RST, b""));
     assert_eq!(got.destination(), at(CLIENT));
-    assert_eq!((state(&w), seconds(&w)), (Some("closed"), 240));
+    assert_eq!((state(&w), seconds(&w)), (Some("reset"), 240));
 }
 
 #[test]
@@ -172,7 +173,11 @@ fn spurious_segments_establish_nothing() {
     let mut w = World::new();
     let (client, server) = (at(CLIENT), at(SERVER));
     let first = w.step(Packet::tcp(client, server, FIN | ACK, 100, 200, b""));
-    let seen = if first.verdict == Verdict::Forward { first.frame.packet.source() } else { at("10.9.0.10:61000") };
+    let seen = if first.verdict == Verdict::Forward {
+        first.frame.packet.source()
+    } else {
+        at("10.9.0.10:61000")
+    };
     let sequence = [
         Packet::tcp(server, seen, ACK, 200, 101, b""),
         Packet::tcp(client, server, ACK, 101, 200, b""),
@@ -206,7 +211,14 @@ fn a_segment_in_the_middle_of_an_unknown_connection() {
     let seen = w.forward(Packet::tcp(client, server, ACK, 100, 200, b"go on"));
     assert!(seconds(&w) <= 240);
     w.forward(Packet::tcp(server, seen.source(), ACK, 200, 105, b"yes"));
-    w.to_host(Packet::tcp(server, at("10.9.0.10:61000"), ACK, 1, 1, b"unknown"));
+    w.leaves_to_host(Packet::tcp(
+        server,
+        at("10.9.0.10:61000"),
+        ACK,
+        1,
+        1,
+        b"unknown",
+    ));
 }
 
 #[test]
@@ -237,8 +249,18 @@ fn blind_resets_do_not_end_a_connection() {
         random ^= random >> 17;
         random ^= random << 5;
         // At least 1 MiB away from what is expected: beyond any window without scaling.
-        let sequence = tcp.next_server.wrapping_add(1 << 20).wrapping_add(random % (u32::MAX - (1 << 21)));
-        w.step(Packet::tcp(tcp.seen_server, tcp.seen_client, RST, sequence, 0, b""));
+        let sequence = tcp
+            .next_server
+            .wrapping_add(1 << 20)
+            .wrapping_add(random % (u32::MAX - (1 << 21)));
+        w.step(Packet::tcp(
+            tcp.seen_server,
+            tcp.seen_client,
+            RST,
+            sequence,
+            0,
+            b"",
+        ));
     }
     assert_eq!((state(&w), seconds(&w)), (Some("established"), 7440));
     w.forward(tcp.packet(PSH | ACK, b"alive"));
@@ -251,7 +273,14 @@ fn a_reset_in_the_window_but_not_exact_does_not_end_the_state() {
     let mut w = World::new();
     let mut tcp = open(&mut w);
     let sequence = tcp.next_server.wrapping_add(100);
-    w.step(Packet::tcp(tcp.seen_server, tcp.seen_client, RST, sequence, 0, b""));
+    w.step(Packet::tcp(
+        tcp.seen_server,
+        tcp.seen_client,
+        RST,
+        sequence,
+        0,
+        b"",
+    ));
     assert_eq!((state(&w), seconds(&w)), (Some("established"), 7440));
     let challenge = w.forward(tcp.packet(ACK, b""));
     assert_eq!(challenge.destination(), at(SERVER));
@@ -264,7 +293,14 @@ fn a_syn_on_an_established_connection_moves_nothing() {
     let mut w = World::new();
     let mut tcp = open(&mut w);
     for sequence in [0, tcp.next_server, tcp.next_server.wrapping_add(50_000)] {
-        w.step(Packet::tcp(tcp.seen_server, tcp.seen_client, SYN, sequence, 0, b""));
+        w.step(Packet::tcp(
+            tcp.seen_server,
+            tcp.seen_client,
+            SYN,
+            sequence,
+            0,
+            b"",
+        ));
         assert_eq!((state(&w), seconds(&w)), (Some("established"), 7440));
     }
     w.step(Packet::tcp(tcp.client, tcp.server, SYN, 5, 0, b""));
@@ -278,7 +314,14 @@ fn a_syn_on_an_established_connection_moves_nothing() {
 fn an_old_syn_ack_moves_nothing() {
     let mut w = World::new();
     let mut tcp = open(&mut w);
-    w.step(Packet::tcp(tcp.seen_server, tcp.seen_client, SYN | ACK, 42, 43, b""));
+    w.step(Packet::tcp(
+        tcp.seen_server,
+        tcp.seen_client,
+        SYN | ACK,
+        42,
+        43,
+        b"",
+    ));
     assert_eq!(state(&w), Some("established"));
     w.forward(tcp.packet(PSH | ACK, b"on"));
 }
@@ -289,12 +332,22 @@ fn a_refused_connection_lets_the_next_try_through() {
     let mut w = World::new();
     let mut tcp = w.syn(at(CLIENT), at(SERVER));
     tcp.next_server = 0;
-    let refused = Packet::tcp(tcp.seen_server, tcp.seen_client, RST | ACK, 0, tcp.next_client, b"");
+    let refused = Packet::tcp(
+        tcp.seen_server,
+        tcp.seen_client,
+        RST | ACK,
+        0,
+        tcp.next_client,
+        b"",
+    );
     assert_eq!(w.forward(refused).destination(), at(CLIENT));
     assert_ne!(state(&w), Some("established"));
     let again = w.connect(at(CLIENT), at(SERVER));
     assert_eq!(state(&w), Some("established"));
-    assert_eq!(again.seen_client, tcp.seen_client, "the mapping is the same");
+    assert_eq!(
+        again.seen_client, tcp.seen_client,
+        "the mapping is the same"
+    );
 }
 
 #[test]
@@ -304,7 +357,14 @@ fn a_connection_reset_after_the_syn_ack_lets_the_next_try_through() {
     for _ in 0..200 {
         let mut tcp = w.syn(at(CLIENT), at(SERVER));
         w.forward(tcp.reply(SYN | ACK, b""));
-        w.forward(Packet::tcp(at(CLIENT), at(SERVER), RST, tcp.next_client, 0, b""));
+        w.forward(Packet::tcp(
+            at(CLIENT),
+            at(SERVER),
+            RST,
+            tcp.next_client,
+            0,
+            b"",
+        ));
     }
     w.connect(at(CLIENT), at(SERVER));
     assert_eq!(state(&w), Some("established"));
@@ -332,7 +392,14 @@ fn late_data_after_a_reset_still_finds_its_way() {
     let mut tcp = open(&mut w);
     w.forward(tcp.packet(RST | ACK, b""));
     w.secs(100);
-    let got = w.forward(Packet::tcp(tcp.seen_server, tcp.seen_client, ACK, tcp.next_server, 1, b"in flight"));
+    let got = w.forward(Packet::tcp(
+        tcp.seen_server,
+        tcp.seen_client,
+        ACK,
+        tcp.next_server,
+        1,
+        b"in flight",
+    ));
     assert_eq!(got.destination(), at(CLIENT));
 }
 
@@ -353,7 +420,10 @@ fn an_unsolicited_syn_is_answered_after_six_seconds_and_not_before() {
     let held = w.step(&syn);
     assert_eq!(held.verdict, Verdict::Consumed);
     assert!(held.generated.is_empty());
-    assert!(w.advance(std::time::Duration::from_millis(5_900)).is_empty());
+    assert!(
+        w.advance(std::time::Duration::from_millis(5_900))
+            .is_empty()
+    );
     let sent = w.secs(1);
     assert_eq!(sent.len(), 1, "{sent:?}");
     assert_eq!((sent[0].src(), sent[0].dst()), (HOST, S2));
@@ -383,7 +453,14 @@ fn hole_punching_works_when_the_peer_repeats_its_syn() {
     w.syn(at(CLIENT), at(STRANGER));
     let got = w.forward(Packet::tcp(at(STRANGER), external, SYN, 9, 0, b""));
     assert_eq!(got.destination(), at(CLIENT));
-    w.forward(Packet::tcp(at(CLIENT), at(STRANGER), SYN | ACK, 1_000_000, 10, b""));
+    w.forward(Packet::tcp(
+        at(CLIENT),
+        at(STRANGER),
+        SYN | ACK,
+        1_000_000,
+        10,
+        b"",
+    ));
     w.forward(Packet::tcp(at(STRANGER), external, ACK, 10, 1_000_001, b""));
     assert!(w.secs(20).is_empty());
 }
@@ -407,7 +484,14 @@ fn unsolicited_syns_are_held_within_bounds() {
     let mut w = World::new();
     let external = mapped(&mut w);
     for port in 1000..30_000 {
-        let step = w.step(Packet::tcp(SocketAddrV4::new(S2, port), external, SYN, 9, 0, b""));
+        let step = w.step(Packet::tcp(
+            SocketAddrV4::new(S2, port),
+            external,
+            SYN,
+            9,
+            0,
+            b"",
+        ));
         assert_ne!(step.verdict, Verdict::Forward);
     }
     let sent = w.secs(30);
@@ -420,6 +504,9 @@ fn other_unsolicited_segments_are_filtered_at_once() {
     let mut w = World::new();
     let external = mapped(&mut w);
     for flags in [ACK, RST, FIN | ACK, PSH | ACK, 0] {
-        assert_eq!(w.drops(Packet::tcp(at(STRANGER), external, flags, 9, 9, b"")), "filtered");
+        assert_eq!(
+            w.drops(Packet::tcp(at(STRANGER), external, flags, 9, 9, b"")),
+            "filtered"
+        );
     }
 }

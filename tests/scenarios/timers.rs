@@ -178,7 +178,11 @@ fn a_mapping_lives_as_long_as_its_longest_flow() {
     w.udp(at(CLIENT), at("10.20.0.1:9000"));
     let seen = w.udp_exchange(at(CLIENT), at("10.20.0.2:9000"));
     w.secs(130);
-    assert_eq!(w.tables(), (1, 1), "the unreplied flow ended, the other one holds the mapping");
+    assert_eq!(
+        w.tables(),
+        (1, 1),
+        "the unreplied flow ended, the other one holds the mapping"
+    );
     assert_eq!(w.udp(at(CLIENT), at("10.20.0.1:9000")), seen);
     w.secs(301);
     assert_eq!(w.tables(), (0, 0));
@@ -189,7 +193,7 @@ fn an_expired_flow_lets_nothing_in() {
     let mut w = World::new();
     let seen = w.udp(at(CLIENT), at("10.20.0.1:9000"));
     w.secs(121);
-    w.to_host(Packet::udp(at("10.20.0.1:9000"), seen, b"too late"));
+    w.leaves_to_host(Packet::udp(at("10.20.0.1:9000"), seen, b"too late"));
 }
 
 #[test]

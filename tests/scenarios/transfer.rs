@@ -12,7 +12,11 @@ use super::packet::*;
 use super::world::*;
 
 const MEGABYTE: usize = 1 << 20;
-const BAD: Faults = Faults { loss: 50, duplication: 10, reorder: 30 };
+const BAD: Faults = Faults {
+    loss: 50,
+    duplication: 10,
+    reorder: 30,
+};
 
 fn byte(i: usize) -> u8 {
     u8::try_from((i ^ (i >> 8) ^ (i >> 16)) & 0xff).unwrap()
@@ -20,7 +24,12 @@ fn byte(i: usize) -> u8 {
 
 /// Sends `length` octets from one socket to the other, checks each, and closes both ways.
 #[track_caller]
-fn transfer(net: &mut Net, from: (NodeId, SocketHandle), to: (NodeId, SocketHandle), length: usize) {
+fn transfer(
+    net: &mut Net,
+    from: (NodeId, SocketHandle),
+    to: (NodeId, SocketHandle),
+    length: usize,
+) {
     let mut sent = 0;
     let mut received = 0;
     let done = net.run_until(Duration::from_secs(3600), |net| {
@@ -143,27 +152,42 @@ fn call(caller: Option<std::net::Ipv4Addr>, from: &str, to: &str) -> SocketAddrV
 
 #[test]
 fn host_process_to_loopback() {
-    assert_eq!(*call(None, "127.0.0.1:5000", "127.0.0.1:8080").ip(), GATEWAY);
+    assert_eq!(
+        *call(None, "127.0.0.1:5000", "127.0.0.1:8080").ip(),
+        GATEWAY
+    );
 }
 
 #[test]
 fn host_process_to_its_lan_address() {
-    assert_eq!(*call(None, "10.9.0.10:5000", "10.9.0.10:8080").ip(), GATEWAY);
+    assert_eq!(
+        *call(None, "10.9.0.10:5000", "10.9.0.10:8080").ip(),
+        GATEWAY
+    );
 }
 
 #[test]
 fn container_to_its_own_published_port() {
-    assert_eq!(*call(Some(C1), "172.17.0.2:5000", "10.9.0.10:8080").ip(), GATEWAY);
+    assert_eq!(
+        *call(Some(C1), "172.17.0.2:5000", "10.9.0.10:8080").ip(),
+        GATEWAY
+    );
 }
 
 #[test]
 fn container_to_a_neighbours_published_port() {
-    assert_eq!(*call(Some(C2), "172.17.0.3:5000", "10.9.0.10:8080").ip(), GATEWAY);
+    assert_eq!(
+        *call(Some(C2), "172.17.0.3:5000", "10.9.0.10:8080").ip(),
+        GATEWAY
+    );
 }
 
 #[test]
 fn container_to_a_published_port_on_another_network() {
-    assert_eq!(*call(Some(C3), "172.18.0.2:5000", "10.9.0.10:8080").ip(), GATEWAY);
+    assert_eq!(
+        *call(Some(C3), "172.18.0.2:5000", "10.9.0.10:8080").ip(),
+        GATEWAY
+    );
 }
 
 #[test]
@@ -175,10 +199,15 @@ fn a_host_service_is_reached_by_the_lan_and_by_containers() {
     let a = net.tcp_connect(lan, at("10.9.0.50:5000"), at("10.9.0.10:22"));
     let b = net.tcp_connect(c1, at("172.17.0.2:5000"), at("172.17.0.1:22"));
     let done = net.run_until(Duration::from_secs(5), |net| {
-        net.tcp(lan, a).state() == State::Established && net.tcp(c1, b).state() == State::Established
+        net.tcp(lan, a).state() == State::Established
+            && net.tcp(c1, b).state() == State::Established
     });
     assert!(done);
-    assert_eq!(net.world.counters().received, 0, "the forwarder is not asked");
+    assert_eq!(
+        net.world.counters().received,
+        0,
+        "the forwarder is not asked"
+    );
     let _ = services;
 }
 
@@ -248,14 +277,25 @@ fn ping_is_answered() {
     {
         let node = net.node(c1);
         let socket: &mut smoltcp::socket::icmp::Socket<'_> = node.sockets.get_mut(ping);
-        socket.send_slice(request.l4(), smoltcp::wire::IpAddress::Ipv4(S1)).unwrap();
+        socket
+            .send_slice(request.l4(), smoltcp::wire::IpAddress::Ipv4(S1))
+            .unwrap();
     }
     net.run(Duration::from_secs(1));
     let seen = net.seen.take().unwrap();
-    let at_server = seen.iter().find(|(node, _)| *node == server).expect("the request arrives");
+    let at_server = seen
+        .iter()
+        .find(|(node, _)| *node == server)
+        .expect("the request arrives");
     assert_eq!(at_server.1.src(), HOST);
-    let at_c1 = seen.iter().find(|(node, _)| *node == c1).expect("the reply arrives");
-    assert_eq!((at_c1.1.icmp_type_code(), at_c1.1.echo_ident()), ((ECHO_REPLY, 0), 77));
+    let at_c1 = seen
+        .iter()
+        .find(|(node, _)| *node == c1)
+        .expect("the reply arrives");
+    assert_eq!(
+        (at_c1.1.icmp_type_code(), at_c1.1.echo_ident()),
+        ((ECHO_REPLY, 0), 77)
+    );
     assert_eq!(at_c1.1.payload(), b"how far?");
 }
 
@@ -278,8 +318,16 @@ fn two_containers_download_at_once_from_one_port() {
     assert_ne!(remotes[0], remotes[1]);
     // Which listener got which client depends on the wire; the external port tells.
     let flows = net.world.forwarder.flows(net.world.now);
-    let external = flows.iter().find(|f| f.original.0 == at("172.17.0.2:40000").into()).unwrap().translated.0;
-    let first = usize::from(std::net::SocketAddr::from(v4(net.tcp(server, listeners[0]).remote_endpoint().unwrap())) != external);
+    let external = flows
+        .iter()
+        .find(|f| f.original.0 == at("172.17.0.2:40000").into())
+        .unwrap()
+        .translated
+        .0;
+    let first = usize::from(
+        std::net::SocketAddr::from(v4(net.tcp(server, listeners[0]).remote_endpoint().unwrap()))
+            != external,
+    );
     transfer(&mut net, (server, listeners[first]), (c1, a), 200_000);
     transfer(&mut net, (server, listeners[1 - first]), (c2, b), 200_000);
 }

@@ -16,8 +16,16 @@ fn ttl_1_from_a_container_shows_the_gateway() {
     assert_eq!(error.icmp_type_code(), (TIME_EXCEEDED, 0));
     assert_eq!(error.icmp_rest(), 0);
     assert!(error.ttl() > 1);
-    assert_eq!(error.quote(), probe, "the quote is the packet as the container sent it");
-    assert_eq!(w.tables(), (0, 0), "no mapping for a packet that does not leave");
+    assert_eq!(
+        error.quote(),
+        probe,
+        "the quote is the packet as the container sent it"
+    );
+    assert_eq!(
+        w.tables(),
+        (0, 0),
+        "no mapping for a packet that does not leave"
+    );
 }
 
 #[test]
@@ -29,7 +37,10 @@ fn ttl_1_is_answered_for_every_protocol() {
     ] {
         let (reason, error) = w.rejects(probe.clone().with_ttl(1));
         assert_eq!(reason, "ttl_exceeded");
-        assert_eq!((error.src(), error.icmp_type_code()), (GATEWAY, (TIME_EXCEEDED, 0)));
+        assert_eq!(
+            (error.src(), error.icmp_type_code()),
+            (GATEWAY, (TIME_EXCEEDED, 0))
+        );
         assert_eq!(error.quote(), probe.with_ttl(1));
     }
 }
@@ -38,13 +49,17 @@ fn ttl_1_is_answered_for_every_protocol() {
 fn ttl_0_is_not_forwarded() {
     let mut w = World::new();
     let step = w.step(Packet::udp(at("172.17.0.2:1"), at("10.20.0.1:2"), b"").with_ttl(0));
-    assert!(matches!(step.verdict, tunbridge::forwarder::Verdict::Drop(_)));
+    assert!(matches!(
+        step.verdict,
+        tunbridge::forwarder::Verdict::Drop(_)
+    ));
 }
 
 #[test]
 fn ttl_2_leaves_with_ttl_1() {
     let mut w = World::new();
-    let seen = w.forward(Packet::udp(at("172.17.0.2:33434"), at("10.20.0.1:33435"), b"probe").with_ttl(2));
+    let seen =
+        w.forward(Packet::udp(at("172.17.0.2:33434"), at("10.20.0.1:33435"), b"probe").with_ttl(2));
     assert_eq!(seen.ttl(), 1);
 }
 
@@ -56,14 +71,18 @@ fn traceroute_second_hop_arrives_in_the_container() {
     let router = ip("10.9.0.1");
     let error = Packet::icmp_error(router, HOST, TIME_EXCEEDED, 0, 0, &seen.0);
     let got = w.forward(&error);
-    assert_eq!((got.src(), got.dst(), got.icmp_type_code()), (router, C1, (TIME_EXCEEDED, 0)));
+    assert_eq!(
+        (got.src(), got.dst(), got.icmp_type_code()),
+        (router, C1, (TIME_EXCEEDED, 0))
+    );
     assert_eq!(got.quote(), probe.with_ttl(1).with_ident(seen.ident()));
 }
 
 #[test]
 fn ttl_falls_by_one_in_each_direction() {
     let mut w = World::new();
-    let seen = w.forward(Packet::udp(at("172.17.0.2:40000"), at("10.20.0.1:9000"), b"").with_ttl(200));
+    let seen =
+        w.forward(Packet::udp(at("172.17.0.2:40000"), at("10.20.0.1:9000"), b"").with_ttl(200));
     assert_eq!(seen.ttl(), 199);
     let got = w.forward(Packet::udp(seen.destination(), seen.source(), b"").with_ttl(17));
     assert_eq!(got.ttl(), 16);
@@ -76,7 +95,11 @@ fn ttl_1_from_outside_is_answered_with_the_hosts_address() {
     let late = Packet::udp(at("10.20.0.1:9000"), seen, b"at its end").with_ttl(1);
     let (reason, error) = w.rejects(&late);
     assert_eq!(reason, "ttl_exceeded");
-    assert_eq!((error.src(), error.dst()), (HOST, S1), "a private address would tell nothing outside");
+    assert_eq!(
+        (error.src(), error.dst()),
+        (HOST, S1),
+        "a private address would tell nothing outside"
+    );
     assert_eq!(error.quote(), late);
 }
 
@@ -96,7 +119,14 @@ fn no_error_about_an_error() {
     // RFC 1122 §3.2.2: an ICMP error about an ICMP error must not be sent.
     let mut w = World::new();
     let seen = w.udp_exchange(at("172.17.0.2:40000"), at("10.20.0.1:9000"));
-    let error = Packet::icmp_error(S1, HOST, UNREACHABLE, 3, 0, &Packet::udp(seen, at("10.20.0.1:9000"), b"question").0);
+    let error = Packet::icmp_error(
+        S1,
+        HOST,
+        UNREACHABLE,
+        3,
+        0,
+        &Packet::udp(seen, at("10.20.0.1:9000"), b"question").0,
+    );
     w.drops(error.with_ttl(1));
     let inner = Packet::udp(at("10.20.0.1:9000"), at("172.17.0.2:40000"), b"answer");
     w.drops(Packet::icmp_error(C1, S1, UNREACHABLE, 3, 0, &inner.0).with_ttl(1));
@@ -131,5 +161,8 @@ fn a_container_that_calls_itself_through_the_host_loses_ttl_too() {
     let to_self = Packet::udp(at("172.17.0.2:5000"), at("10.9.0.10:8080"), b"me");
     assert_eq!(w.forward(to_self.clone().with_ttl(2)).ttl(), 1);
     let (reason, error) = w.rejects(to_self.with_ttl(1));
-    assert_eq!((reason, error.src(), error.dst()), ("ttl_exceeded", GATEWAY, C1));
+    assert_eq!(
+        (reason, error.src(), error.dst()),
+        ("ttl_exceeded", GATEWAY, C1)
+    );
 }

@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 use tunbridge::forwarder::{
-    Config, DropReason, Egress, EndpointId, EndpointPolicy, Forwarder, Host, HostPorts, Instant, NetworkId,
-    NetworkPolicy, Outbox, Policy, Protocol, Published, Stats, Verdict,
+    Config, DropReason, Egress, EndpointId, EndpointPolicy, Forwarder, Host, HostPorts, Instant,
+    NetworkId, NetworkPolicy, Outbox, Policy, Protocol, Published, Stats, Verdict,
 };
 
 use super::packet::*;
@@ -60,13 +60,26 @@ pub(crate) struct FakeHost {
 
 impl FakeHost {
     fn new() -> Self {
-        let egress = |if_index, source, mtu| Some(Egress { if_index, source: IpAddr::V4(source), mtu });
+        let egress = |if_index, source, mtu| {
+            Some(Egress {
+                if_index,
+                source: IpAddr::V4(source),
+                mtu,
+            })
+        };
         let routes = vec![
             ("0.0.0.0/0".parse().unwrap(), egress(2, HOST, 1500)),
-            ("10.80.0.0/16".parse().unwrap(), egress(3, HOST2, NARROW_MTU)),
+            (
+                "10.80.0.0/16".parse().unwrap(),
+                egress(3, HOST2, NARROW_MTU),
+            ),
             ("10.99.0.0/16".parse().unwrap(), None),
         ];
-        Self { routes: Mutex::new(routes), ports: Mutex::default(), route_queries: AtomicUsize::new(0) }
+        Self {
+            routes: Mutex::new(routes),
+            ports: Mutex::default(),
+            route_queries: AtomicUsize::new(0),
+        }
     }
 
     /// Adds or replaces a route; `None` makes the prefix unreachable.
@@ -78,22 +91,36 @@ impl FakeHost {
     }
 
     pub(crate) fn port_is_ours(&self, protocol: Protocol, port: u16) -> bool {
-        self.ports.lock().unwrap().get(&(protocol, port)).copied().unwrap_or(false)
+        self.ports
+            .lock()
+            .unwrap()
+            .get(&(protocol, port))
+            .copied()
+            .unwrap_or(false)
     }
 
     /// Every port whose bit is set.
     pub(crate) fn ports(&self) -> Vec<(Protocol, u16)> {
         let ports = self.ports.lock().unwrap();
-        ports.iter().filter(|(_, ours)| **ours).map(|(key, _)| *key).collect()
+        ports
+            .iter()
+            .filter(|(_, ours)| **ours)
+            .map(|(key, _)| *key)
+            .collect()
     }
 }
 
 impl Host for FakeHost {
     fn route(&self, destination: IpAddr) -> Option<Egress> {
         self.route_queries.fetch_add(1, Ordering::Relaxed);
-        let IpAddr::V4(destination) = destination else { return None };
+        let IpAddr::V4(destination) = destination else {
+            return None;
+        };
         let routes = self.routes.lock().unwrap();
-        let best = routes.iter().filter(|(p, _)| p.contains(&destination)).max_by_key(|(p, _)| p.prefix_len());
+        let best = routes
+            .iter()
+            .filter(|(p, _)| p.contains(&destination))
+            .max_by_key(|(p, _)| p.prefix_len());
         best.and_then(|(_, egress)| *egress)
     }
 
@@ -119,10 +146,15 @@ pub(crate) fn base_policy() -> Policy {
         addresses: vec![IpAddr::V4(address)],
     };
     Policy {
-        networks: vec![network(1, "172.17.0.0/16", GATEWAY), network(2, "172.18.0.0/16", GATEWAY2)],
+        networks: vec![
+            network(1, "172.17.0.0/16", GATEWAY),
+            network(2, "172.18.0.0/16", GATEWAY2),
+        ],
         endpoints: vec![endpoint(1, 1, C1), endpoint(2, 1, C2), endpoint(3, 2, C3)],
         published: vec![],
-        local_addresses: [LOOPBACK, HOST, HOST2, GATEWAY, GATEWAY2].map(IpAddr::V4).to_vec(),
+        local_addresses: [LOOPBACK, HOST, HOST2, GATEWAY, GATEWAY2]
+            .map(IpAddr::V4)
+            .to_vec(),
     }
 }
 
@@ -158,7 +190,12 @@ impl From<&Stats> for Counters {
             consumed: stats.consumed,
             generated: stats.generated,
             suppressed: stats.suppressed_errors,
-            dropped: stats.dropped.iter().filter(|(_, n)| *n > 0).map(|(r, n)| (r.name(), *n)).collect(),
+            dropped: stats
+                .dropped
+                .iter()
+                .filter(|(_, n)| *n > 0)
+                .map(|(r, n)| (r.name(), *n))
+                .collect(),
         }
     }
 }
@@ -197,14 +234,23 @@ impl World {
         let pcap = std::env::var_os("TUNBRIDGE_TEST_PCAP").map(|directory| {
             let thread = std::thread::current();
             let name = thread.name().unwrap_or("unnamed").replace("::", "-");
-            let mut file = File::create(std::path::Path::new(&directory).join(name + ".pcap")).unwrap();
+            let mut file =
+                File::create(std::path::Path::new(&directory).join(name + ".pcap")).unwrap();
             let header: [u32; 6] = [0xa1b2_c3d4, 0x0004_0002, 0, 0, 0x4_0000, 101];
             for word in header {
                 file.write_all(&word.to_ne_bytes()).unwrap();
             }
             file
         });
-        Self { forwarder, host, now, policy, outbox: Outbox::new(), counters: Counters::default(), pcap }
+        Self {
+            forwarder,
+            host,
+            now,
+            policy,
+            outbox: Outbox::new(),
+            counters: Counters::default(),
+            pcap,
+        }
     }
 
     // Policy.
@@ -261,7 +307,9 @@ impl World {
             Verdict::Forward => {
                 step.frame.segments();
             }
-            Verdict::ToHost => assert_eq!(step.frame, frame, "what goes to the host is not touched"),
+            Verdict::ToHost => {
+                assert_eq!(step.frame, frame, "what goes to the host is not touched")
+            }
             Verdict::Consumed | Verdict::Drop(_) => {}
         }
         for generated in &step.generated {
@@ -276,7 +324,9 @@ impl World {
         self.capture(&bytes[bytes.len().min(10)..]);
         let mut buffer = bytes.to_vec();
         let mut expected = self.counters.clone();
-        let verdict = self.forwarder.handle_packet(&mut buffer, self.now, &mut self.outbox);
+        let verdict = self
+            .forwarder
+            .handle_packet(&mut buffer, self.now, &mut self.outbox);
         let generated = self.drain();
         if matches!(verdict, Verdict::Forward) {
             self.capture(&buffer[10..]);
@@ -291,16 +341,26 @@ impl World {
         }
         let before = self.counters.suppressed;
         self.counters = Counters::from(&self.forwarder.stats());
-        if matches!(verdict, Verdict::Drop(_)) && generated.is_empty() && self.counters.suppressed == before + 1 {
+        if matches!(verdict, Verdict::Drop(_))
+            && generated.is_empty()
+            && self.counters.suppressed == before + 1
+        {
             expected.suppressed += 1;
         }
         assert_eq!(self.counters, expected, "counters after {verdict:?}");
         let frame = if buffer.len() >= 10 {
             Frame::parse(&buffer)
         } else {
-            Frame { vnet: Vnet::default(), packet: Packet(buffer) }
+            Frame {
+                vnet: Vnet::default(),
+                packet: Packet(buffer),
+            }
         };
-        Step { verdict, frame, generated }
+        Step {
+            verdict,
+            frame,
+            generated,
+        }
     }
 
     fn drain(&mut self) -> Vec<Frame> {
@@ -318,7 +378,11 @@ impl World {
     pub(crate) fn forward_frame(&mut self, frame: impl Into<Frame>) -> Frame {
         let step = self.step(frame);
         assert_eq!(step.verdict, Verdict::Forward, "{step:?}");
-        assert!(step.generated.is_empty(), "unexpected: {:?}", step.generated);
+        assert!(
+            step.generated.is_empty(),
+            "unexpected: {:?}",
+            step.generated
+        );
         step.frame
     }
 
@@ -331,7 +395,11 @@ impl World {
     #[track_caller]
     pub(crate) fn drops(&mut self, frame: impl Into<Frame>) -> &'static str {
         let step = self.step(frame);
-        assert!(step.generated.is_empty(), "unexpected: {:?}", step.generated);
+        assert!(
+            step.generated.is_empty(),
+            "unexpected: {:?}",
+            step.generated
+        );
         reason(&step)
     }
 
@@ -345,10 +413,14 @@ impl World {
     }
 
     #[track_caller]
-    pub(crate) fn to_host(&mut self, frame: impl Into<Frame>) {
+    pub(crate) fn leaves_to_host(&mut self, frame: impl Into<Frame>) {
         let step = self.step(frame);
         assert_eq!(step.verdict, Verdict::ToHost, "{step:?}");
-        assert!(step.generated.is_empty(), "unexpected: {:?}", step.generated);
+        assert!(
+            step.generated.is_empty(),
+            "unexpected: {:?}",
+            step.generated
+        );
     }
 
     #[track_caller]
@@ -389,8 +461,15 @@ impl World {
         let before = self.counters.clone();
         self.counters = Counters::from(&self.forwarder.stats());
         let count = u64::try_from(generated.len()).unwrap();
-        assert_eq!(self.counters.received, before.received, "a timer receives nothing");
-        assert_eq!(self.counters.generated, before.generated + count, "frames sent by timers");
+        assert_eq!(
+            self.counters.received, before.received,
+            "a timer receives nothing"
+        );
+        assert_eq!(
+            self.counters.generated,
+            before.generated + count,
+            "frames sent by timers"
+        );
         for frame in generated {
             frame.segments();
             sent.push(frame.packet);
@@ -414,17 +493,33 @@ impl World {
     }
 
     /// State of the flow that `client` opened to `server`, as they see it.
-    pub(crate) fn state(&self, protocol: Protocol, client: SocketAddrV4, server: SocketAddrV4) -> Option<&'static str> {
+    pub(crate) fn state(
+        &self,
+        protocol: Protocol,
+        client: SocketAddrV4,
+        server: SocketAddrV4,
+    ) -> Option<&'static str> {
         let original = (SocketAddr::V4(client), SocketAddr::V4(server));
         let flows = self.forwarder.flows(self.now);
-        flows.iter().find(|f| f.protocol == protocol && f.original == original).map(|f| f.state)
+        flows
+            .iter()
+            .find(|f| f.protocol == protocol && f.original == original)
+            .map(|f| f.state)
     }
 
     /// Remaining life of that flow.
-    pub(crate) fn timeout(&self, protocol: Protocol, client: SocketAddrV4, server: SocketAddrV4) -> Option<Duration> {
+    pub(crate) fn timeout(
+        &self,
+        protocol: Protocol,
+        client: SocketAddrV4,
+        server: SocketAddrV4,
+    ) -> Option<Duration> {
         let original = (SocketAddr::V4(client), SocketAddr::V4(server));
         let flows = self.forwarder.flows(self.now);
-        flows.iter().find(|f| f.protocol == protocol && f.original == original).map(|f| f.timeout)
+        flows
+            .iter()
+            .find(|f| f.protocol == protocol && f.original == original)
+            .map(|f| f.timeout)
     }
 
     // Conversations.
@@ -483,7 +578,12 @@ impl World {
         let Some(file) = &mut self.pcap else { return };
         let time = self.now.since_origin();
         let length = u32::try_from(packet.len()).unwrap();
-        let header = [u32::try_from(time.as_secs()).unwrap(), time.subsec_micros(), length, length];
+        let header = [
+            u32::try_from(time.as_secs()).unwrap(),
+            time.subsec_micros(),
+            length,
+            length,
+        ];
         for word in header {
             file.write_all(&word.to_ne_bytes()).unwrap();
         }
@@ -495,7 +595,10 @@ impl World {
 fn reason(step: &Step) -> &'static str {
     match step.verdict {
         Verdict::Drop(reason) => {
-            assert!(DropReason::ALL.contains(&reason), "{reason:?} is missing in ALL");
+            assert!(
+                DropReason::ALL.contains(&reason),
+                "{reason:?} is missing in ALL"
+            );
             reason.name()
         }
         Verdict::Forward | Verdict::ToHost | Verdict::Consumed => panic!("not dropped: {step:?}"),
@@ -519,16 +622,38 @@ pub(crate) struct Tcp {
 impl Tcp {
     /// The next segment the client sends.
     pub(crate) fn packet(&mut self, flags: u8, payload: &[u8]) -> Packet {
-        let ack = if flags & ACK == 0 { 0 } else { self.next_server };
-        let packet = Packet::tcp(self.client, self.server, flags, self.next_client, ack, payload);
+        let ack = if flags & ACK == 0 {
+            0
+        } else {
+            self.next_server
+        };
+        let packet = Packet::tcp(
+            self.client,
+            self.server,
+            flags,
+            self.next_client,
+            ack,
+            payload,
+        );
         self.next_client = self.next_client.wrapping_add(length(flags, payload));
         packet
     }
 
     /// The next segment the server sends.
     pub(crate) fn reply(&mut self, flags: u8, payload: &[u8]) -> Packet {
-        let ack = if flags & ACK == 0 { 0 } else { self.next_client };
-        let packet = Packet::tcp(self.seen_server, self.seen_client, flags, self.next_server, ack, payload);
+        let ack = if flags & ACK == 0 {
+            0
+        } else {
+            self.next_client
+        };
+        let packet = Packet::tcp(
+            self.seen_server,
+            self.seen_client,
+            flags,
+            self.next_server,
+            ack,
+            payload,
+        );
         self.next_server = self.next_server.wrapping_add(length(flags, payload));
         packet
     }
@@ -536,5 +661,7 @@ impl Tcp {
 
 /// Sequence space a segment uses.
 fn length(flags: u8, payload: &[u8]) -> u32 {
-    u32::try_from(payload.len()).unwrap() + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0)
+    u32::try_from(payload.len()).unwrap()
+        + u32::from(flags & SYN != 0)
+        + u32::from(flags & FIN != 0)
 }
