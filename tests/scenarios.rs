@@ -50,6 +50,8 @@ mod publish;
 mod scale;
 #[path = "scenarios/tcp_states.rs"]
 mod tcp_states;
+#[path = "scenarios/threads.rs"]
+mod threads;
 #[path = "scenarios/timers.rs"]
 mod timers;
 #[path = "scenarios/transfer.rs"]
