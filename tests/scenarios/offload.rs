@@ -188,3 +188,22 @@ fn a_wrong_checksum_stays_wrong() {
         assert_ne!(seen.l4_sum(), 0xffff, "the damage was hidden");
     }
 }
+
+#[test]
+fn ethernet_padding_after_the_packet_is_survived() {
+    // Frames of less than 60 octets arrive padded; the padding is no part of the packet.
+    let mut w = World::new();
+    let seen = w.udp(at("172.17.0.2:40000"), at("10.20.0.1:9000"));
+    let mut bytes = Frame::from(Packet::udp(at("10.20.0.1:9000"), seen, b"hi")).bytes();
+    let length = bytes.len();
+    bytes.resize(10 + 46, 0);
+    let step = w.step_bytes(&bytes);
+    assert_eq!(step.verdict, tunbridge::forwarder::Verdict::Forward);
+    let mut got = step.frame.packet;
+    got.0.truncate(length - 10);
+    got.assert_valid();
+    assert_eq!(
+        (got.destination(), got.payload()),
+        (at("172.17.0.2:40000"), &b"hi"[..])
+    );
+}

@@ -149,7 +149,7 @@ fn packets_policy_timers_and_reports_at_once() {
                         }
                         other => panic!("{other:?}"),
                     }
-                    pass(
+                    let _ = pass(
                         w,
                         &mut out,
                         Packet::udp(at("10.9.0.50:5000"), at("10.9.0.10:5353"), b"call"),
