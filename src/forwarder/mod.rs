@@ -2,15 +2,50 @@
 
 #![deny(unsafe_code)]
 
+mod checksum;
 mod config;
+mod decide;
+mod flow;
+mod fragment;
+mod generate;
 mod host;
 mod host_ports;
+mod icmp;
+mod ident;
+mod index;
+mod judge;
+mod key;
+mod napt;
 mod outbox;
+mod packet;
 mod policy;
+mod ports;
+mod random;
+mod ratelimit;
 mod report;
+mod syn;
+mod table;
+mod tcp;
 mod time;
+mod timer;
+mod vnet;
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use flow::{Flow, Lease, Owner};
+use generate::IcmpError;
+use ident::Idents;
+use index::{Index, Place};
+use key::Direction;
+use napt::{Slow, Surroundings};
+use random::Random;
+use report::Counters;
+use table::FlowTable;
 
 pub use config::{Config, Filtering, Timeouts};
 pub use host::{Egress, Host};
@@ -42,49 +77,221 @@ pub enum Verdict {
 /// The packet judge; see the module's description.
 #[derive(Debug)]
 pub struct Forwarder {
-    counters: report::Counters,
+    config: Config,
+    host: Arc<dyn Host>,
+    table: FlowTable,
+    index: ArcSwap<Index>,
+    /// Rises when routes or the policy change: what flows know about their egress is old then.
+    epoch: AtomicU64,
+    idents: Idents,
+    slow: Mutex<Slow>,
+    counters: Counters,
 }
 
 impl Forwarder {
-    /// A forwarder without policy: it drops everything until [`Forwarder::set_policy`].
-    pub fn new(_config: Config, _seed: [u8; 32], _host: Arc<dyn Host>) -> Self {
+    /// A forwarder without policy: nothing is forwarded until [`Forwarder::set_policy`]. `seed` must
+    /// be secret and random; the same seed, calls and times give the same results.
+    pub fn new(config: Config, seed: [u8; 32], host: Arc<dyn Host>) -> Self {
+        let mut random = Random::new(&seed, 0);
+        let slow = Slow::new(&config, &seed);
         Self {
-            counters: report::Counters::default(),
+            table: FlowTable::new(random.next()),
+            index: ArcSwap::new(Arc::clone(&slow.index)),
+            epoch: AtomicU64::new(1),
+            idents: Idents::new(&mut random),
+            slow: Mutex::new(slow),
+            counters: Counters::default(),
+            config,
+            host,
         }
     }
 
-    /// Judges `frame` (virtio header ‖ IP packet) and rewrites it in place.
-    pub fn handle_packet(&self, _frame: &mut [u8], _now: Instant, _out: &mut Outbox) -> Verdict {
-        report::Counters::count(&self.counters.received);
-        let verdict = Verdict::Drop(DropReason::Malformed);
+    /// Judges `frame` (virtio header ‖ IP packet) and rewrites it in place; its length stays. What
+    /// follows from it besides is put into `out`, to be written after it. `now` should not go back
+    /// much between calls, on whichever thread.
+    pub fn handle_packet(&self, frame: &mut [u8], now: Instant, out: &mut Outbox) -> Verdict {
+        Counters::count(&self.counters.received);
+        let waiting = out.len();
+        let verdict = self.judge(frame, now, out);
         self.counters.count_verdict(verdict);
+        self.count_generated(out.len().saturating_sub(waiting));
         verdict
     }
 
-    /// Replaces the policy; what it does not allow any more ends at once.
-    pub fn set_policy(&self, _policy: Policy, _now: Instant) {}
-
-    /// Routes changed: the egress of each flow is asked for again at its next packet.
-    pub fn routes_changed(&self) {}
-
-    /// Replaces the set of ports that the host's sockets use.
-    pub fn set_host_ports(&self, _ports: HostPorts) {}
-
-    /// When [`Forwarder::handle_timeout`] has something to do.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+    /// Replaces the policy as a whole. Flows of endpoints, publications and addresses of the host
+    /// that are no more end at once, and so do mappings on ports that are published now.
+    pub fn set_policy(&self, policy: Policy, _now: Instant) {
+        let index = Arc::new(Index::new(&policy));
+        let mut slow = self.slow.lock();
+        slow.index = Arc::clone(&index);
+        self.index.store(Arc::clone(&index));
+        for flow in self.table.flows() {
+            if !is_allowed(&flow, &index) {
+                slow.close(&self.around(), &flow);
+            }
+        }
+        slow.reset_ports();
+        slow.held_syns.clear();
+        let dropped = slow.fragments.clear();
+        drop(slow);
+        self.count_drops(DropReason::FragmentTimeout, dropped);
+        self.routes_changed();
     }
 
-    /// Expires what is due.
-    pub fn handle_timeout(&self, _now: Instant, _out: &mut Outbox) {}
+    /// Routes changed: where a flow's packets go is asked for again at its next packet. A
+    /// masqueraded flow whose source address would be another one ends then.
+    pub fn routes_changed(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
 
-    /// Live flows.
-    pub fn flows(&self, _now: Instant) -> Vec<FlowReport> {
-        Vec::new()
+    /// Replaces the set of ports that the host's sockets use. No mapping takes one of them; one that
+    /// has a port that the host listens on or is bound to ends at once.
+    // nat.md S2: a service of the host is reachable as soon as it listens.
+    pub fn set_host_ports(&self, ports: HostPorts) {
+        let mut slow = self.slow.lock();
+        if slow.host_ports == ports {
+            return;
+        }
+        for flow in self.table.flows() {
+            let reply = &flow.reply;
+            if flow.lease != Lease::None && ports.is_wanted(reply.protocol, reply.dst_port) {
+                slow.close(&self.around(), &flow);
+            }
+        }
+        slow.host_ports = ports;
+        slow.reset_ports();
+    }
+
+    /// When [`Forwarder::handle_timeout`] has something to do. May change with every other call.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let slow = self.slow.lock();
+        [
+            slow.wheel.next(),
+            slow.fragments.next(),
+            slow.held_syns.next(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Ends what is due at `now`. Calls that are too early do nothing.
+    pub fn handle_timeout(&self, now: Instant, out: &mut Outbox) {
+        let waiting = out.len();
+        let mut slow = self.slow.lock();
+        for flow in slow.wheel.advance(now) {
+            let expiry = flow.expiry(&flow.hot.lock(), &self.config.timeouts);
+            if expiry <= now {
+                slow.close(&self.around(), &flow);
+            } else {
+                slow.wheel.insert(&flow, expiry);
+            }
+        }
+        // RFC 5382 REQ-4: if no outgoing SYN came, the sender learns that nobody is there.
+        while let Some(held) = slow.held_syns.expire(now) {
+            let IpAddr::V4(source) = held.local else {
+                continue;
+            };
+            let sender = IpAddr::from([
+                held.quote[12],
+                held.quote[13],
+                held.quote[14],
+                held.quote[15],
+            ]);
+            if slow.limiter.allows(sender, now) {
+                IcmpError::PortUnreachable.emit(&held.quote, source, out);
+            } else {
+                Counters::count(&self.counters.suppressed_errors);
+            }
+        }
+        let dropped = slow.fragments.expire(now);
+        drop(slow);
+        self.count_drops(DropReason::FragmentTimeout, dropped);
+        self.count_generated(out.len().saturating_sub(waiting));
+    }
+
+    /// Live flows, in no particular order.
+    pub fn flows(&self, now: Instant) -> Vec<FlowReport> {
+        let report = |flow: Arc<Flow>| {
+            let hot = flow.hot.lock();
+            let [original, reply] = hot.traffic;
+            let expiry = flow.expiry(&hot, &self.config.timeouts);
+            let translated = flow.translated(Direction::Original);
+            (now < expiry).then(|| FlowReport {
+                protocol: flow.original.protocol,
+                endpoint: flow.grounds.endpoint.0,
+                original: (flow.original.source(), flow.original.destination()),
+                translated: (translated.source(), translated.destination()),
+                state: hot.state_name(),
+                packets_original: original.packets,
+                bytes_original: original.bytes,
+                packets_reply: reply.packets,
+                bytes_reply: reply.bytes,
+                age: now.saturating_since(flow.created),
+                timeout: expiry.saturating_since(now),
+            })
+        };
+        self.table.flows().into_iter().filter_map(report).collect()
     }
 
     /// Counters.
     pub fn stats(&self) -> Stats {
-        self.counters.snapshot(0, 0)
+        let mappings = self.slow.lock().mappings();
+        self.counters.snapshot(self.table.len(), mappings)
     }
+
+    fn around(&self) -> Surroundings<'_> {
+        Surroundings {
+            config: &self.config,
+            host: &*self.host,
+            table: &self.table,
+        }
+    }
+
+    fn close(&self, flow: &Arc<Flow>) {
+        self.slow.lock().close(&self.around(), flow);
+    }
+
+    fn count_generated(&self, count: usize) {
+        let count = u64::try_from(count).unwrap_or(0);
+        if count > 0 {
+            self.counters.generated.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    fn count_drops(&self, reason: DropReason, count: usize) {
+        for _ in 0..count {
+            self.counters.count_drop(reason);
+        }
+    }
+}
+
+/// The policy still allows the flow.
+fn is_allowed(flow: &Flow, index: &Index) -> bool {
+    let grounds = &flow.grounds;
+    let (endpoint, address) = grounds.endpoint;
+    let protocol = flow.original.protocol;
+    let published = grounds.publication.is_none_or(|((host, port), target)| {
+        index.is_local(host)
+            && index
+                .published(protocol, host, port)
+                .is_some_and(|found| (found.address, found.port) == target)
+    });
+    let port_is_free =
+        flow.lease == Lease::None || !index.is_published_anywhere(protocol, flow.reply.dst_port);
+    // A flow that leaves for the outside as the network's settings had it.
+    let leaves = matches!(flow.owner, Owner::Endpoint(_)) && flow.original.dst == flow.reply.src;
+    let egress_is_same = !leaves
+        || (index.place(flow.original.dst) == Place::Outside
+            && index
+                .network_of(address)
+                .is_some_and(|network| network.masquerade == grounds.masqueraded));
+    index.is_endpoint(endpoint, address)
+        && grounds
+            .peer
+            .is_none_or(|(peer, address)| index.is_endpoint(peer, address))
+        && grounds.local.is_none_or(|local| index.is_local(local))
+        && published
+        && port_is_free
+        && egress_is_same
 }

@@ -1,0 +1,256 @@
+//! The policy, arranged for questions: whose address is this, what is published here, where does a
+//! packet between these two addresses belong. No lookup depends on the size of a published range.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use hashbrown::{HashMap, HashSet};
+use ipnet::IpNet;
+
+use super::{EndpointId, NetworkId, NetworkPolicy, Policy, Protocol, Published};
+
+/// Whose an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A container's.
+    Endpoint(EndpointId, NetworkId),
+    /// Nobody's, in a network's subnet.
+    Vacant(NetworkId),
+    /// The host's own, loopback included.
+    Local,
+    /// Anywhere else.
+    Outside,
+}
+
+/// Where a published port leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) endpoint: EndpointId,
+    pub(super) address: IpAddr,
+    pub(super) port: u16,
+}
+
+/// A range of published ports.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    end: u16,
+    endpoint: EndpointId,
+    address: IpAddr,
+    first: u16,
+}
+
+/// A publication seen from the container.
+#[derive(Clone, Copy, Debug)]
+struct Reverse {
+    first: u16,
+    last: u16,
+    host_address: IpAddr,
+    host_first: u16,
+}
+
+/// The index.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    networks: HashMap<NetworkId, NetworkPolicy>,
+    subnets: Vec<(IpNet, NetworkId)>,
+    endpoints: HashMap<IpAddr, (EndpointId, NetworkId)>,
+    local: HashSet<IpAddr>,
+    published: HashMap<(Protocol, IpAddr), BTreeMap<u16, Range>>,
+    reverse: HashMap<(Protocol, IpAddr), (Vec<Reverse>, u16)>,
+}
+
+impl Index {
+    pub(super) fn new(policy: &Policy) -> Self {
+        let mut index = Self::default();
+        for network in &policy.networks {
+            index
+                .subnets
+                .extend(network.subnets.iter().map(|&subnet| (subnet, network.id)));
+            index.local.extend(&network.gateways);
+            index.networks.insert(network.id, network.clone());
+        }
+        index.local.extend(&policy.local_addresses);
+        for endpoint in &policy.endpoints {
+            for &address in &endpoint.addresses {
+                index
+                    .endpoints
+                    .insert(address, (endpoint.id, endpoint.network));
+            }
+        }
+        for published in &policy.published {
+            index.publish(published);
+        }
+        for (ranges, longest) in index.reverse.values_mut() {
+            ranges.sort_unstable_by_key(|range| range.first);
+            *longest = ranges
+                .iter()
+                .map(|range| range.last - range.first)
+                .max()
+                .unwrap_or(0);
+        }
+        index
+    }
+
+    fn publish(&mut self, published: &Published) {
+        let (&first, &end) = (published.host_ports.start(), published.host_ports.end());
+        let last = end
+            .checked_sub(first)
+            .and_then(|n| published.container_port.checked_add(n));
+        let Some(last) = last else {
+            return;
+        };
+        let range = Range {
+            end,
+            endpoint: published.endpoint,
+            address: published.container_address,
+            first: published.container_port,
+        };
+        let key = (published.protocol, published.host_address);
+        self.published.entry(key).or_default().insert(first, range);
+        let reverse = Reverse {
+            first: published.container_port,
+            last,
+            host_address: published.host_address,
+            host_first: first,
+        };
+        let key = (published.protocol, published.container_address);
+        self.reverse.entry(key).or_default().0.push(reverse);
+    }
+
+    pub(super) fn place(&self, address: IpAddr) -> Place {
+        if let Some(&(endpoint, network)) = self.endpoints.get(&address) {
+            return Place::Endpoint(endpoint, network);
+        }
+        if self.is_local(address) {
+            return Place::Local;
+        }
+        match self
+            .subnets
+            .iter()
+            .find(|(subnet, _)| subnet.contains(&address))
+        {
+            Some(&(_, network)) => Place::Vacant(network),
+            None => Place::Outside,
+        }
+    }
+
+    /// The address is the host's own.
+    pub(super) fn is_local(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.local.contains(&address)
+    }
+
+    /// The broadcast or network address of a container subnet.
+    pub(super) fn is_subnet_broadcast(&self, address: IpAddr) -> bool {
+        self.subnets.iter().any(|(subnet, _)| match subnet {
+            IpNet::V4(subnet) => {
+                subnet.prefix_len() < 31
+                    && (address == subnet.broadcast() || address == subnet.network())
+            }
+            IpNet::V6(_) => false,
+        })
+    }
+
+    pub(super) fn network(&self, id: NetworkId) -> Option<&NetworkPolicy> {
+        self.networks.get(&id)
+    }
+
+    /// The network of the endpoint that has `address`.
+    pub(super) fn network_of(&self, address: IpAddr) -> Option<&NetworkPolicy> {
+        self.network(self.endpoints.get(&address)?.1)
+    }
+
+    /// The gateway of the network, in the family of `like`.
+    pub(super) fn gateway(&self, network: NetworkId, like: IpAddr) -> Option<IpAddr> {
+        let gateways = &self.network(network)?.gateways;
+        gateways
+            .iter()
+            .copied()
+            .find(|gateway| gateway.is_ipv4() == like.is_ipv4())
+    }
+
+    pub(super) fn is_endpoint(&self, endpoint: EndpointId, address: IpAddr) -> bool {
+        self.endpoints
+            .get(&address)
+            .is_some_and(|&(id, _)| id == endpoint)
+    }
+
+    /// What `port` of the host's `address` leads to. A publication on the address itself beats one
+    /// on all addresses.
+    pub(super) fn published(
+        &self,
+        protocol: Protocol,
+        address: IpAddr,
+        port: u16,
+    ) -> Option<Target> {
+        self.published_at(protocol, address, port)
+            .or_else(|| self.published_at(protocol, unspecified(address), port))
+    }
+
+    fn published_at(&self, protocol: Protocol, address: IpAddr, port: u16) -> Option<Target> {
+        let ranges = self.published.get(&(protocol, address))?;
+        let (&first, range) = ranges.range(..=port).next_back()?;
+        (port <= range.end).then(|| Target {
+            endpoint: range.endpoint,
+            address: range.address,
+            port: range.first + (port - first),
+        })
+    }
+
+    /// Some publication, on whatever address, has `port`: mappings keep away from it.
+    pub(super) fn is_published_anywhere(&self, protocol: Protocol, port: u16) -> bool {
+        self.published.iter().any(|((published, _), ranges)| {
+            *published == protocol
+                && ranges
+                    .range(..=port)
+                    .next_back()
+                    .is_some_and(|(_, range)| port <= range.end)
+        })
+    }
+
+    /// Some publication leads to `port` of the container.
+    pub(super) fn is_server(&self, protocol: Protocol, container: IpAddr, port: u16) -> bool {
+        self.reverse
+            .get(&(protocol, container))
+            .is_some_and(|(ranges, _)| {
+                ranges
+                    .iter()
+                    .any(|range| (range.first..=range.last).contains(&port))
+            })
+    }
+
+    /// The port of the host's `external` address under which `port` of the container is published,
+    /// if there is exactly one.
+    pub(super) fn published_as(
+        &self,
+        protocol: Protocol,
+        container: IpAddr,
+        port: u16,
+        external: IpAddr,
+    ) -> Option<u16> {
+        let (ranges, longest) = self.reverse.get(&(protocol, container))?;
+        let end = ranges.partition_point(|range| range.first <= port);
+        let candidates = ranges[..end]
+            .iter()
+            .rev()
+            .take_while(|range| port - range.first <= *longest)
+            .filter(|range| port <= range.last)
+            .filter(|range| {
+                range.host_address == external || range.host_address == unspecified(external)
+            });
+        let mut ports = candidates.map(|range| range.host_first + (port - range.first));
+        let found = ports.next()?;
+        (ports.next().is_none()
+            && self
+                .published(protocol, external, found)
+                .is_some_and(|target| target.address == container && target.port == port))
+        .then_some(found)
+    }
+}
+
+/// The unspecified address of the family of `like`.
+const fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+    }
+}

@@ -1,0 +1,204 @@
+//! `struct virtio_net_hdr` (legacy, 10 octets, native byte order) in front of each frame.
+//!
+//! The header is a claim, not a fact: [`VnetHeader::check`] compares every field with the packet
+//! before anything uses it (a `csum_start` out of range has crashed other switches,
+//! CVE-2024-11614). `hdr_len` is only bounded and never used.
+
+use super::{DropReason, VNET_HDR_LEN};
+
+const F_NEEDS_CSUM: u8 = 1;
+const F_DATA_VALID: u8 = 2;
+const GSO_NONE: u8 = 0;
+const GSO_TCPV4: u8 = 1;
+const GSO_UDP_L4: u8 = 5;
+const GSO_ECN: u8 = 0x80;
+
+/// How a super-packet is to be cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gso {
+    /// It is one packet.
+    None,
+    /// TCP segments of that much payload.
+    Tcp(u16),
+    /// UDP datagrams of that much payload.
+    Udp(u16),
+}
+
+/// What the header must agree with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// Length of the frame without the virtio header.
+    pub(super) frame_len: usize,
+    /// Length of the IP packet.
+    pub(super) packet_len: usize,
+    /// Where the transport header starts, from the start of the IP packet.
+    pub(super) transport: usize,
+    /// Length of the transport header, if there is one that can have a checksum to complete.
+    pub(super) transport_header: Option<TransportHeader>,
+}
+
+/// A whole TCP or UDP header in an unfragmented packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TransportHeader {
+    Tcp(usize),
+    Udp,
+}
+
+/// The checked header.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct VnetHeader {
+    /// The transport checksum field holds the pseudo header sum only.
+    pub(super) needs_checksum: bool,
+    pub(super) gso: Gso,
+}
+
+impl VnetHeader {
+    /// Reads the header and checks it against the packet.
+    pub(super) fn check(header: &[u8], shape: Shape) -> Result<Self, DropReason> {
+        let word = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
+        let (flags, gso_type) = (header[0], header[1]);
+        let (hdr_len, gso_size) = (usize::from(word(2)), word(4));
+        let (csum_start, csum_offset) = (usize::from(word(6)), usize::from(word(8)));
+        let fault = Err(DropReason::VirtioHeader);
+
+        if flags & !(F_NEEDS_CSUM | F_DATA_VALID) != 0 || hdr_len > shape.frame_len {
+            return fault;
+        }
+        let needs_checksum = flags & F_NEEDS_CSUM != 0;
+        if needs_checksum {
+            let expected_offset = match shape.transport_header {
+                Some(TransportHeader::Tcp(_)) => 16,
+                Some(TransportHeader::Udp) => 6,
+                None => return fault,
+            };
+            // The kernel sums up to the end of the frame: padding would be summed too.
+            if csum_start != shape.transport
+                || csum_offset != expected_offset
+                || shape.packet_len != shape.frame_len
+            {
+                return fault;
+            }
+        }
+        let gso = match (gso_type & !GSO_ECN, shape.transport_header) {
+            (GSO_NONE, _) if gso_type & GSO_ECN == 0 => Gso::None,
+            (GSO_TCPV4, Some(TransportHeader::Tcp(_))) if gso_size > 0 && needs_checksum => {
+                Gso::Tcp(gso_size)
+            }
+            (GSO_UDP_L4, Some(TransportHeader::Udp))
+                if gso_size > 0 && needs_checksum && gso_type & GSO_ECN == 0 =>
+            {
+                Gso::Udp(gso_size)
+            }
+            _ => return fault,
+        };
+        Ok(Self {
+            needs_checksum,
+            gso,
+        })
+    }
+}
+
+/// Drops the receiver's claim that the transport checksum was verified: a sender must not make it.
+pub(super) fn clear_data_valid(header: &mut [u8]) {
+    header[0] &= !F_DATA_VALID;
+}
+
+/// The transport checksum is complete now.
+pub(super) fn clear_needs_checksum(header: &mut [u8]) {
+    header[..VNET_HDR_LEN].fill(0);
+}
+
+/// Cuts a super-packet into smaller pieces.
+pub(super) fn set_gso_size(header: &mut [u8], size: u16) {
+    header[4..6].copy_from_slice(&size.to_ne_bytes());
+}
+
+/// A header for tests: flags, GSO type, `gso_size`, `csum_start`, `csum_offset`.
+#[cfg(test)]
+pub(super) fn build(flags: u8, gso_type: u8, gso_size: u16, start: u16, offset: u16) -> [u8; 10] {
+    let mut header = [0; VNET_HDR_LEN];
+    header[0] = flags;
+    header[1] = gso_type;
+    header[4..6].copy_from_slice(&gso_size.to_ne_bytes());
+    header[6..8].copy_from_slice(&start.to_ne_bytes());
+    header[8..10].copy_from_slice(&offset.to_ne_bytes());
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TCP: Shape = Shape {
+        frame_len: 3000,
+        packet_len: 3000,
+        transport: 20,
+        transport_header: Some(TransportHeader::Tcp(20)),
+    };
+
+    #[test]
+    fn honest_headers_pass() {
+        assert!(VnetHeader::check(&build(0, 0, 0, 0, 0), TCP).is_ok());
+        assert!(VnetHeader::check(&build(2, 0, 0, 0, 0), TCP).is_ok());
+        let super_packet = VnetHeader::check(&build(1, 1, 1448, 20, 16), TCP).unwrap();
+        assert_eq!(super_packet.gso, Gso::Tcp(1448));
+        assert!(VnetHeader::check(&build(1, 0x81, 1448, 20, 16), TCP).is_ok());
+        let udp = Shape {
+            transport_header: Some(TransportHeader::Udp),
+            ..TCP
+        };
+        assert_eq!(
+            VnetHeader::check(&build(1, 5, 1400, 20, 6), udp)
+                .unwrap()
+                .gso,
+            Gso::Udp(1400)
+        );
+    }
+
+    #[test]
+    fn liars_are_dropped() {
+        let udp = Shape {
+            transport_header: Some(TransportHeader::Udp),
+            ..TCP
+        };
+        let none = Shape {
+            transport_header: None,
+            ..TCP
+        };
+        let padded = Shape {
+            packet_len: 2990,
+            ..TCP
+        };
+        let mut long_header = build(0, 0, 0, 0, 0);
+        long_header[2..4].copy_from_slice(&3001u16.to_ne_bytes());
+        let cases = [
+            ("unknown flag", build(8, 0, 0, 0, 0), TCP),
+            ("coalescing info", build(4, 0, 0, 0, 0), TCP),
+            ("hdr_len beyond the frame", long_header, TCP),
+            ("csum_start out of range", build(1, 0, 0, 60_000, 16), TCP),
+            (
+                "csum_start inside the IP header",
+                build(1, 0, 0, 10, 16),
+                TCP,
+            ),
+            ("csum_offset of UDP in TCP", build(1, 0, 0, 20, 6), TCP),
+            ("checksum of nothing", build(1, 0, 0, 20, 16), none),
+            ("checksum over padding", build(1, 0, 0, 20, 16), padded),
+            ("GSO without size", build(1, 1, 0, 20, 16), TCP),
+            ("GSO without checksum", build(0, 1, 1448, 0, 0), TCP),
+            ("TCP GSO of UDP", build(1, 1, 1448, 20, 6), udp),
+            ("UDP GSO of TCP", build(1, 5, 1448, 20, 16), TCP),
+            ("TCPv6 GSO of IPv4", build(1, 4, 1448, 20, 16), TCP),
+            ("UFO", build(1, 3, 1448, 20, 6), udp),
+            ("ECN alone", build(0, 0x80, 0, 0, 0), TCP),
+            ("ECN of UDP", build(1, 0x85, 1448, 20, 6), udp),
+        ];
+        for (name, header, shape) in cases {
+            assert_eq!(
+                VnetHeader::check(&header, shape).err(),
+                Some(DropReason::VirtioHeader),
+                "{name}"
+            );
+        }
+    }
+}
