@@ -105,13 +105,11 @@ fn a_packet_to_no_mapping_goes_to_the_host() {
 }
 
 #[test]
-fn an_echo_reply_from_another_host_is_filtered() {
+fn an_echo_reply_from_another_host_does_not_reach_the_container() {
+    // It may belong to a ping of the host itself, whose identifiers nobody tracks.
     let mut w = World::new();
     let (_, ident) = w.ping(C1, S1, 77);
-    assert_eq!(
-        w.drops(Packet::echo_reply(S2, HOST, ident, 1, b"ping")),
-        "filtered"
-    );
+    w.leaves_to_host(Packet::echo_reply(S2, HOST, ident, 1, b"ping"));
     let got = w.forward(Packet::echo_reply(S1, HOST, ident, 1, b"ping"));
     assert_eq!((got.dst(), got.echo_ident()), (C1, 77));
 }

@@ -186,6 +186,9 @@ fn martians_are_dropped_by_name() {
         "255.255.255.255",
         "169.254.1.1",
     ];
+    // From outside steering lets no 127/8 in; from the host itself to the host it is a process that bound it, so that
+    // pair (127.0.0.1 > HOST) is legal here. 169.254/16 as a destination passes, as with Docker: clouds serve their
+    // metadata there.
     let bad_destinations = [
         "0.0.0.0",
         "0.0.0.1",
@@ -195,12 +198,14 @@ fn martians_are_dropped_by_name() {
         "239.1.1.1",
         "240.0.0.1",
         "255.255.255.255",
-        "169.254.169.254",
+        "172.17.255.255",
     ];
     let mut pairs: Vec<(Ipv4Addr, Ipv4Addr)> = Vec::new();
     for source in bad_sources {
-        for destination in [HOST, C1, S1] {
-            pairs.push((ip(source), destination));
+        for destination in [HOST, C1, S1, NARROW] {
+            if !(ip(source).is_loopback() && destination == HOST) {
+                pairs.push((ip(source), destination));
+            }
         }
     }
     for destination in bad_destinations {
@@ -232,7 +237,6 @@ fn martians_are_dropped_by_name() {
             wrong.push(format!("{source} > {destination}: {name}"));
         }
     }
-    // Loopback to loopback on lo is the host's own; from a container it is not.
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert_eq!(w.tables(), (0, 0));
 }
@@ -348,7 +352,7 @@ fn length_liars_are_dropped() {
             assert_eq!(w.tables(), (0, 0), "{name}");
         }
     }
-    for length in [0, 1, 7, 17_u16] {
+    for length in [0, 1, 7, 25, 65_535_u16] {
         let mut w = World::new();
         let mut packet = udp.clone();
         packet.set16(24, length);
@@ -469,7 +473,7 @@ fn garbage_in_ip_options_is_survived() {
 
 #[test]
 fn generated_errors_are_limited_per_destination() {
-    // S8, RFC 1812 §4.3.2.8.
+    // S8, RFC 1812 §4.3.2.8: 20, a quarter more or less at random, so that nobody can count on it.
     let mut w = World::new();
     let mut answered = 0;
     for port in 0..1000 {
@@ -482,7 +486,7 @@ fn generated_errors_are_limited_per_destination() {
         answered += w.step(probe).generated.len();
     }
     assert!(
-        (1..=20).contains(&answered),
+        (15..=25).contains(&answered),
         "{answered} errors in one instant"
     );
     // One destination's flood does not silence the answers to another: no global counter to observe.

@@ -38,8 +38,8 @@ fn udp_is_answered_from_the_published_port() {
     );
     // Also on the host's other address, and the answer comes from that one.
     assert_eq!(
-        w.udp_exchange(at("10.9.0.50:5000"), at("10.8.0.10:5353")),
-        at("10.9.0.50:5000")
+        w.udp_exchange(at("10.9.0.50:5001"), at("10.8.0.10:5353")),
+        at("10.9.0.50:5001")
     );
 }
 

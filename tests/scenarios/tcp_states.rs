@@ -506,7 +506,7 @@ fn other_unsolicited_segments_are_filtered_at_once() {
     for flags in [ACK, RST, FIN | ACK, PSH | ACK, 0] {
         assert_eq!(
             w.drops(Packet::tcp(at(STRANGER), external, flags, 9, 9, b"")),
-            "filtered"
+            "tcp_no_flow"
         );
     }
 }

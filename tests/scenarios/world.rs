@@ -456,9 +456,9 @@ impl World {
 
     #[track_caller]
     fn handle_timeout(&mut self, sent: &mut Vec<Packet>) {
+        let before = Counters::from(&self.forwarder.stats());
         self.forwarder.handle_timeout(self.now, &mut self.outbox);
         let generated = self.drain();
-        let before = self.counters.clone();
         self.counters = Counters::from(&self.forwarder.stats());
         let count = u64::try_from(generated.len()).unwrap();
         assert_eq!(
