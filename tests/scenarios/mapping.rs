@@ -127,7 +127,13 @@ fn when_the_exclusive_pool_is_spent_the_shared_pool_follows() {
     let mut exclusive = 0;
     let mut shared = 0;
     for port in 30_000..30_020 {
-        match w.udp(SocketAddrV4::new(C1, port), at("10.20.0.1:7")).port() {
+        match w
+            .udp(
+                SocketAddrV4::new([C1, C2][usize::from(port % 2)], port),
+                at("10.20.0.1:7"),
+            )
+            .port()
+        {
             61_000..=61_009 => exclusive += 1,
             5_000..=5_009 => shared += 1,
             other => panic!("{other} is in no pool"),
@@ -222,7 +228,11 @@ fn reply_restores_the_tuple_and_leaves_the_rest_alone() {
 #[test]
 fn route_is_asked_per_flow_not_per_packet() {
     let mut w = World::new();
-    let queries = |w: &World| w.host.route_queries.load(std::sync::atomic::Ordering::Relaxed);
+    let queries = |w: &World| {
+        w.host
+            .route_queries
+            .load(std::sync::atomic::Ordering::Relaxed)
+    };
     w.udp_exchange(at(UDP_A), at("10.20.0.1:9000"));
     let first = queries(&w);
     for _ in 0..50 {
