@@ -152,7 +152,7 @@ fn completed(frame: &Frame) -> Packet {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(400))]
 
     /// P1 and P7: what the client gets is what the server sent, octet for octet, but for the address, the port, the
     /// TTL and the checksums, which equal a full recomputation ([`World::step`] and `segments` verify them).
@@ -341,4 +341,17 @@ pub(super) fn bitmap_is_the_set_of_mappings(w: &World) -> Result<(), TestCaseErr
     let bitmap: BTreeSet<(Protocol, u16)> = w.host.ports().into_iter().collect();
     prop_assert_eq!(bitmap, expected);
     Ok(())
+}
+
+/// So many cases, or as many as `PROPTEST_CASES` asks for.
+pub(super) fn cases(cases: u32) -> ProptestConfig {
+    let default = ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    if std::env::var_os("PROPTEST_CASES").is_some() {
+        default
+    } else {
+        ProptestConfig { cases, ..default }
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tunbridge::forwarder::{Config, EndpointId, Protocol, Verdict};
 
-use super::invariants::bitmap_is_the_set_of_mappings;
+use super::invariants::{bitmap_is_the_set_of_mappings, cases};
 use super::packet::*;
 use super::world::*;
 
@@ -516,7 +516,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(300))]
 
     #[test]
     fn any_history_agrees_with_the_model(operations in prop::collection::vec(operation(), 1..120)) {

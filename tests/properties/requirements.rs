@@ -154,7 +154,7 @@ fn every_met_requirement_is_cited_in_the_forwarder() {
         // `REQ-5` also covers 5a; `REQ-5c` is found by its own letter or by the number alone.
         let cited = files.iter().any(|(_, text)| {
             text.split(rfc).skip(1).any(|after| {
-                let near: String = after.chars().take(120).collect();
+                let near: String = after.chars().take(400).collect();
                 near.split("REQ-").skip(1).any(|r| {
                     r.strip_prefix(number.as_str())
                         .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))

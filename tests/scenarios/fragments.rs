@@ -161,7 +161,7 @@ fn fragments_for_the_host_itself_reach_it_even_out_of_order() {
 
 #[test]
 fn two_containers_with_one_identification_do_not_mix() {
-    // RFC 6864 §5.3.1 by RFC 7857 §9: behind one address, two datagrams must not share an identification.
+    // RFC 6864 §5.3.1 by RFC 7857 §10: behind one address, two datagrams must not share an identification.
     let mut w = World::new();
     let server = at("10.20.0.1:9000");
     let a = Packet::udp(at("172.17.0.2:40000"), server, &payload(2000))

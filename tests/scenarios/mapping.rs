@@ -13,7 +13,7 @@ const UDP_A: &str = "172.17.0.2:40000";
 
 #[test]
 fn udp_mapping_is_the_same_towards_two_servers() {
-    // RFC 4787 REQ-1, RFC 7857 §5: endpoint-independent mapping.
+    // RFC 4787 REQ-1: endpoint-independent mapping.
     let mut w = World::new();
     let first = w.udp(at(UDP_A), at("10.20.0.1:53"));
     let second = w.udp(at(UDP_A), at("10.20.0.2:4000"));
@@ -84,7 +84,7 @@ fn two_source_ports_of_one_container_never_share_an_external_port() {
 
 #[test]
 fn protocols_have_independent_mappings() {
-    // RFC 7857 §4: an external port number is owned per protocol.
+    // RFC 7857 §5: an external port number is owned per protocol.
     let mut w = World::new();
     w.udp_exchange(at("172.17.0.2:40000"), at("10.20.0.1:80"));
     w.connect(at("172.17.0.2:40000"), at("10.20.0.1:80"));
