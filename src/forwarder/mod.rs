@@ -295,3 +295,6 @@ fn is_allowed(flow: &Flow, index: &Index) -> bool {
         && port_is_free
         && egress_is_same
 }
+
+#[cfg(test)]
+mod tests;
