@@ -26,6 +26,8 @@ mod packet;
 )]
 mod world;
 
+#[path = "scenarios/corners.rs"]
+mod corners;
 #[path = "scenarios/filtering.rs"]
 mod filtering;
 #[path = "scenarios/fragments.rs"]
