@@ -136,9 +136,18 @@ impl Flow {
         self.dead.load(Ordering::Acquire)
     }
 
-    /// Packets of `direction` leave with an address that several containers share.
-    pub(super) const fn shares_source(&self, direction: Direction) -> bool {
-        self.grounds.masqueraded && matches!(direction, Direction::Original)
+    /// The port of a mapping that the flow keeps alive.
+    pub(super) fn external_port(&self) -> Option<u16> {
+        if self.lease != Lease::None {
+            Some(self.reply.dst_port)
+        } else {
+            self.target.map(|_| self.original.dst_port)
+        }
+    }
+
+    /// Packets of `direction` leave with an address that several senders share.
+    pub(super) fn shares_source(&self, direction: Direction) -> bool {
+        self.translated(direction).src != self.key(direction).src
     }
 
     /// Idle time in the present state.

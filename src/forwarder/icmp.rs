@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::checksum::{self, Delta};
-use super::flow::Flow;
+use super::flow::{Flow, Track};
 use super::index::Place;
 use super::judge::{Judged, judged};
 use super::key::{Direction, FlowKey};
@@ -109,6 +109,15 @@ fn rewrite_quote(quote: &mut [u8], header_len: usize, from: &FlowKey, to: &FlowK
     }
 }
 
+/// The quoted segment, whose error travels in `direction`, may have been sent lately.
+fn quotes_plausibly(flow: &Flow, direction: Direction, transport: &[u8]) -> bool {
+    let seq = u32::from_be_bytes([transport[4], transport[5], transport[6], transport[7]]);
+    match &flow.hot.lock().track {
+        Track::Tcp(track) => track.may_have_sent(direction.reverse(), seq),
+        Track::Datagrams { .. } => true,
+    }
+}
+
 impl Forwarder {
     /// The flow that a quoted packet belongs to, and the direction of an error about it.
     fn find_quoted(&self, quote: &Quote, now: Instant) -> Option<(Arc<Flow>, Direction)> {
@@ -156,6 +165,14 @@ impl Forwarder {
         let quoted_header = &packet.payload()[ICMP_HEADER_LEN..ICMP_HEADER_LEN + quote.header_len];
         if checksum::checksum(quoted_header) != 0 {
             return dropped(DropReason::BadIpChecksum);
+        }
+        // nat.md S7: a forger who does not see the connection does not know its sequence numbers.
+        if !quotes_plausibly(
+            &flow,
+            direction,
+            &packet.payload()[ICMP_HEADER_LEN + quote.header_len..],
+        ) {
+            return dropped(DropReason::IcmpNoFlow);
         }
         if packet.ttl() <= 1 {
             return dropped(DropReason::TtlExceeded);

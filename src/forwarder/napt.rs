@@ -324,16 +324,25 @@ impl Slow {
                 self.unshare(around, key);
             }
             Lease::Overlap { external, port } => {
-                let protocol = flow.original.protocol;
-                let eligible = self.is_eligible(protocol, port);
-                let space = self.spaces.get_mut(&(protocol, external));
-                if space.is_some_and(|space| space.release_overlap(port, eligible)) {
-                    self.port_unused(around, protocol, external, port);
-                }
+                self.release_overlap(around, flow.original.protocol, external, port);
             }
         }
         if let Some(key) = flow.target {
             self.unshare(around, key);
+        }
+    }
+
+    fn release_overlap(
+        &mut self,
+        around: &Surroundings<'_>,
+        protocol: Protocol,
+        external: IpAddr,
+        port: u16,
+    ) {
+        let eligible = self.is_eligible(protocol, port);
+        let space = self.spaces.get_mut(&(protocol, external));
+        if space.is_some_and(|space| space.release_overlap(port, eligible)) {
+            self.port_unused(around, protocol, external, port);
         }
     }
 
@@ -495,7 +504,7 @@ impl Slow {
             self.share(key);
             self.unshare(around, key);
         }
-        let port = self.overlap_port(plan, external, is_free, now)?;
+        let port = self.port_for_flow(around, plan, external, is_free, now)?;
         Ok(((external, port), Lease::Overlap { external, port }))
     }
 
@@ -558,10 +567,12 @@ impl Slow {
         owned * QUOTA_DENOMINATOR >= space.capacity() * QUOTA_NUMERATOR
     }
 
-    /// A port that is in use, but not towards the plan's server.
+    /// A port for one flow, whose inner endpoint's mapping cannot serve it or could not be made: a
+    /// free one, else one that is in use but not towards the plan's server.
     // RFC 7857 §3: ports may overlap towards different destinations.
-    fn overlap_port(
+    fn port_for_flow(
         &mut self,
+        around: &Surroundings<'_>,
         plan: &Plan,
         external: IpAddr,
         is_free: impl Fn(IpAddr, u16) -> bool,
@@ -577,6 +588,16 @@ impl Slow {
             return Err(DropReason::OutOfPorts);
         }
         let over = self.is_over_quota(plan.owner, protocol, external);
+        let Some(space) = self.spaces.get_mut(&(protocol, external)) else {
+            return Err(DropReason::OutOfPorts);
+        };
+        if !over && let Some(port) = space.take_for_flow(&mut self.random) {
+            self.port_used(around, protocol, port);
+            if is_free(external, port) {
+                return Ok(port);
+            }
+            self.release_overlap(around, protocol, external, port);
+        }
         let Some(space) = self.spaces.get(&(protocol, external)) else {
             return Err(DropReason::OutOfPorts);
         };

@@ -86,8 +86,7 @@ impl PortSpace {
 
     /// Takes a free port for the mapping of `internal`.
     pub(super) fn take(&mut self, internal: (IpAddr, u16), random: &mut Random) -> Option<u16> {
-        let free = self.free.iter_mut().find(|free| !free.is_empty())?;
-        let port = free.swap_remove(random.below(free.len()));
+        let port = self.draw(random)?;
         self.used.insert(
             port,
             PortUse {
@@ -96,6 +95,24 @@ impl PortSpace {
             },
         );
         Some(port)
+    }
+
+    /// Takes a free port for one flow alone.
+    pub(super) fn take_for_flow(&mut self, random: &mut Random) -> Option<u16> {
+        let port = self.draw(random)?;
+        self.used.insert(
+            port,
+            PortUse {
+                exclusive: None,
+                overlaps: 1,
+            },
+        );
+        Some(port)
+    }
+
+    fn draw(&mut self, random: &mut Random) -> Option<u16> {
+        let free = self.free.iter_mut().find(|free| !free.is_empty())?;
+        Some(free.swap_remove(random.below(free.len())))
     }
 
     /// A used port at which to start looking for one to overlap, and all others after it.
