@@ -18,6 +18,7 @@
 //!   15     routes change (argument)
 //! ```
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -285,6 +286,12 @@ impl Player {
         match verdict {
             Verdict::Forward => {
                 check_emitted(&frame);
+                if is_transport_right(&before) {
+                    assert!(
+                        is_transport_right(&frame),
+                        "transport checksum: {before:02x?} became {frame:02x?}"
+                    );
+                }
                 assert!(
                     frame[VNET_HDR_LEN + 8] < before[VNET_HDR_LEN + 8],
                     "TTL does not fall"
@@ -330,6 +337,28 @@ impl Player {
             "{stats:?}"
         );
         assert!(stats.flows <= 64, "{} flows, 64 allowed", stats.flows);
+        let flows = self.forwarder.flows(self.now);
+        let tuples: BTreeSet<_> = flows.iter().map(|f| (f.protocol, f.translated)).collect();
+        assert_eq!(
+            tuples.len(),
+            flows.len(),
+            "two flows share an external tuple"
+        );
+        let external = |f: &&tunbridge::forwarder::FlowReport| f.original.0 != f.translated.0;
+        let ports: BTreeSet<_> = flows
+            .iter()
+            .filter(external)
+            .map(|f| (f.protocol, f.translated.0.port()))
+            .collect();
+        for (protocol, port) in ports {
+            let word = self.machine.bits[Machine::index(protocol, port)].load(Ordering::Relaxed);
+            let published = (8080..=8089).contains(&port) || (61_000..=61_001).contains(&port);
+            let ours = word >> (port % 64) & 1 != 0;
+            assert!(
+                ours || published,
+                "{protocol:?} {port} is used, but its bit is not set"
+            );
+        }
         // A year later nothing is left.
         self.now = self.now + Duration::from_secs(365 * 86_400);
         self.timers();
@@ -366,6 +395,30 @@ fn check_emitted(frame: &[u8]) {
         usize::from(u16::from_be_bytes([packet[2], packet[3]])) <= packet.len(),
         "total length"
     );
+}
+
+/// The transport checksum is complete and right, or partial and right. False if there is none to judge.
+fn is_transport_right(frame: &[u8]) -> bool {
+    let packet = &frame[VNET_HDR_LEN.min(frame.len())..];
+    if packet.len() < 20 {
+        return false;
+    }
+    let total = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
+    let Some(packet) = packet.get(..total) else {
+        return false;
+    };
+    let Some((header, at)) = transport(packet) else {
+        return false;
+    };
+    if (packet[6] & 0x3f, packet[7]) != (0, 0) {
+        return false;
+    }
+    let field = u16::from_be_bytes([packet[at], packet[at + 1]]);
+    if frame[0] & 1 != 0 {
+        return field == pseudo(packet, header);
+    }
+    (packet[9] == 17 && field == 0)
+        || sum(pseudo(packet, header).into(), &packet[header..]) == 0xffff
 }
 
 fn sum(start: u32, data: &[u8]) -> u16 {
