@@ -243,3 +243,54 @@ impl Hot {
         }
     }
 }
+
+#[cfg(test)]
+impl Flow {
+    /// A flow for the tests of what holds flows.
+    pub(super) fn sample(port: u16) -> std::sync::Arc<Self> {
+        let (inner, outer) = (
+            IpAddr::from([172, 17, 0, 2]),
+            IpAddr::from([198, 51, 100, 7]),
+        );
+        let original = FlowKey {
+            protocol: Protocol::Udp,
+            src: inner,
+            dst: outer,
+            src_port: port,
+            dst_port: 5000,
+        };
+        let reply = FlowKey {
+            dst: IpAddr::from([192, 0, 2, 10]),
+            ..original.mirror()
+        };
+        std::sync::Arc::new(Self {
+            original,
+            reply,
+            owner: Owner::Endpoint(EndpointId(1)),
+            grounds: Grounds {
+                endpoint: (EndpointId(1), inner),
+                peer: None,
+                publication: None,
+                local: None,
+                masqueraded: true,
+            },
+            lease: Lease::None,
+            target: None,
+            created: Instant::ZERO,
+            dead: AtomicBool::new(false),
+            due: AtomicU64::new(0),
+            hot: Mutex::new(Hot {
+                last_seen: Instant::ZERO,
+                track: Track::Datagrams {
+                    replied: false,
+                    stream: false,
+                },
+                traffic: [Traffic::default(); 2],
+                mtu: [1500; 2],
+                mss: None,
+                epoch: 0,
+                blocked: false,
+            }),
+        })
+    }
+}

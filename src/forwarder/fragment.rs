@@ -86,6 +86,7 @@ pub(super) struct FragmentTable {
     order: VecDeque<(Instant, FragmentKey, u64)>,
     shares: HashMap<IpAddr, Share>,
     held_octets: usize,
+    overlapped: usize,
     serial: u64,
     timeout: Duration,
     max_datagrams: usize,
@@ -102,6 +103,7 @@ impl FragmentTable {
             order: VecDeque::new(),
             shares: HashMap::new(),
             held_octets: 0,
+            overlapped: 0,
             serial: 0,
             timeout: config.timeouts.fragment,
             max_datagrams: config.max_fragmented,
@@ -142,9 +144,10 @@ impl FragmentTable {
             || (range.last && datagram.ranges.iter().any(|&(_, end)| end > range.end));
         // nat.md S6, RFC 5722: an overlap ends the whole datagram.
         if overlaps || beyond || datagram.ranges.len() >= MAX_RANGES {
-            let dropped = datagram.held.len();
             datagram.decision = Some(FragmentDecision::Drop(DropReason::FragmentOverlap));
-            self.let_go(key, dropped);
+            let held = std::mem::take(&mut datagram.held);
+            self.account_released(key.src, &held);
+            self.overlapped += held.len();
             return Admission::Drop(DropReason::FragmentOverlap);
         }
         let first = range.start == 0;
@@ -195,13 +198,9 @@ impl FragmentTable {
         held
     }
 
-    /// Drops what waits for `key` without ending the datagram.
-    fn let_go(&mut self, key: FragmentKey, _dropped: usize) {
-        let held = self
-            .datagrams
-            .get_mut(&key)
-            .map(|datagram| std::mem::take(&mut datagram.held));
-        self.account_released(key.src, &held.unwrap_or_default());
+    /// Number of held fragments dropped because of overlaps since the last call.
+    pub(super) fn take_overlapped(&mut self) -> usize {
+        std::mem::take(&mut self.overlapped)
     }
 
     fn begin(&mut self, key: FragmentKey, now: Instant) -> bool {
@@ -403,11 +402,14 @@ mod tests {
             overlap
         );
         // Beyond the end.
+        assert_eq!(table.take_overlapped(), 0, "nothing waited");
         table.admit(key(2), range(80, 160, true), &frame(80), Instant::ZERO);
         assert_eq!(
             table.admit(key(2), range(160, 200, false), &frame(160), Instant::ZERO),
             overlap
         );
+        assert_eq!(table.take_overlapped(), 1);
+        assert_eq!(table.held_octets, 0);
     }
 
     #[test]

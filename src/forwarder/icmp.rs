@@ -4,6 +4,8 @@
 //! as the *mirror* of a key of its flow; so the mirror of the quoted tuple finds the flow and the
 //! direction in which the error travels. Errors neither refresh nor end anything. Read RFC 5508
 //! first.
+// RFC 5508 REQ-10, RFC 4787 REQ-12b, RFC 5382 REQ-9: destination unreachable, time exceeded and
+// parameter problem pass both ways. RFC 5508 REQ-11: other types are dropped or left to the host.
 //!
 //! ```text
 //!  outer:  router ─► H          quoted:  H:ext ─► D:q     (mirror: D:q ─► H:ext, a reply key)

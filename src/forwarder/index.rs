@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
 
+use super::host_ports::PortSet;
 use super::{EndpointId, NetworkId, NetworkPolicy, Policy, Protocol, Published};
 
 /// Whose an address is.
@@ -56,6 +57,7 @@ pub(super) struct Index {
     endpoints: HashMap<IpAddr, (EndpointId, NetworkId)>,
     local: HashSet<IpAddr>,
     published: HashMap<(Protocol, IpAddr), BTreeMap<u16, Range>>,
+    published_ports: PortSet,
     reverse: HashMap<(Protocol, IpAddr), (Vec<Reverse>, u16)>,
 }
 
@@ -105,6 +107,9 @@ impl Index {
             address: published.container_address,
             first: published.container_port,
         };
+        for port in published.host_ports.clone() {
+            self.published_ports.insert(published.protocol, port);
+        }
         let key = (published.protocol, published.host_address);
         self.published.entry(key).or_default().insert(first, range);
         let reverse = Reverse {
@@ -198,13 +203,7 @@ impl Index {
 
     /// Some publication, on whatever address, has `port`: mappings keep away from it.
     pub(super) fn is_published_anywhere(&self, protocol: Protocol, port: u16) -> bool {
-        self.published.iter().any(|((published, _), ranges)| {
-            *published == protocol
-                && ranges
-                    .range(..=port)
-                    .next_back()
-                    .is_some_and(|(_, range)| port <= range.end)
-        })
+        self.published_ports.contains(protocol, port)
     }
 
     /// Some publication leads to `port` of the container.

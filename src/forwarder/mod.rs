@@ -9,7 +9,7 @@
 //!
 //! A *frame* is a virtio header and an IP packet. Nothing else comes with it, so addresses say who
 //! speaks, and steering vouches for source addresses: a container's is that container, a local
-//! address of the host is a process of the host, anything else is outside. [`decide`] has the table
+//! address of the host is a process of the host, anything else is outside. `decide.rs` has the table
 //! of who may speak to whom.
 //!
 //! A *flow* has two keys: `original`, as its initiator sends, and `reply`, as the responder does. A
@@ -53,14 +53,14 @@
 //! # Mappings
 //!
 //! The external port of an inner endpoint does not depend on the destination; outsiders may use it
-//! if the endpoint has sent to their address ([`Filtering`]). [`napt`] says what happens when ports
+//! if the endpoint has sent to their address ([`Filtering`]). `napt.rs` says what happens when ports
 //! are short. An external port is announced to steering ([`Host::set_external_port`]) exactly while
 //! something uses it. A port that the host listens on or that is published is never used.
 //!
 //! # Time
 //!
 //! [`Timeouts`] has the idle times. A flow is over at the instant its time is up, whether or not
-//! [`Forwarder::handle_timeout`] has cleared it away yet; the timer wheel ([`timer`]) is lazy.
+//! [`Forwarder::handle_timeout`] has cleared it away yet; the timer wheel (`timer.rs`) is lazy.
 //!
 //! # Locks
 //!
@@ -80,6 +80,10 @@
 //!   survive it. Those to published ports do, because nothing about them was chosen.
 //! * UDP super-packets are not cut smaller: too large ones are answered with Fragmentation Needed
 //!   even without DF.
+//! * When ports are short, behaviour changes (RFC 4787 REQ-11): flows then overlap.
+//! * A container subnet hides outside hosts with the same addresses (RFC 4787 REQ-7); control
+//!   refuses such subnets.
+//! * A deallocated port may be used again before 120 s (RFC 6888 REQ-8), at random like any other.
 //! * Port parity and the privileged port class are not preserved (RFC 4787 REQ-3a, REQ-4; RFC 7857
 //!   §7 allows the latter).
 
@@ -103,6 +107,7 @@ mod outbox;
 mod packet;
 mod policy;
 mod ports;
+mod quota;
 mod random;
 mod ratelimit;
 mod report;

@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn a_port_is_free_when_its_last_user_goes() {
         let mut random = Random::new(&[3; 32], 0);
-        let mut space = PortSpace::new(61_000..=61_000, 1..=0, |_| true);
+        let mut space = PortSpace::new(61_000..=61_000, RangeInclusive::new(1, 0), |_| true);
         let port = space.take(INNER, &mut random).unwrap();
         space.overlap(port);
         assert!(!space.release(port, true));
@@ -241,7 +241,7 @@ mod tests {
     fn choice_is_uniform() {
         // RFC 6056, RFC 7857 §9: chi-square of 10,000 draws over 100 ports, one at a time.
         let mut random = Random::new(&[9; 32], 0);
-        let mut space = PortSpace::new(61_000..=61_099, 1..=0, |_| true);
+        let mut space = PortSpace::new(61_000..=61_099, RangeInclusive::new(1, 0), |_| true);
         let mut counts = [0f64; 100];
         for _ in 0..10_000 {
             let port = space.take(INNER, &mut random).unwrap();

@@ -261,19 +261,13 @@ impl TcpTrack {
     /// Steps of the handshake.
     fn advance(&mut self) {
         let [a, b] = &self.sides;
-        self.state = match self.state {
-            TcpState::SynSent | TcpState::SynReceived => {
-                if a.syn_acked && b.syn_acked {
-                    TcpState::Established
-                } else if a.syn && b.syn {
-                    TcpState::SynReceived
-                } else {
-                    self.state
-                }
-            }
-            TcpState::PickedUp if a.acked_any && b.acked_any => TcpState::Established,
-            state => state,
-        };
+        let opening = matches!(self.state, TcpState::SynSent | TcpState::SynReceived);
+        let picked_up = self.state == TcpState::PickedUp;
+        if (opening && a.syn_acked && b.syn_acked) || (picked_up && a.acked_any && b.acked_any) {
+            self.state = TcpState::Established;
+        } else if opening && a.syn && b.syn {
+            self.state = TcpState::SynReceived;
+        }
     }
 
     fn fin(&mut self, direction: Direction) {

@@ -132,7 +132,7 @@ fn forged_errors_are_dropped() {
     );
     // About a flow that is not there: the host's own matter.
     let foreign = udp("192.0.2.10:1", "198.51.100.7:5000");
-    lab.to_host(icmp_error(
+    lab.left_to_host(icmp_error(
         3,
         4,
         "198.51.100.9",

@@ -31,8 +31,8 @@ fn ranges_map_pairwise_to_both_ends() {
         lab.send(udp("198.51.100.7:5", &format!("192.0.2.10:{host}")))
             .is("198.51.100.7:5", &format!("172.17.0.3:{container}"));
     }
-    lab.to_host(udp("198.51.100.7:5", "192.0.2.10:19999"));
-    lab.to_host(udp("198.51.100.7:5", "192.0.2.10:30000"));
+    lab.left_to_host(udp("198.51.100.7:5", "192.0.2.10:19999"));
+    lab.left_to_host(udp("198.51.100.7:5", "192.0.2.10:30000"));
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn loopback_is_published_for_the_host_alone() {
         lab.send(tcp("172.17.0.2:80", &syn.src, SYN | ACK, 9, 2, 0))
             .is(&format!("127.0.0.1:{port}"), "127.0.0.1:40000");
     }
-    lab.to_host(tcp("198.51.100.7:1", "192.0.2.10:8081", SYN, 1, 0, 0));
+    lab.left_to_host(tcp("198.51.100.7:1", "192.0.2.10:8081", SYN, 1, 0, 0));
     lab.dropped(
         tcp("198.51.100.7:1", "127.0.0.1:8081", SYN, 1, 0, 0),
         DropReason::Martian,
@@ -99,7 +99,7 @@ fn host_reaches_published_ports_at_its_own_addresses() {
     let query = lab.send(udp("192.0.2.10:40000", "192.0.2.10:8080"));
     lab.send(udp("172.17.0.2:80", &query.src))
         .is("192.0.2.10:8080", "192.0.2.10:40000");
-    lab.to_host(tcp("192.0.2.10:40000", "192.0.2.10:22", SYN, 1, 0, 0));
+    lab.left_to_host(tcp("192.0.2.10:40000", "192.0.2.10:22", SYN, 1, 0, 0));
 }
 
 #[test]
@@ -243,11 +243,11 @@ fn networks_are_isolated() {
 #[test]
 fn what_is_for_the_host_is_left_to_it() {
     let mut lab = Lab::new();
-    lab.to_host(icmp_query(8, "172.17.0.2", "172.17.0.1", 1, 0));
-    lab.to_host(icmp_query(8, "198.51.100.7", "192.0.2.10", 1, 0));
-    lab.to_host(icmp_query(0, "198.51.100.7", "192.0.2.10", 1, 0));
-    lab.to_host(tcp("172.17.0.2:1", "192.0.2.10:22", SYN, 1, 0, 0));
-    lab.to_host(with_ttl(udp("198.51.100.7:1", "192.0.2.10:53"), 1));
+    lab.left_to_host(icmp_query(8, "172.17.0.2", "172.17.0.1", 1, 0));
+    lab.left_to_host(icmp_query(8, "198.51.100.7", "192.0.2.10", 1, 0));
+    lab.left_to_host(icmp_query(0, "198.51.100.7", "192.0.2.10", 1, 0));
+    lab.left_to_host(tcp("172.17.0.2:1", "192.0.2.10:22", SYN, 1, 0, 0));
+    lab.left_to_host(with_ttl(udp("198.51.100.7:1", "192.0.2.10:53"), 1));
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn an_expired_flow_is_none_even_without_timer_calls() {
     let out = lab.send(super::udp("172.17.0.2:1", "198.51.100.7:5000"));
     lab.now = lab.now + Duration::from_secs(121);
     assert!(lab.forwarder.flows(lab.now).is_empty());
-    lab.to_host(super::udp("198.51.100.7:5000", &out.src));
+    lab.left_to_host(super::udp("198.51.100.7:5000", &out.src));
     assert_eq!(lab.forwarder.stats().flows, 0);
 }
 
