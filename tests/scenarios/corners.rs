@@ -434,3 +434,101 @@ fn syn_flood_at_a_published_port_does_not_cost_established_clients() {
     w.connect(at("10.9.0.51:5000"), at("10.9.0.10:8080"));
     w.connect(at("172.17.0.2:40000"), at("10.20.0.1:80"));
 }
+
+#[test]
+fn one_container_never_gets_the_last_ports() {
+    // RFC 6888 REQ-4: seven eighths at most, even towards one destination.
+    let mut w = pool(61_000..=61_015);
+    let server = at("10.20.0.1:9000");
+    let mut had = 0;
+    for port in 1000..1040 {
+        let step = w.step(Packet::udp(SocketAddrV4::new(C1, port), server, b""));
+        had += usize::from(step.verdict == Verdict::Forward);
+    }
+    assert_eq!(had, 14);
+    w.udp_exchange(at("172.17.0.3:1000"), server);
+    w.udp_exchange(at("172.18.0.2:1000"), server);
+}
+
+/// Orphans of one source: how many of `count` are held before the rest is refused.
+#[track_caller]
+fn held(config: Config, payload: usize, count: u16) -> usize {
+    let mut w = World::with_config(config);
+    let whole = Packet::udp(
+        at("172.17.0.2:1"),
+        at("10.20.0.1:9000"),
+        &vec![7; payload + 8],
+    );
+    let orphan = &whole.fragments(payload.next_multiple_of(8).max(8))[1];
+    let mut held = 0;
+    for ident in 0..count {
+        let step = w.step(orphan.clone().with_ident(ident));
+        match step.verdict {
+            Verdict::Consumed => held += 1,
+            Verdict::Drop(reason) => assert_eq!(reason.name(), "fragment_limit"),
+            other => panic!("{other:?}"),
+        }
+    }
+    held
+}
+
+#[test]
+fn each_limit_on_fragments_holds() {
+    let config = Config::default;
+    assert_eq!(
+        held(
+            Config {
+                max_held_per_source: 4,
+                ..config()
+            },
+            64,
+            50
+        ),
+        4
+    );
+    assert_eq!(
+        held(
+            Config {
+                max_fragmented_per_source: 5,
+                ..config()
+            },
+            64,
+            50
+        ),
+        5
+    );
+    assert_eq!(
+        held(
+            Config {
+                max_fragmented: 6,
+                ..config()
+            },
+            64,
+            50
+        ),
+        6
+    );
+    // Each is 10 + 20 + 16 octets long.
+    assert_eq!(
+        held(
+            Config {
+                max_held_bytes_per_source: 1000,
+                ..config()
+            },
+            64,
+            50
+        ),
+        21
+    );
+    assert_eq!(
+        held(
+            Config {
+                max_held_bytes: 1000,
+                ..config()
+            },
+            64,
+            50
+        ),
+        21
+    );
+}

@@ -207,3 +207,16 @@ fn ethernet_padding_after_the_packet_is_survived() {
         (at("172.17.0.2:40000"), &b"hi"[..])
     );
 }
+
+#[test]
+fn an_icmp_reply_of_zeros_gets_a_right_checksum() {
+    // RFC 1624 §3: when every word is zero only 0xffff is a right checksum, and an incremental update gives zero. Only
+    // ICMP can come to this: it has no pseudo header.
+    let mut w = World::new();
+    let (_, ident) = w.ping(C1, S1, 0);
+    let got = w.forward(Packet::echo_reply(S1, HOST, ident, 0, &[0; 8]));
+    assert_eq!(
+        (got.dst(), got.echo_ident(), got.get16(22)),
+        (C1, 0, 0xffff)
+    );
+}
