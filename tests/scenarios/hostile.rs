@@ -110,6 +110,19 @@ fn a_container_cannot_forge_errors_about_its_neighbours_flows() {
     let answer = Packet::tcp(tcp.server, tcp.client, ACK, 1, 1, b"");
     let before = w.counters().forwarded;
     w.step(Packet::icmp_error(C1, S1, UNREACHABLE, 3, 0, &answer.0));
+    // Even one that knows everything.
+    let seen = w.udp_exchange(at("172.17.0.3:50000"), at("10.20.0.1:9000"));
+    let before = before + 2;
+    let datagram = Packet::udp(at("10.20.0.1:9000"), at("172.17.0.3:50000"), b"answer");
+    w.step(Packet::icmp_error(C1, S1, UNREACHABLE, 3, 0, &datagram.0));
+    w.step(Packet::icmp_error(
+        C1,
+        *seen.ip(),
+        UNREACHABLE,
+        3,
+        0,
+        &datagram.0,
+    ));
     let mut direct = Packet::tcp(tcp.seen_client, tcp.server, ACK, 1, 1, b"");
     direct.fix_ip();
     w.step(Packet::icmp_error(C1, HOST, UNREACHABLE, 3, 0, &direct.0));
@@ -122,6 +135,19 @@ fn a_container_cannot_forge_errors_about_its_neighbours_flows() {
         w.state(Protocol::Tcp, tcp.client, tcp.server),
         Some("established")
     );
+}
+
+#[test]
+fn an_error_about_a_segment_that_was_never_sent_is_refused() {
+    // S7: the quoted sequence number must be one that the connection has used.
+    let mut w = World::new();
+    let mut tcp = w.connect(at("172.17.0.2:40000"), at("10.20.0.1:80"));
+    let sent = w.forward(tcp.packet(PSH | ACK, &[1; 1000]));
+    let mut forged = sent.clone();
+    forged.0[24..28].copy_from_slice(&tcp.next_client.wrapping_add(1 << 24).to_be_bytes());
+    let error = |quote: &Packet| Packet::icmp_error(S2, HOST, UNREACHABLE, 4, 68, &quote.0[..28]);
+    assert_eq!(w.drops(error(&forged.fixed())), "icmp_no_flow");
+    w.forward(error(&sent));
 }
 
 #[test]

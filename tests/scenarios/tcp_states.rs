@@ -268,6 +268,29 @@ fn blind_resets_do_not_end_a_connection() {
 }
 
 #[test]
+fn blind_fins_do_not_end_a_connection() {
+    let mut w = World::new();
+    let mut tcp = open(&mut w);
+    w.forward(tcp.reply(PSH | ACK, b"some data"));
+    w.forward(tcp.packet(ACK, b""));
+    for i in 1..200_u32 {
+        // Steps of 16 MiB: never within a window that was offered without scaling.
+        let sequence = tcp.next_server.wrapping_add(i << 24);
+        w.step(Packet::tcp(
+            tcp.seen_server,
+            tcp.seen_client,
+            FIN | ACK,
+            sequence,
+            tcp.next_client,
+            b"",
+        ));
+    }
+    assert_eq!((state(&w), seconds(&w)), (Some("established"), 7440));
+    w.forward(tcp.packet(PSH | ACK, b"alive"));
+    w.forward(tcp.reply(PSH | ACK, b"me too"));
+}
+
+#[test]
 fn a_reset_in_the_window_but_not_exact_does_not_end_the_state() {
     // RFC 5961 §3.2: the receiver answers with a challenge ACK, which must get back.
     let mut w = World::new();
