@@ -6,6 +6,12 @@
 #[path = "../fuzz/src/driver.rs"]
 #[allow(unreachable_pub, reason = "public in the fuzz crate")]
 mod driver;
+#[path = "scenarios/frame.rs"]
+#[allow(
+    dead_code,
+    reason = "shared by tests/scenarios.rs and tests/properties.rs"
+)]
+mod frame;
 #[path = "properties/invariants.rs"]
 mod invariants;
 #[path = "properties/model.rs"]

@@ -7,6 +7,12 @@
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
+#[path = "scenarios/frame.rs"]
+#[allow(
+    dead_code,
+    reason = "shared by tests/scenarios.rs and tests/properties.rs"
+)]
+mod frame;
 #[path = "scenarios/net.rs"]
 #[allow(
     dead_code,
