@@ -26,6 +26,7 @@ pub const DEFAULT_SOCKET: &str = "/run/tunbridge/tunbridge.sock";
 #[derive(Parser, Debug)]
 #[command(
     name = "tunbridge",
+    args_override_self = true,
     version,
     max_term_width = 100,
     disable_help_subcommand = true

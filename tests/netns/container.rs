@@ -222,7 +222,7 @@ fn a_root_file_system_of_ones_own_is_used() {
         "run",
         "--rm",
         "--name",
-        "r",
+        "rooted",
         "--rootfs",
         "/run/lab/root",
         "--",
