@@ -120,16 +120,9 @@ impl Client {
         target: &str,
         body: Bytes,
     ) -> Result<(u16, Bytes), ClientError> {
-        let stream =
-            UnixStream::connect(&self.socket)
-                .await
-                .map_err(|error| match error.kind() {
-                    io::ErrorKind::PermissionDenied => ClientError::Permission(self.socket.clone()),
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                        ClientError::NotRunning(self.socket.clone())
-                    }
-                    _ => self.broken(error),
-                })?;
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|error| self.not_connected(&error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(error))?;
@@ -153,6 +146,20 @@ impl Client {
             .map_err(|error| self.broken(error))?;
         driver.abort();
         Ok((status, body.to_bytes()))
+    }
+
+    fn not_connected(&self, error: &io::Error) -> ClientError {
+        let kind = error.kind();
+        if kind == io::ErrorKind::PermissionDenied {
+            ClientError::Permission(self.socket.clone())
+        } else if matches!(
+            kind,
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+        ) {
+            ClientError::NotRunning(self.socket.clone())
+        } else {
+            self.broken(error)
+        }
     }
 
     fn broken(&self, problem: impl std::fmt::Display) -> ClientError {

@@ -133,13 +133,13 @@ impl RunCommand {
         };
         let begin = || begin(client, &created, &spec);
         let outcome = if self.detach {
-            let finish = |running| {
-                finish(client, &created, running);
+            let finish = |running: Running| {
+                finish(client, &created, &running);
             };
             sandbox::detach(&created.files.join("log"), begin, finish)
                 .map(|()| print(&format!("{}\n", created.id)))
         } else {
-            begin().map(|running| Ok(status(finish(client, &created, running))))
+            begin().map(|running| Ok(status(finish(client, &created, &running))))
         };
         match outcome {
             Ok(outcome) => outcome,
@@ -153,22 +153,16 @@ impl RunCommand {
 }
 
 fn begin(client: &Client, created: &CreatedContainer, spec: &Spec) -> Result<Running, Failure> {
-    let running = sandbox::start(spec)?;
     let target = format!("/tunbridge/containers/{}/started", segment(&created.id));
-    match client.tell(&target, &Started { pid: running.pid() }) {
-        Ok(()) => Ok(running),
-        Err(error) => {
-            running.kill();
-            Err(Failure {
-                status: 1,
-                message: error.to_string(),
-            })
-        }
-    }
+    sandbox::start(spec, |pid| {
+        client
+            .tell(&target, &Started { pid })
+            .map_err(|error| Failure::new(error.to_string()))
+    })
 }
 
-/// Waits for the end and reports it; the exit code.
-fn finish(client: &Client, created: &CreatedContainer, running: Running) -> i32 {
+/// Waits for the end and reports it; the exit code. Signals stay held until the report is out.
+fn finish(client: &Client, created: &CreatedContainer, running: &Running) -> i32 {
     let code = match running.supervise() {
         Ok(code) => code,
         Err(error) => {
@@ -206,6 +200,12 @@ pub(super) struct AttachCommand {
 
 impl AttachCommand {
     pub(super) fn run(self, client: &Client) -> Outcome {
+        if let Some(pid) = self.pid {
+            sandbox::check_pid(pid).map_err(anyhow::Error::msg)?;
+        }
+        if let Some(path) = &self.netns {
+            sandbox::check_path(path).map_err(anyhow::Error::msg)?;
+        }
         let netns = self
             .netns
             .map(|path| {
@@ -288,7 +288,7 @@ impl ExecCommand {
 
 fn fail(failure: &Failure) -> Outcome {
     complain(&failure.message);
-    Ok(status(failure.status))
+    Ok(failure.status)
 }
 
 fn status(code: i32) -> u8 {
