@@ -93,12 +93,7 @@ pub(super) struct RunCommand {
     #[command(flatten)]
     network: NetworkOptions,
     /// Program and arguments
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "CMD"
-    )]
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     command: Vec<String>,
 }
 
@@ -238,12 +233,7 @@ pub(super) struct ExecCommand {
     #[arg(value_name = "N")]
     container: String,
     /// Program and arguments
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "CMD"
-    )]
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     command: Vec<String>,
 }
 
@@ -302,6 +292,12 @@ fn existing_directory(path: &std::path::Path) -> anyhow::Result<PathBuf> {
     if !absolute.is_dir() {
         bail!(
             "--rootfs {}: not a directory: give the root of a file tree",
+            path.display()
+        );
+    }
+    if absolute.parent().is_none() {
+        bail!(
+            "--rootfs {}: that is the host's own root: leave --rootfs out to share it",
             path.display()
         );
     }

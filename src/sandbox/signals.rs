@@ -59,7 +59,7 @@ impl Held {
     /// The signal by which the user has given up meanwhile, if any. It is taken, so that it does not end
     /// this process before it has cleaned up.
     pub(super) fn given_up(&self) -> Option<Signal> {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
         let pending = mask(&status, "SigPnd:") | mask(&status, "ShdPnd:");
         let effective = pending & !mask(&status, "SigIgn:");
         let signal = GIVING_UP
@@ -140,6 +140,18 @@ fn exit_code(child: Pid) -> nix::Result<Option<i32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signal_to_give_up_is_seen_once_and_does_not_end_us() {
+        let held = Held::new().unwrap();
+        assert_eq!(held.given_up(), None);
+        nix::sys::signal::raise(Signal::SIGWINCH).unwrap();
+        assert_eq!(held.given_up(), None, "no reason to give up");
+        nix::sys::signal::raise(Signal::SIGHUP).unwrap();
+        assert_eq!(held.given_up(), Some(Signal::SIGHUP));
+        assert_eq!(held.given_up(), None);
+        drop(held);
+    }
 
     #[test]
     fn masks_are_read_from_the_status_file() {
