@@ -124,7 +124,7 @@ impl FakeDaemon {
                 .map(|part| {
                     if part.len() >= 64 {
                         part.split_once('?')
-                            .map_or("ID".to_owned(), |(_, query)| format!("ID?{query}"))
+                            .map_or_else(|| "ID".to_owned(), |(_, query)| format!("ID?{query}"))
                     } else {
                         part.to_owned()
                     }
