@@ -3,7 +3,6 @@
 //! Blocking to its caller, with a runtime of its own that lives on the calling thread and is gone when
 //! the request is over: `run` forks, and a process that forks must have one thread.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use http_body_util::{BodyExt, Full};
@@ -120,9 +119,15 @@ impl Client {
         target: &str,
         body: Bytes,
     ) -> Result<(u16, Bytes), ClientError> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| self.not_connected(&error))?;
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
+            match error.raw_os_error() {
+                Some(libc::EACCES | libc::EPERM) => ClientError::Permission(self.socket.clone()),
+                Some(libc::ENOENT | libc::ECONNREFUSED) => {
+                    ClientError::NotRunning(self.socket.clone())
+                }
+                _ => self.broken(error),
+            }
+        })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(error))?;
@@ -146,20 +151,6 @@ impl Client {
             .map_err(|error| self.broken(error))?;
         driver.abort();
         Ok((status, body.to_bytes()))
-    }
-
-    fn not_connected(&self, error: &io::Error) -> ClientError {
-        let kind = error.kind();
-        if kind == io::ErrorKind::PermissionDenied {
-            ClientError::Permission(self.socket.clone())
-        } else if matches!(
-            kind,
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-        ) {
-            ClientError::NotRunning(self.socket.clone())
-        } else {
-            self.broken(error)
-        }
     }
 
     fn broken(&self, problem: impl std::fmt::Display) -> ClientError {

@@ -18,11 +18,12 @@ use nix::sys::signal::Signal;
 
 use super::core::Core;
 use super::process::{self, identify};
+use super::start::NETNS_DIR;
 use super::watch::ipv4;
 use crate::api::server::{ApiError, Peer};
 use crate::api::types::{CreateContainer, CreatedContainer};
 use crate::control::records::{Container, ContainerState, Endpoint, Kind, Network, Process};
-use crate::control::{State, Timestamp, files};
+use crate::control::{State, Timestamp, files, names};
 use crate::kernel::{VethSpec, netns};
 use crate::steering::ContainerPort;
 
@@ -44,6 +45,7 @@ impl Core {
         peer: Peer,
     ) -> Result<CreatedContainer, ApiError> {
         let mut state = self.lock().await;
+        refuse_foreign_namespace(&state, &request)?;
         let creation =
             tokio::task::block_in_place(|| state.create_container(&request, Timestamp::now()))?;
         let container = creation.container;
@@ -228,16 +230,35 @@ impl Core {
                 container.files.display()
             ))
         })?;
-        match &container.kind {
-            Kind::Run => netns::create_named(&container.name).map(drop),
-            Kind::AttachPid(pid) => netns::open_pid(pid.unsigned_abs())
-                .and_then(|fd| netns::bind_named(&container.name, fd.as_fd())),
-            Kind::AttachNetns(path) if *path == container.netns => netns::open_path(path).map(drop),
-            Kind::AttachNetns(path) => {
-                netns::open_path(path).and_then(|fd| netns::bind_named(&container.name, fd.as_fd()))
+        let adopted = match &container.kind {
+            Kind::Run => {
+                netns::create_named(&container.name)
+                    .map_err(|error| ApiError::internal(error.to_string()))?;
+                None
+            }
+            Kind::AttachPid(pid) => {
+                let opened = netns::open_pid(pid.unsigned_abs());
+                Some((format!("--pid {pid}"), opened))
+            }
+            Kind::AttachNetns(path) => Some((
+                format!("--netns {}", path.display()),
+                netns::open_path(path),
+            )),
+        };
+        if let Some((flag, opened)) = adopted {
+            let refuse =
+                |error: netns::NetnsError| ApiError::bad_request(format!("{flag}: {error}"));
+            let namespace = opened.map_err(refuse)?;
+            let own = netns::open_current().and_then(netns::id);
+            if own.is_ok_and(|own| netns::id(&namespace).is_ok_and(|id| id == own)) {
+                return Err(ApiError::bad_request(format!(
+                    "{flag}: that is the host's own network namespace: give a container's"
+                )));
+            }
+            if owns_name(container) {
+                netns::bind_named(&container.name, namespace.as_fd()).map_err(refuse)?;
             }
         }
-        .map_err(|error| ApiError::bad_request(error.to_string()))?;
         self.connect(container, network).await
     }
 
@@ -318,8 +339,9 @@ impl Core {
                 tracing::warn!(interface = %endpoint.host_interface, %error, "cannot remove interface");
             }
         }
-        let ours = !matches!(&container.kind, Kind::AttachNetns(path) if *path == container.netns);
-        if ours && let Err(error) = netns::remove_named(&container.name) {
+        if owns_name(container)
+            && let Err(error) = netns::remove_named(&container.name)
+        {
             tracing::warn!(container = %container.name, %error, "cannot remove namespace");
         }
     }
@@ -373,6 +395,35 @@ impl Core {
             }
         });
     }
+}
+
+/// A namespace that somebody else has given the wanted name must stay what it is. This comes before
+/// anything is stored: what is stored may be removed after a crash.
+fn refuse_foreign_namespace(state: &State, request: &CreateContainer) -> Result<(), ApiError> {
+    let Some(name) = request
+        .name
+        .as_deref()
+        .filter(|name| names::validate_name(name).is_ok())
+    else {
+        return Ok(());
+    };
+    let path = Path::new(NETNS_DIR).join(name);
+    let known = state.container(name).is_ok() || request.attach_netns.as_ref() == Some(&path);
+    if known || fs::symlink_metadata(&path).is_err() {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        409,
+        format!(
+            "--name {name}: {} exists already and is not ours: choose another name, or remove it with `ip netns delete {name}`",
+            path.display()
+        ),
+    ))
+}
+
+/// `/run/netns/NAME` was made for it, and is not what its owner gave us.
+pub(super) fn owns_name(container: &Container) -> bool {
+    !matches!(&container.kind, Kind::AttachNetns(path) if *path == container.netns)
 }
 
 fn addresses(endpoint: &Endpoint) -> String {

@@ -13,13 +13,14 @@ use parking_lot::Mutex;
 use tokio::sync::MutexGuard;
 
 use super::host::KernelHost;
+use super::sysctls::LoopbackSysctls;
 use crate::api::server::ApiError;
 use crate::control::projections::{self, Publication};
 use crate::control::{ControlError, State};
 use crate::engine::{Clock, Engine};
-use crate::forwarder::{EndpointId, Forwarder};
+use crate::forwarder::{EndpointId, Forwarder, Policy};
 use crate::kernel::Netlink;
-use crate::kernel::forwarding::{Change, Keeper};
+use crate::kernel::forwarding::Keeper;
 use crate::steering::{LocalAddress, Steering, SteeringError};
 
 /// Everything that lives as long as the daemon.
@@ -34,7 +35,7 @@ pub(super) struct Core {
     pub(super) clock: Clock,
     pub(super) engine: Engine,
     pub(super) facts: Mutex<Facts>,
-    pub(super) published: Mutex<BTreeSet<Port>>,
+    pub(super) projected: Mutex<Projected>,
 }
 
 /// Choices made at the start.
@@ -44,8 +45,8 @@ pub(super) struct Settings {
     pub(super) tun_name: String,
     /// Forwarding flags to keep set.
     pub(super) keeper: Keeper,
-    /// Sysctls of `lo` that were changed.
-    pub(super) loopback: Vec<Change>,
+    /// What `lo` had before.
+    pub(super) loopback: LoopbackSysctls,
 }
 
 /// What the kernel said last about links and addresses.
@@ -68,6 +69,13 @@ pub(super) struct Facts {
 pub(super) struct BridgePort {
     pub(super) if_index: u32,
     pub(super) mac: [u8; 6],
+}
+
+/// What forwarder and steering were told last.
+#[derive(Debug, Default)]
+pub(super) struct Projected {
+    policy: Policy,
+    published: BTreeSet<Port>,
 }
 
 /// A published port: protocol number, host address, port.
@@ -106,19 +114,28 @@ impl Core {
                     .map(move |port| (protocol, address, port))
             })
             .collect();
-        let mut published = self.published.lock();
+        let policy = projections::policy(state, &self.local_addresses());
+        let mut projected = self.projected.lock();
         let mut steering = self.steering.lock();
-        for gone in ranges(published.difference(&wanted)) {
-            steering.unpublish(gone.protocol, gone.address, gone.ports())?;
+        let gone: Vec<Port> = projected.published.difference(&wanted).copied().collect();
+        for range in ranges(&gone) {
+            steering.unpublish(range.protocol, range.address, range.ports())?;
         }
-        self.forwarder.set_policy(
-            projections::policy(state, &self.local_addresses()),
-            self.clock.now(),
-        );
-        for new in ranges(wanted.difference(&published)) {
-            steering.publish(new.protocol, new.address, new.ports())?;
+        projected.published.retain(|port| wanted.contains(port));
+        // Even an equal policy makes the forwarder look at every flow.
+        if policy != projected.policy {
+            self.forwarder.set_policy(policy.clone(), self.clock.now());
+            projected.policy = policy;
         }
-        *published = wanted;
+        let new: Vec<Port> = wanted.difference(&projected.published).copied().collect();
+        for range in ranges(&new) {
+            // Noted first: what fails half way must be taken back as a whole.
+            let (protocol, address) = (range.protocol, range.address);
+            projected
+                .published
+                .extend(range.ports().map(|port| (protocol, address, port)));
+            steering.publish(protocol, address, range.ports())?;
+        }
         Ok(())
     }
 
@@ -137,7 +154,7 @@ impl Core {
 }
 
 /// Joins consecutive ports of one protocol and address.
-fn ranges<'a>(ports: impl Iterator<Item = &'a Port>) -> Vec<Publication> {
+fn ranges<'a>(ports: impl IntoIterator<Item = &'a Port>) -> Vec<Publication> {
     let mut joined: Vec<Publication> = Vec::new();
     for &(protocol, address, port) in ports {
         match joined.last_mut() {

@@ -33,6 +33,7 @@ mod process;
 mod purge;
 mod report;
 mod start;
+mod sysctls;
 mod watch;
 
 use std::sync::Arc;
@@ -89,12 +90,12 @@ async fn serve(args: &DaemonArgs) -> anyhow::Result<()> {
         task.abort();
     }
     remove_socket(args);
+    core.settings.loopback.restore();
     let purged = if args.purge {
         core.purge(args).await
     } else {
         Ok(())
     };
-    start::restore_loopback(&core);
     if !args.purge {
         tracing::info!("stopped; containers keep running");
     }

@@ -15,18 +15,19 @@ use tokio::net::UnixListener;
 use super::core::{Core, Facts, Settings};
 use super::host::KernelHost;
 use super::process;
+use super::sysctls::LoopbackSysctls;
 use crate::cli::daemon::DaemonArgs;
 use crate::control::daemon_options::{HostFacts, HostRoute};
 use crate::control::files::DnsSettings;
 use crate::control::port_allocator::{PortAllocator, parse_local_port_range, parse_reserved_ports};
 use crate::control::port_holder::Sockets;
-use crate::control::records::{Container, ContainerState, Kind};
+use crate::control::records::{Container, ContainerState};
 use crate::control::store::Store;
 use crate::control::{self, State, Timestamp};
 use crate::engine::{Clock, Device, Engine};
 use crate::forwarder::{Config, Forwarder};
-use crate::kernel::forwarding::{self, Change, Keeper};
-use crate::kernel::netlink::{RouteKind, TABLE_MAIN};
+use crate::kernel::dump::{RouteKind, TABLE_MAIN};
+use crate::kernel::forwarding::{self, Keeper};
 use crate::kernel::{Event, Netlink, RouteResolver, Watcher, netns, sysctl};
 use crate::steering::Steering;
 
@@ -87,7 +88,9 @@ pub(super) async fn start(args: &DaemonArgs) -> anyhow::Result<(Arc<Core>, Watch
     let device = Device::open(TUN_NAME, queues)?;
     let tun_index = device.if_index;
     tracing::info!(tun = TUN_NAME, queues, offloads = ?device.offloads, "TUN open");
-    let loopback = prepare_interfaces()?;
+    forwarding::prepare_tun(TUN_NAME)?;
+    sysctl::ensure_if_present(&["net", "ipv6", "conf", TUN_NAME, "disable_ipv6"], "1")?;
+    let loopback = LoopbackSysctls::prepare(&args.state_dir)?;
 
     let mut steering = Steering::load()?;
     steering.attach_tun(tun_index)?;
@@ -119,7 +122,7 @@ pub(super) async fn start(args: &DaemonArgs) -> anyhow::Result<(Arc<Core>, Watch
         clock,
         engine,
         facts: Mutex::new(Facts::default()),
-        published: Mutex::default(),
+        projected: Mutex::default(),
     });
     core.keep_forwarding(&Event::Overrun);
     {
@@ -213,8 +216,16 @@ async fn host_facts(netlink: &Netlink, args: &DaemonArgs) -> anyhow::Result<Host
     let links = netlink.links().await?;
     let bridge = options
         .bridge_name()
-        .and_then(|name| links.iter().find(|link| link.name == name))
-        .map(|link| link.index);
+        .and_then(|name| links.iter().find(|link| link.name == name));
+    if let Some(link) = bridge
+        && link.kind.as_deref() != Some("bridge")
+    {
+        bail!(
+            "--bridge {0}: existing interface {0} is not a bridge: give the name of a bridge, or leave --bridge out",
+            link.name
+        );
+    }
+    let bridge = bridge.map(|link| link.index);
     let name_of = |index: u32| {
         links
             .iter()
@@ -272,7 +283,7 @@ async fn bury_the_dead(state: &mut State, netlink: &Netlink) -> anyhow::Result<(
         {
             netlink.delete_link(&endpoint.host_interface).await?;
         }
-        if !matches!(&container.kind, Kind::AttachNetns(path) if *path == container.netns) {
+        if super::containers::owns_name(&container) {
             netns::remove_named(&container.name)?;
         }
         let created = container.state == ContainerState::Created;
@@ -326,26 +337,6 @@ async fn remove_stale_links(core: &Core, state: &State) {
             if let Err(error) = core.netlink.delete_link(&link.name).await {
                 tracing::warn!(interface = %link.name, %error, "cannot remove it");
             }
-        }
-    }
-}
-
-/// Sets the sysctls of the TUN and of `lo`; gives the changes on `lo`, to be undone at a clean stop.
-fn prepare_interfaces() -> anyhow::Result<Vec<Change>> {
-    forwarding::prepare_tun(TUN_NAME)?;
-    sysctl::ensure_if_present(&["net", "ipv6", "conf", TUN_NAME, "disable_ipv6"], "1")?;
-    let changes = forwarding::prepare_loopback()?;
-    for change in &changes {
-        tracing::info!("{change}");
-    }
-    Ok(changes)
-}
-
-/// Puts `lo` back as it was.
-pub(super) fn restore_loopback(core: &Core) {
-    for change in &core.settings.loopback {
-        if let Err(error) = change.undo() {
-            tracing::warn!(%error, "cannot put a sysctl back");
         }
     }
 }

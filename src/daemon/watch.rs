@@ -16,7 +16,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::core::{BridgePort, Core, Facts};
 use crate::control::State;
 use crate::forwarder::{HostPorts, Protocol};
-use crate::kernel::netlink::{Link, TABLE_MAIN};
+use crate::kernel::dump::{Link, TABLE_MAIN};
 use crate::kernel::{BridgeSpec, Event, Watcher, host_ports};
 use crate::steering::{LocalAddress, Subnet};
 
@@ -216,6 +216,7 @@ impl Core {
                     prefix: network.subnet(),
                     bridge_if_index: bridge.if_index,
                     bridge_mac: bridge.mac,
+                    routed: !network.config.masquerade,
                 })
             })
             .collect();

@@ -191,8 +191,9 @@ impl Worker {
     }
 
     fn flush(&mut self) {
-        for frame in self.out.drain() {
+        while let Some(frame) = self.out.pop() {
             send(&self.queue, &self.counters, &frame);
+            self.out.recycle(frame);
         }
     }
 

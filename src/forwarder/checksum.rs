@@ -66,6 +66,16 @@ impl Delta {
         }
     }
 
+    /// The new value of an ICMP checksum field. Without a pseudo header all that is summed may be
+    /// zero, and then the field must be all ones; else all ones verify as well as zero does (RFC
+    /// 1624 §3).
+    pub(super) fn apply_icmp(self, checksum: u16) -> u16 {
+        match self.apply(checksum) {
+            0 => 0xffff,
+            updated => updated,
+        }
+    }
+
     /// The new value of a pseudo header sum that is to be completed later.
     pub(super) fn apply_partial(self, sum: u16) -> u16 {
         fold(u64::from(sum) + self.0)

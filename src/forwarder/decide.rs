@@ -128,6 +128,7 @@ fn opening(packet: &Packet<'_>) -> Result<Track, DropReason> {
 }
 
 /// From a container to the outside.
+// RFC 5508 REQ-1: ICMP queries too. RFC 4787 REQ-10, RFC 5382 REQ-6: payload is never looked at.
 fn egress(
     index: &Index,
     host: &dyn Host,
@@ -137,9 +138,10 @@ fn egress(
     network: NetworkId,
 ) -> Decision {
     let Some(&key) = key else {
-        return dropped(match packet.transport {
-            Transport::Other => DropReason::UnsupportedProtocol,
-            _ => DropReason::IcmpUnsupported,
+        return dropped(if packet.transport == Transport::Other {
+            DropReason::UnsupportedProtocol
+        } else {
+            DropReason::IcmpUnsupported
         });
     };
     if matches!(packet.transport, Transport::IcmpAnswer(_)) {

@@ -136,9 +136,18 @@ impl Flow {
         self.dead.load(Ordering::Acquire)
     }
 
-    /// Packets of `direction` leave with an address that several containers share.
-    pub(super) const fn shares_source(&self, direction: Direction) -> bool {
-        self.grounds.masqueraded && matches!(direction, Direction::Original)
+    /// The port of a mapping that the flow keeps alive.
+    pub(super) fn external_port(&self) -> Option<u16> {
+        if self.lease != Lease::None {
+            Some(self.reply.dst_port)
+        } else {
+            self.target.map(|_| self.original.dst_port)
+        }
+    }
+
+    /// Packets of `direction` leave with an address that several senders share.
+    pub(super) fn shares_source(&self, direction: Direction) -> bool {
+        self.translated(direction).src != self.key(direction).src
     }
 
     /// Idle time in the present state.
@@ -176,7 +185,7 @@ impl Flow {
 }
 
 impl Hot {
-    /// A packet of `direction` passes. True if the flow may now end sooner than before.
+    /// A packet of `direction` passes.
     pub(super) fn note(
         &mut self,
         direction: Direction,
@@ -184,26 +193,19 @@ impl Hot {
         packets: u16,
         bytes: usize,
         now: Instant,
-    ) -> bool {
+    ) {
         // RFC 4787 REQ-6, REQ-6a: packets of both directions refresh.
         self.last_seen = self.last_seen.max(now);
         let traffic = &mut self.traffic[direction.index()];
         traffic.packets += u64::from(packets);
         traffic.bytes += u64::try_from(bytes).unwrap_or(0);
         match (&mut self.track, segment) {
-            (Track::Datagrams { replied, stream }, _) => {
-                match direction {
-                    Direction::Original => *stream |= *replied,
-                    Direction::Reply => *replied = true,
-                }
-                false
-            }
-            (Track::Tcp(track), Some(segment)) => {
-                let before = track.state();
-                track.update(segment, direction);
-                before != track.state() && track.state() != TcpState::Established
-            }
-            (Track::Tcp(_), None) => false,
+            (Track::Datagrams { replied, stream }, _) => match direction {
+                Direction::Original => *stream |= *replied,
+                Direction::Reply => *replied = true,
+            },
+            (Track::Tcp(track), Some(segment)) => track.update(segment, direction),
+            (Track::Tcp(_), None) => {}
         }
     }
 
@@ -232,5 +234,56 @@ impl Hot {
             ),
             Track::Datagrams { replied, .. } => !*replied,
         }
+    }
+}
+
+#[cfg(test)]
+impl Flow {
+    /// A flow for the tests of what holds flows.
+    pub(super) fn sample(port: u16) -> std::sync::Arc<Self> {
+        let (inner, outer) = (
+            IpAddr::from([172, 17, 0, 2]),
+            IpAddr::from([198, 51, 100, 7]),
+        );
+        let original = FlowKey {
+            protocol: Protocol::Udp,
+            src: inner,
+            dst: outer,
+            src_port: port,
+            dst_port: 5000,
+        };
+        let reply = FlowKey {
+            dst: IpAddr::from([192, 0, 2, 10]),
+            ..original.mirror()
+        };
+        std::sync::Arc::new(Self {
+            original,
+            reply,
+            owner: Owner::Endpoint(EndpointId(1)),
+            grounds: Grounds {
+                endpoint: (EndpointId(1), inner),
+                peer: None,
+                publication: None,
+                local: None,
+                masqueraded: true,
+            },
+            lease: Lease::None,
+            target: None,
+            created: Instant::ZERO,
+            dead: AtomicBool::new(false),
+            due: AtomicU64::new(0),
+            hot: Mutex::new(Hot {
+                last_seen: Instant::ZERO,
+                track: Track::Datagrams {
+                    replied: false,
+                    stream: false,
+                },
+                traffic: [Traffic::default(); 2],
+                mtu: [1500; 2],
+                mss: None,
+                epoch: 0,
+                blocked: false,
+            }),
+        })
     }
 }

@@ -86,6 +86,7 @@ pub(super) struct FragmentTable {
     order: VecDeque<(Instant, FragmentKey, u64)>,
     shares: HashMap<IpAddr, Share>,
     held_octets: usize,
+    overlapped: usize,
     serial: u64,
     timeout: Duration,
     max_datagrams: usize,
@@ -102,6 +103,7 @@ impl FragmentTable {
             order: VecDeque::new(),
             shares: HashMap::new(),
             held_octets: 0,
+            overlapped: 0,
             serial: 0,
             timeout: config.timeouts.fragment,
             max_datagrams: config.max_fragmented,
@@ -142,9 +144,10 @@ impl FragmentTable {
             || (range.last && datagram.ranges.iter().any(|&(_, end)| end > range.end));
         // nat.md S6, RFC 5722: an overlap ends the whole datagram.
         if overlaps || beyond || datagram.ranges.len() >= MAX_RANGES {
-            let dropped = datagram.held.len();
             datagram.decision = Some(FragmentDecision::Drop(DropReason::FragmentOverlap));
-            self.let_go(key, dropped);
+            let held = std::mem::take(&mut datagram.held);
+            self.account_released(key.src, &held);
+            self.overlapped += held.len();
             return Admission::Drop(DropReason::FragmentOverlap);
         }
         let first = range.start == 0;
@@ -195,13 +198,9 @@ impl FragmentTable {
         held
     }
 
-    /// Drops what waits for `key` without ending the datagram.
-    fn let_go(&mut self, key: FragmentKey, _dropped: usize) {
-        let held = self
-            .datagrams
-            .get_mut(&key)
-            .map(|datagram| std::mem::take(&mut datagram.held));
-        self.account_released(key.src, &held.unwrap_or_default());
+    /// Number of held fragments dropped because of overlaps since the last call.
+    pub(super) fn take_overlapped(&mut self) -> usize {
+        std::mem::take(&mut self.overlapped)
     }
 
     fn begin(&mut self, key: FragmentKey, now: Instant) -> bool {
@@ -292,18 +291,23 @@ impl FragmentTable {
         dropped
     }
 
-    /// Forgets everything; returns how many fragments had waited.
-    pub(super) fn clear(&mut self) -> usize {
-        let dropped = self
+    /// Forgets datagrams that have to do with an address of which `moved` is true, as they arrive
+    /// or as they leave; returns how many fragments had waited.
+    pub(super) fn forget(&mut self, moved: impl Fn(IpAddr) -> bool) -> usize {
+        let concerns = |key: &FragmentKey, datagram: &Datagram| {
+            let leaves = match datagram.decision {
+                Some(FragmentDecision::Translate { src, dst, .. }) => moved(src) || moved(dst),
+                Some(FragmentDecision::ToHost | FragmentDecision::Drop(_)) | None => false,
+            };
+            leaves || moved(key.src) || moved(key.dst)
+        };
+        let gone: Vec<FragmentKey> = self
             .datagrams
-            .values()
-            .map(|datagram| datagram.held.len())
-            .sum();
-        self.datagrams.clear();
-        self.order.clear();
-        self.shares.clear();
-        self.held_octets = 0;
-        dropped
+            .iter()
+            .filter(|(key, datagram)| concerns(key, datagram))
+            .map(|(key, _)| *key)
+            .collect();
+        gone.into_iter().map(|key| self.end(key)).sum()
     }
 }
 
@@ -324,6 +328,26 @@ mod tests {
             ident: n,
             protocol: 17,
         }
+    }
+
+    #[test]
+    fn only_datagrams_of_moved_addresses_are_forgotten() {
+        let mut table = table();
+        let now = Instant::ZERO;
+        let other = FragmentKey {
+            dst: IpAddr::from([10, 0, 0, 3]),
+            ..key(2)
+        };
+        for key in [key(1), other] {
+            assert_eq!(
+                table.admit(key, range(8, 16, false), &[0; 40], now),
+                Admission::Held
+            );
+        }
+        assert_eq!(table.forget(|address| address == other.dst), 1);
+        assert_eq!(table.decide(other, TO_HOST).len(), 0);
+        table.admit(key(1), range(0, 8, false), &[0; 40], now);
+        assert_eq!(table.decide(key(1), TO_HOST).len(), 1);
     }
 
     fn range(start: u32, end: u32, last: bool) -> FragmentRange {
@@ -403,11 +427,14 @@ mod tests {
             overlap
         );
         // Beyond the end.
+        assert_eq!(table.take_overlapped(), 0, "nothing waited");
         table.admit(key(2), range(80, 160, true), &frame(80), Instant::ZERO);
         assert_eq!(
             table.admit(key(2), range(160, 200, false), &frame(160), Instant::ZERO),
             overlap
         );
+        assert_eq!(table.take_overlapped(), 1);
+        assert_eq!(table.held_octets, 0);
     }
 
     #[test]

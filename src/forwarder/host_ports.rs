@@ -18,6 +18,20 @@ impl Default for PortSet {
     }
 }
 
+impl std::fmt::Debug for PortSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |protocol| {
+            (0..=u16::MAX)
+                .filter(|&port| self.contains(protocol, port))
+                .collect::<Vec<_>>()
+        };
+        f.debug_struct("PortSet")
+            .field("tcp", &list(Protocol::Tcp))
+            .field("udp", &list(Protocol::Udp))
+            .finish()
+    }
+}
+
 impl PortSet {
     const fn index(protocol: Protocol) -> Option<usize> {
         match protocol {
@@ -40,7 +54,7 @@ impl PortSet {
 }
 
 /// TCP and UDP ports that the host's own sockets use. Query identifiers of ICMP are not tracked.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostPorts {
     wanted: PortSet,
     connected: PortSet,
@@ -71,20 +85,6 @@ impl HostPorts {
     /// Packets to `port` that belong to no connection are the host's.
     pub(super) fn is_wanted(&self, protocol: Protocol, port: u16) -> bool {
         self.wanted.contains(protocol, port)
-    }
-}
-
-impl std::fmt::Debug for HostPorts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let list = |protocol| {
-            (0..=u16::MAX)
-                .filter(|&port| self.contains(protocol, port))
-                .collect::<Vec<_>>()
-        };
-        f.debug_struct("HostPorts")
-            .field("tcp", &list(Protocol::Tcp))
-            .field("udp", &list(Protocol::Udp))
-            .finish()
     }
 }
 

@@ -4,6 +4,8 @@
 //! as the *mirror* of a key of its flow; so the mirror of the quoted tuple finds the flow and the
 //! direction in which the error travels. Errors neither refresh nor end anything. Read RFC 5508
 //! first.
+// RFC 5508 REQ-10, RFC 4787 REQ-12b, RFC 5382 REQ-9: destination unreachable, time exceeded and
+// parameter problem pass both ways. RFC 5508 REQ-11: other types are dropped or left to the host.
 //!
 //! ```text
 //!  outer:  router ─► H          quoted:  H:ext ─► D:q     (mirror: D:q ─► H:ext, a reply key)
@@ -14,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::checksum::{self, Delta};
-use super::flow::Flow;
+use super::flow::{Flow, Track};
 use super::index::Place;
 use super::judge::{Judged, judged};
 use super::key::{Direction, FlowKey};
@@ -90,7 +92,7 @@ fn rewrite_quote(quote: &mut [u8], header_len: usize, from: &FlowKey, to: &FlowK
         };
         let field = Delta::default()
             .word(word(transport, 4), ident)
-            .apply(word(transport, 2));
+            .apply_icmp(word(transport, 2));
         transport[2..4].copy_from_slice(&field.to_be_bytes());
         transport[4..6].copy_from_slice(&ident.to_be_bytes());
         return;
@@ -106,6 +108,15 @@ fn rewrite_quote(quote: &mut [u8], header_len: usize, from: &FlowKey, to: &FlowK
     } else if transport.len() >= 18 {
         let field = all.apply(word(transport, 16));
         transport[16..18].copy_from_slice(&field.to_be_bytes());
+    }
+}
+
+/// The quoted segment, whose error travels in `direction`, may have been sent lately.
+fn quotes_plausibly(flow: &Flow, direction: Direction, transport: &[u8]) -> bool {
+    let seq = u32::from_be_bytes([transport[4], transport[5], transport[6], transport[7]]);
+    match &flow.hot.lock().track {
+        Track::Tcp(track) => track.may_have_sent(direction.reverse(), seq),
+        Track::Datagrams { .. } => true,
     }
 }
 
@@ -156,6 +167,14 @@ impl Forwarder {
         let quoted_header = &packet.payload()[ICMP_HEADER_LEN..ICMP_HEADER_LEN + quote.header_len];
         if checksum::checksum(quoted_header) != 0 {
             return dropped(DropReason::BadIpChecksum);
+        }
+        // nat.md S7: a forger who does not see the connection does not know its sequence numbers.
+        if !quotes_plausibly(
+            &flow,
+            direction,
+            &packet.payload()[ICMP_HEADER_LEN + quote.header_len..],
+        ) {
+            return dropped(DropReason::IcmpNoFlow);
         }
         if packet.ttl() <= 1 {
             return dropped(DropReason::TtlExceeded);

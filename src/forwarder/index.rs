@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
 
+use super::host_ports::PortSet;
 use super::{EndpointId, NetworkId, NetworkPolicy, Policy, Protocol, Published};
 
 /// Whose an address is.
@@ -56,6 +57,7 @@ pub(super) struct Index {
     endpoints: HashMap<IpAddr, (EndpointId, NetworkId)>,
     local: HashSet<IpAddr>,
     published: HashMap<(Protocol, IpAddr), BTreeMap<u16, Range>>,
+    published_ports: PortSet,
     reverse: HashMap<(Protocol, IpAddr), (Vec<Reverse>, u16)>,
 }
 
@@ -105,6 +107,9 @@ impl Index {
             address: published.container_address,
             first: published.container_port,
         };
+        for port in published.host_ports.clone() {
+            self.published_ports.insert(published.protocol, port);
+        }
         let key = (published.protocol, published.host_address);
         self.published.entry(key).or_default().insert(first, range);
         let reverse = Reverse {
@@ -198,13 +203,7 @@ impl Index {
 
     /// Some publication, on whatever address, has `port`: mappings keep away from it.
     pub(super) fn is_published_anywhere(&self, protocol: Protocol, port: u16) -> bool {
-        self.published.iter().any(|((published, _), ranges)| {
-            *published == protocol
-                && ranges
-                    .range(..=port)
-                    .next_back()
-                    .is_some_and(|(_, range)| port <= range.end)
-        })
+        self.published_ports.contains(protocol, port)
     }
 
     /// Some publication leads to `port` of the container.
@@ -252,5 +251,80 @@ const fn unspecified(like: IpAddr) -> IpAddr {
     match like {
         IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publish(at: &str, host_ports: std::ops::RangeInclusive<u16>, port: u16) -> Published {
+        Published {
+            protocol: Protocol::Tcp,
+            host_address: at.parse().unwrap(),
+            host_ports,
+            endpoint: EndpointId(1),
+            container_address: IpAddr::from([172, 17, 0, 2]),
+            container_port: port,
+        }
+    }
+
+    fn index(published: Vec<Published>) -> Index {
+        Index::new(&Policy {
+            published,
+            ..Policy::default()
+        })
+    }
+
+    #[test]
+    fn ranges_end_where_they_end() {
+        let host = IpAddr::from([192, 0, 2, 10]);
+        let index = index(vec![
+            publish("0.0.0.0", 100..=199, 1000),
+            publish("0.0.0.0", 201..=201, 5),
+        ]);
+        let port = |port| {
+            index
+                .published(Protocol::Tcp, host, port)
+                .map(|target| target.port)
+        };
+        assert_eq!(
+            [99, 100, 199, 200, 201, 202].map(port),
+            [None, Some(1000), Some(1099), None, Some(5), None]
+        );
+        assert_eq!(index.published(Protocol::Udp, host, 100), None);
+        assert!(index.is_published_anywhere(Protocol::Tcp, 150));
+        assert!(!index.is_published_anywhere(Protocol::Tcp, 200));
+        assert_eq!(
+            index.published(Protocol::Tcp, "2001:db8::1".parse().unwrap(), 100),
+            None
+        );
+    }
+
+    #[test]
+    fn ports_have_one_name_outside_or_none() {
+        let host = IpAddr::from([192, 0, 2, 10]);
+        let container = IpAddr::from([172, 17, 0, 2]);
+        let index = index(vec![
+            publish("0.0.0.0", 10_000..=19_999, 20_000),
+            publish("0.0.0.0", 80..=80, 25_000),
+            publish("192.0.2.11", 7..=7, 26_000),
+            publish("0.0.0.0", 9..=9, 40_000),
+        ]);
+        let name = |port| index.published_as(Protocol::Tcp, container, port, host);
+        assert_eq!(name(20_000), Some(10_000));
+        assert_eq!(name(29_999), Some(19_999));
+        assert_eq!(name(25_000), None, "two names");
+        assert_eq!(name(26_000), Some(16_000), "the other is another address's");
+        assert_eq!(name(40_000), Some(9));
+        assert_eq!(name(40_001), None);
+        assert!(index.is_server(Protocol::Tcp, container, 25_000));
+        assert!(!index.is_server(Protocol::Tcp, container, 30_000));
+    }
+
+    #[test]
+    fn a_range_that_does_not_fit_is_none() {
+        let index = index(vec![publish("0.0.0.0", 100..=199, 65_500)]);
+        assert!(!index.is_published_anywhere(Protocol::Tcp, 100));
     }
 }

@@ -145,13 +145,16 @@ impl Forwarder {
             return Some(judged(Verdict::Drop(reason)));
         }
         hot.blocked = false;
-        let shortened = hot.note(
+        let timeouts = &self.config.timeouts;
+        let before = (flow.timeout(&hot, timeouts), hot.is_finished());
+        hot.note(
             direction,
             segment.as_ref(),
             packet.segments(),
             packet.len(),
             now,
         );
+        let shortened = flow.timeout(&hot, timeouts) < before.0 || (hot.is_finished() && !before.1);
         let mss = hot.mss;
         drop(hot);
         if shortened {
@@ -169,7 +172,8 @@ impl Forwarder {
         {
             return Some(judged(Verdict::Drop(DropReason::FragmentationNeeded)));
         }
-        let ident = self.new_ident(packet, flow.shares_source(direction), to.dst);
+        let to_be_cut = fit == Fit::Fragments;
+        let ident = self.new_ident(packet, flow.shares_source(direction), to_be_cut, to.dst);
         packet.rewrite(&to);
         if let Some(ident) = ident {
             packet.set_ident(ident);
@@ -180,7 +184,7 @@ impl Forwarder {
             ident,
             mtu,
         };
-        if fit == Fit::Fragments {
+        if to_be_cut {
             let (verdict, _) = self.send_sized(packet, mtu, out);
             return Some((verdict, follow));
         }
@@ -189,8 +193,14 @@ impl Forwarder {
 
     /// An identification for a packet that leaves with an address that several containers share.
     // RFC 6864 §5.3.1, RFC 7857 §6: non-atomic packets must not collide.
-    fn new_ident(&self, packet: &Packet<'_>, shared: bool, dst: IpAddr) -> Option<u16> {
-        let atomic = packet.dont_fragment() && packet.fragment.is_none();
+    fn new_ident(
+        &self,
+        packet: &Packet<'_>,
+        shared: bool,
+        to_be_cut: bool,
+        dst: IpAddr,
+    ) -> Option<u16> {
+        let atomic = packet.dont_fragment() && packet.fragment.is_none() && !to_be_cut;
         (shared && !atomic).then(|| {
             self.idents
                 .next(dst, packet.protocol_number(), packet.segments())
@@ -418,8 +428,12 @@ impl Forwarder {
         let index = &slow.index;
         let source = match index.place(packet.src()) {
             Place::Endpoint(_, network) => index.gateway(network, packet.src()),
-            _ if index.is_local(packet.dst()) => Some(packet.dst()),
-            _ => self.host.route(packet.src()).map(|route| route.source),
+            Place::Vacant(_) | Place::Local | Place::Outside if index.is_local(packet.dst()) => {
+                Some(packet.dst())
+            }
+            Place::Vacant(_) | Place::Local | Place::Outside => {
+                self.host.route(packet.src()).map(|route| route.source)
+            }
         };
         let Some(IpAddr::V4(source)) = source else {
             return;
@@ -444,11 +458,11 @@ impl Forwarder {
             ident: u32::from(packet.ident()),
             protocol: packet.protocol_number(),
         };
-        let admission = self
-            .slow
-            .lock()
-            .fragments
-            .admit(key, range, packet.frame(), now);
+        let mut slow = self.slow.lock();
+        let admission = slow.fragments.admit(key, range, packet.frame(), now);
+        let overlapped = slow.fragments.take_overlapped();
+        drop(slow);
+        self.count_drops(DropReason::FragmentOverlap, overlapped);
         match admission {
             Admission::Drop(reason) => Verdict::Drop(reason),
             Admission::Held => Verdict::Consumed,

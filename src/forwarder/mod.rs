@@ -1,4 +1,91 @@
-//! The packet judge. (Theory of operation goes here.)
+//! The packet judge: what becomes of each packet that steering diverts. Pure: it has no clock, no
+//! I/O, no threads; time comes in as a value, randomness from a seed, and the machine around it is
+//! the [`Host`] trait.
+//!
+//! # Theory of operation
+//!
+//! Read RFC 4787 (UDP), RFC 5382 (TCP), RFC 5508 (ICMP) and RFC 7857 (updates) first: the code cites
+//! their requirements as `RFC 4787 REQ-5` where it meets them, and so do the tests.
+//!
+//! A *frame* is a virtio header and an IP packet. Nothing else comes with it, so addresses say who
+//! speaks, and steering vouches for source addresses: a container's is that container, a local
+//! address of the host is a process of the host, anything else is outside. `decide.rs` has the table
+//! of who may speak to whom.
+//!
+//! A *flow* has two keys: `original`, as its initiator sends, and `reply`, as the responder does. A
+//! packet that matches one leaves as the mirror image of the other; nothing more is needed, whether
+//! the flow is NAPT, a published port, or both at once:
+//!
+//! ```text
+//!                     original                            reply
+//!  egress             X:p  ─► D:q                         D:q  ─► H:ext
+//!  published          C:p  ─► H:8080                      X:80 ─► C:p        the client's own address
+//!  from the host      127.0.0.1:p ─► 127.0.0.1:8080       X:80 ─► gateway:ext
+//!  hairpin, published Y:p  ─► H:8080                      X:80 ─► gateway:ext
+//!  hairpin, mapping   Y:p  ─► H:extX                      X:p  ─► H:extY
+//!  ping               X:id ─► D:request                   D:request ─► H:extid
+//! ```
+//!
+//! The way of a packet:
+//!
+//! ```text
+//!  frame ─► [packet] lengths, checksum, options, [vnet] header ──────────────► Drop
+//!             │
+//!             ├─ fragment? ─► [fragment] later ones follow the first's decision, or wait for it
+//!             ▼
+//!           [table] a flow has this key?
+//!             │yes                       │no
+//!             │                          ├─ ICMP error ─► [icmp] flow of the quoted packet ─► Forward
+//!             │                          ▼
+//!             │                  [decide] martian, isolation, published?, route ─► ToHost / Drop
+//!             │                          ▼
+//!             │                  slow lock: [napt] quotas, mapping, [ports], both keys into [table]
+//!             ◄──────────────────────────┘
+//!             ▼
+//!       expired? egress still the same? ──────────────────────► flow ends, look again
+//!       TTL > 1, fits the next hop's MTU ─────────────────────► Drop, [generate] ICMP error to sender
+//!       hot lock: [tcp] state, counters, last seen
+//!       MSS, segment size, addresses, ports, TTL − 1, identification, checksums  (all in place)
+//!             ▼
+//!          Forward          or, too big and allowed to be cut: Consumed, fragments in the [`Outbox`]
+//! ```
+//!
+//! # Mappings
+//!
+//! The external port of an inner endpoint does not depend on the destination; outsiders may use it
+//! if the endpoint has sent to their address ([`Filtering`]). `napt.rs` says what happens when ports
+//! are short. An external port is announced to steering ([`Host::set_external_port`]) exactly while
+//! something uses it. A port that the host listens on or that is published is never used.
+//!
+//! # Time
+//!
+//! [`Timeouts`] has the idle times. A flow is over at the instant its time is up, whether or not
+//! [`Forwarder::handle_timeout`] has cleared it away yet; the timer wheel (`timer.rs`) is lazy.
+//!
+//! # Locks
+//!
+//! In this order, never the other way round:
+//!
+//! 1. `slow`: mappings, ports, quotas, timers, fragments, limits. First packets, last packets,
+//!    fragments and errors take it; packets of a live flow do not.
+//! 2. one shard of the flow table: read to find, written (under `slow`) to insert or remove.
+//! 3. one flow's `hot`: state and counters.
+//!
+//! No lock is held while another of its own rank is taken, and `hot` is never held while `slow` or a
+//! shard is taken. [`Host::route`] may be slow and is not called under a flow's lock.
+//!
+//! # Limits
+//!
+//! * After a restart of the daemon the mappings are new: connections that containers opened do not
+//!   survive it. Those to published ports do, because nothing about them was chosen.
+//! * UDP super-packets are not cut smaller: too large ones are answered with Fragmentation Needed
+//!   even without DF.
+//! * When ports are short, behaviour changes (RFC 4787 REQ-11): flows then overlap.
+//! * A container subnet hides outside hosts with the same addresses (RFC 4787 REQ-7); control
+//!   refuses such subnets.
+//! * A deallocated port may be used again before 120 s (RFC 6888 REQ-8), at random like any other.
+//! * Port parity and the privileged port class are not preserved (RFC 4787 REQ-3a, REQ-4; RFC 7857
+//!   §7 allows the latter).
 
 #![deny(unsafe_code)]
 
@@ -20,6 +107,7 @@ mod outbox;
 mod packet;
 mod policy;
 mod ports;
+mod quota;
 mod random;
 mod ratelimit;
 mod report;
@@ -37,7 +125,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use flow::{Flow, Lease, Owner};
+use flow::{Flow, Owner};
 use generate::IcmpError;
 use ident::Idents;
 use index::{Index, Place};
@@ -123,7 +211,7 @@ impl Forwarder {
     pub fn set_policy(&self, policy: Policy, _now: Instant) {
         let index = Arc::new(Index::new(&policy));
         let mut slow = self.slow.lock();
-        slow.index = Arc::clone(&index);
+        let before = std::mem::replace(&mut slow.index, Arc::clone(&index));
         self.index.store(Arc::clone(&index));
         for flow in self.table.flows() {
             if !is_allowed(&flow, &index) {
@@ -132,7 +220,9 @@ impl Forwarder {
         }
         slow.reset_ports();
         slow.held_syns.clear();
-        let dropped = slow.fragments.clear();
+        let dropped = slow
+            .fragments
+            .forget(|address| before.place(address) != index.place(address));
         drop(slow);
         self.count_drops(DropReason::FragmentTimeout, dropped);
         self.routes_changed();
@@ -153,8 +243,11 @@ impl Forwarder {
             return;
         }
         for flow in self.table.flows() {
-            let reply = &flow.reply;
-            if flow.lease != Lease::None && ports.is_wanted(reply.protocol, reply.dst_port) {
+            let protocol = flow.original.protocol;
+            if flow
+                .external_port()
+                .is_some_and(|port| ports.is_wanted(protocol, port))
+            {
                 slow.close(&self.around(), &flow);
             }
         }
@@ -277,8 +370,9 @@ fn is_allowed(flow: &Flow, index: &Index) -> bool {
                 .published(protocol, host, port)
                 .is_some_and(|found| (found.address, found.port) == target)
     });
-    let port_is_free =
-        flow.lease == Lease::None || !index.is_published_anywhere(protocol, flow.reply.dst_port);
+    let port_is_free = flow
+        .external_port()
+        .is_none_or(|port| !index.is_published_anywhere(protocol, port));
     // A flow that leaves for the outside as the network's settings had it.
     let leaves = matches!(flow.owner, Owner::Endpoint(_)) && flow.original.dst == flow.reply.src;
     let egress_is_same = !leaves

@@ -14,7 +14,6 @@
 //!
 //! [`Slow`] is behind the forwarder's slow lock; see the lock order in the forwarder's description.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,6 +27,7 @@ use super::fragment::FragmentTable;
 use super::index::Index;
 use super::key::FlowKey;
 use super::ports::PortSpace;
+use super::quota::Accounts;
 use super::random::Random;
 use super::ratelimit::Limiter;
 use super::syn::HeldSyns;
@@ -84,16 +84,6 @@ struct Mapping {
     owner: Owner,
 }
 
-/// What is counted for an [`Owner`], and what can be taken from it.
-#[derive(Debug, Default)]
-struct Account {
-    flows: usize,
-    /// Sessions that were over when they were put here.
-    finished: VecDeque<Arc<Flow>>,
-    /// Flows opened by others that were not answered when they were put here.
-    embryonic: VecDeque<Arc<Flow>>,
-}
-
 /// Why a search for a port was in vain.
 type Refusal = (Owner, Protocol, IpAddr, (IpAddr, u16));
 
@@ -122,7 +112,7 @@ pub(super) struct Slow {
     bits: HashMap<(Protocol, u16), u32>,
     /// Flows of a mapping by remote address: whom the inner endpoint has sent to.
     permits: HashMap<(MapKey, IpAddr), u32>,
-    accounts: HashMap<Owner, Account>,
+    accounts: Accounts,
     refusals: HashMap<Refusal, Instant>,
 }
 
@@ -141,7 +131,7 @@ impl Slow {
             owned: HashMap::new(),
             bits: HashMap::new(),
             permits: HashMap::new(),
-            accounts: HashMap::new(),
+            accounts: Accounts::default(),
             refusals: HashMap::new(),
         }
     }
@@ -188,22 +178,7 @@ impl Slow {
         plan: Plan,
         now: Instant,
     ) -> Result<Arc<Flow>, DropReason> {
-        // RFC 6888 REQ-4, REQ-5: a container's flows are limited.
-        let limit = around.config.max_flows_per_endpoint;
-        if self
-            .accounts
-            .get(&plan.owner)
-            .is_some_and(|account| account.flows >= limit)
-            && !self.make_room(around, plan.owner)
-        {
-            return Err(DropReason::EndpointQuota);
-        }
-        if around.table.len() >= around.config.max_flows
-            && !self.make_room(around, plan.owner)
-            && !self.make_room_anywhere(around)
-        {
-            return Err(DropReason::TableFull);
-        }
+        self.admit_flow(around, plan.owner)?;
         let ((address, port), lease) = self.choose_source(around, &plan, now)?;
         let reply = FlowKey {
             protocol: plan.original.protocol,
@@ -240,18 +215,7 @@ impl Slow {
         if let Some(key) = flow.target {
             self.share(key);
         }
-        let account = self.accounts.entry(flow.owner).or_default();
-        account.flows += 1;
-        if !matches!(flow.owner, Owner::Endpoint(_)) {
-            while account
-                .embryonic
-                .front()
-                .is_some_and(|old| old.is_dead() || !old.hot.lock().is_embryonic())
-            {
-                account.embryonic.pop_front();
-            }
-            account.embryonic.push_back(Arc::clone(&flow));
-        }
+        self.accounts.opened(&flow);
         around.table.insert(&flow);
         self.plan_expiry(around, &flow, now);
         Ok(flow)
@@ -287,15 +251,7 @@ impl Slow {
         }
         self.plan_expiry(around, flow, now);
         if flow.hot.lock().is_finished() {
-            let account = self.accounts.entry(flow.owner).or_default();
-            while account
-                .finished
-                .front()
-                .is_some_and(|old| old.is_dead() || !old.hot.lock().is_finished())
-            {
-                account.finished.pop_front();
-            }
-            account.finished.push_back(Arc::clone(flow));
+            self.accounts.finished(flow);
         }
     }
 
@@ -305,12 +261,7 @@ impl Slow {
             return;
         }
         around.table.remove(flow);
-        if let Some(account) = self.accounts.get_mut(&flow.owner) {
-            account.flows -= 1;
-            if account.flows == 0 {
-                self.accounts.remove(&flow.owner);
-            }
-        }
+        self.accounts.closed(flow.owner);
         match flow.lease {
             Lease::None => {}
             Lease::Mapping(key) => {
@@ -324,16 +275,25 @@ impl Slow {
                 self.unshare(around, key);
             }
             Lease::Overlap { external, port } => {
-                let protocol = flow.original.protocol;
-                let eligible = self.is_eligible(protocol, port);
-                let space = self.spaces.get_mut(&(protocol, external));
-                if space.is_some_and(|space| space.release_overlap(port, eligible)) {
-                    self.port_unused(around, protocol, external, port);
-                }
+                self.release_overlap(around, flow.original.protocol, external, port);
             }
         }
         if let Some(key) = flow.target {
             self.unshare(around, key);
+        }
+    }
+
+    fn release_overlap(
+        &mut self,
+        around: &Surroundings<'_>,
+        protocol: Protocol,
+        external: IpAddr,
+        port: u16,
+    ) {
+        let eligible = self.is_eligible(protocol, port);
+        let space = self.spaces.get_mut(&(protocol, external));
+        if space.is_some_and(|space| space.release_overlap(port, eligible)) {
+            self.port_unused(around, protocol, external, port);
         }
     }
 
@@ -483,6 +443,7 @@ impl Slow {
             external,
         };
         // RFC 4787 REQ-1: the mapping of the inner endpoint serves every destination.
+        // RFC 4787 REQ-3, RFC 5382 REQ-7: its port is its own, except as RFC 7857 §3 allows.
         if let Some(mapping) = self.mappings.get(&key) {
             let port = mapping.port;
             if is_free(external, port) {
@@ -495,7 +456,7 @@ impl Slow {
             self.share(key);
             self.unshare(around, key);
         }
-        let port = self.overlap_port(plan, external, is_free, now)?;
+        let port = self.port_for_flow(around, plan, external, is_free, now)?;
         Ok(((external, port), Lease::Overlap { external, port }))
     }
 
@@ -545,7 +506,8 @@ impl Slow {
         None
     }
 
-    // RFC 6888 REQ-4: the number of external ports per subscriber is limited.
+    // RFC 6888 REQ-4: the number of external ports per subscriber is limited. RFC 6888 REQ-11: who is
+    // over the limit is told so by ICMP 3/13 (RFC 5508 REQ-8).
     fn is_over_quota(&self, owner: Owner, protocol: Protocol, external: IpAddr) -> bool {
         let Some(space) = self.spaces.get(&(protocol, external)) else {
             return false;
@@ -558,10 +520,13 @@ impl Slow {
         owned * QUOTA_DENOMINATOR >= space.capacity() * QUOTA_NUMERATOR
     }
 
-    /// A port that is in use, but not towards the plan's server.
-    // RFC 7857 §3: ports may overlap towards different destinations.
-    fn overlap_port(
+    /// A port for one flow, whose inner endpoint's mapping cannot serve it or could not be made: a
+    /// free one, else one that is in use but not towards the plan's server.
+    // RFC 7857 §3: ports may overlap towards different destinations. RFC 6888 REQ-13: so every port
+    // is put to use before anybody is refused.
+    fn port_for_flow(
         &mut self,
+        around: &Surroundings<'_>,
         plan: &Plan,
         external: IpAddr,
         is_free: impl Fn(IpAddr, u16) -> bool,
@@ -577,6 +542,16 @@ impl Slow {
             return Err(DropReason::OutOfPorts);
         }
         let over = self.is_over_quota(plan.owner, protocol, external);
+        let Some(space) = self.spaces.get_mut(&(protocol, external)) else {
+            return Err(DropReason::OutOfPorts);
+        };
+        if !over && let Some(port) = space.take_for_flow(&mut self.random) {
+            self.port_used(around, protocol, port);
+            if is_free(external, port) {
+                return Ok(port);
+            }
+            self.release_overlap(around, protocol, external, port);
+        }
         let Some(space) = self.spaces.get(&(protocol, external)) else {
             return Err(DropReason::OutOfPorts);
         };
@@ -607,28 +582,31 @@ impl Slow {
         Ok(port)
     }
 
+    // RFC 6888 REQ-4, REQ-5: a container's flows are limited.
+    fn admit_flow(&mut self, around: &Surroundings<'_>, owner: Owner) -> Result<(), DropReason> {
+        if self.accounts.flows(owner) >= around.config.max_flows_per_endpoint
+            && !self.make_room(around, owner)
+        {
+            return Err(DropReason::EndpointQuota);
+        }
+        if around.table.len() >= around.config.max_flows
+            && !self.make_room(around, owner)
+            && !self.make_room_anywhere(around)
+        {
+            return Err(DropReason::TableFull);
+        }
+        Ok(())
+    }
+
     /// Ends one of the owner's finished sessions.
     fn recycle(&mut self, around: &Surroundings<'_>, owner: Owner) -> bool {
-        while let Some(flow) = self
-            .accounts
-            .get_mut(&owner)
-            .and_then(|account| account.finished.pop_front())
-        {
-            if !flow.is_dead() && flow.hot.lock().is_finished() {
-                self.close(around, &flow);
-                return true;
-            }
-        }
-        false
+        let flow = self.accounts.take_finished(owner);
+        self.close_if_any(around, flow)
     }
 
     /// Ends a finished session of whoever has most of them.
     fn recycle_anyone(&mut self, around: &Surroundings<'_>) -> bool {
-        let most = self
-            .accounts
-            .iter()
-            .max_by_key(|(_, account)| account.finished.len())
-            .map(|(&owner, _)| owner);
+        let most = self.accounts.most_finished();
         most.is_some_and(|owner| self.recycle(around, owner))
     }
 
@@ -637,28 +615,23 @@ impl Slow {
         if self.recycle(around, owner) {
             return true;
         }
-        while let Some(flow) = self
-            .accounts
-            .get_mut(&owner)
-            .and_then(|account| account.embryonic.pop_front())
-        {
-            if !flow.is_dead() && flow.hot.lock().is_embryonic() {
-                self.close(around, &flow);
-                return true;
-            }
-        }
-        false
+        let flow = self.accounts.take_embryonic(owner);
+        self.close_if_any(around, flow)
     }
 
     fn make_room_anywhere(&mut self, around: &Surroundings<'_>) -> bool {
         if self.recycle_anyone(around) {
             return true;
         }
-        let most = self
-            .accounts
-            .iter()
-            .max_by_key(|(_, account)| account.embryonic.len())
-            .map(|(&owner, _)| owner);
+        let most = self.accounts.most_embryonic();
         most.is_some_and(|owner| self.make_room(around, owner))
+    }
+
+    fn close_if_any(&mut self, around: &Surroundings<'_>, flow: Option<Arc<Flow>>) -> bool {
+        let Some(flow) = flow else {
+            return false;
+        };
+        self.close(around, &flow);
+        true
     }
 }

@@ -265,10 +265,12 @@ impl<'a> Packet<'a> {
 
     /// Length of the headers that each segment of a super-packet repeats.
     fn repeated_headers(&self) -> usize {
-        match self.transport {
-            Transport::Tcp => self.header_len + usize::from(self.payload()[12] >> 4) * 4,
-            _ => self.header_len + UDP_HEADER_LEN,
-        }
+        let transport = if self.transport == Transport::Tcp {
+            usize::from(self.payload()[12] >> 4) * 4
+        } else {
+            UDP_HEADER_LEN
+        };
+        self.header_len + transport
     }
 
     /// Length of the largest IP packet that this frame becomes on the wire.
@@ -452,7 +454,7 @@ pub(super) fn word(data: &[u8], at: usize) -> u16 {
 fn set_ident(payload: &mut [u8], ident: u16) {
     let field = Delta::default()
         .word(word(payload, 4), ident)
-        .apply(word(payload, 2));
+        .apply_icmp(word(payload, 2));
     payload[2..4].copy_from_slice(&field.to_be_bytes());
     payload[4..6].copy_from_slice(&ident.to_be_bytes());
 }
@@ -506,7 +508,7 @@ fn fragment_range(
 ) -> Result<FragmentRange, DropReason> {
     let end = offset + u32::try_from(payload_len).unwrap_or(u32::MAX - offset);
     // The reassembled packet must fit, and fragments but the last come in units of 8 octets.
-    if end > 65_535 - 20 || payload_len == 0 || (more && payload_len % 8 != 0) {
+    if end > 65_535 - 20 || payload_len == 0 || (more && !payload_len.is_multiple_of(8)) {
         return Err(DropReason::Malformed);
     }
     // RFC 1858 §4: a fragment at offset 8 could rewrite the TCP flags.
@@ -554,7 +556,8 @@ fn parse_transport(
                 kind @ (8 | 13) => Transport::IcmpQuery(kind),
                 0 => Transport::IcmpAnswer(8),
                 14 => Transport::IcmpAnswer(13),
-                3 | 4 | 11 | 12 => Transport::IcmpError,
+                // RFC 6633 §1: source quench (4) is not passed on.
+                3 | 11 | 12 => Transport::IcmpError,
                 _ => Transport::IcmpOther,
             };
             Ok((transport, None))

@@ -86,8 +86,7 @@ impl PortSpace {
 
     /// Takes a free port for the mapping of `internal`.
     pub(super) fn take(&mut self, internal: (IpAddr, u16), random: &mut Random) -> Option<u16> {
-        let free = self.free.iter_mut().find(|free| !free.is_empty())?;
-        let port = free.swap_remove(random.below(free.len()));
+        let port = self.draw(random)?;
         self.used.insert(
             port,
             PortUse {
@@ -96,6 +95,24 @@ impl PortSpace {
             },
         );
         Some(port)
+    }
+
+    /// Takes a free port for one flow alone.
+    pub(super) fn take_for_flow(&mut self, random: &mut Random) -> Option<u16> {
+        let port = self.draw(random)?;
+        self.used.insert(
+            port,
+            PortUse {
+                exclusive: None,
+                overlaps: 1,
+            },
+        );
+        Some(port)
+    }
+
+    fn draw(&mut self, random: &mut Random) -> Option<u16> {
+        let free = self.free.iter_mut().find(|free| !free.is_empty())?;
+        Some(free.swap_remove(random.below(free.len())))
     }
 
     /// A used port at which to start looking for one to overlap, and all others after it.
@@ -198,7 +215,7 @@ mod tests {
     #[test]
     fn a_port_is_free_when_its_last_user_goes() {
         let mut random = Random::new(&[3; 32], 0);
-        let mut space = PortSpace::new(61_000..=61_000, 1..=0, |_| true);
+        let mut space = PortSpace::new(61_000..=61_000, RangeInclusive::new(1, 0), |_| true);
         let port = space.take(INNER, &mut random).unwrap();
         space.overlap(port);
         assert!(!space.release(port, true));
@@ -224,7 +241,7 @@ mod tests {
     fn choice_is_uniform() {
         // RFC 6056, RFC 7857 §9: chi-square of 10,000 draws over 100 ports, one at a time.
         let mut random = Random::new(&[9; 32], 0);
-        let mut space = PortSpace::new(61_000..=61_099, 1..=0, |_| true);
+        let mut space = PortSpace::new(61_000..=61_099, RangeInclusive::new(1, 0), |_| true);
         let mut counts = [0f64; 100];
         for _ in 0..10_000 {
             let port = space.take(INNER, &mut random).unwrap();

@@ -119,3 +119,28 @@ impl FlowTable {
         flows
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_is_found_by_both_keys_until_it_is_removed() {
+        let table = FlowTable::new(1);
+        let flows: Vec<_> = (0..1000).map(Flow::sample).collect();
+        flows.iter().for_each(|flow| table.insert(flow));
+        assert_eq!((table.len(), table.flows().len()), (1000, 1000));
+        for flow in &flows {
+            for direction in [Direction::Original, Direction::Reply] {
+                let (found, found_direction) = table.find(flow.key(direction)).unwrap();
+                assert!(Arc::ptr_eq(&found, flow));
+                assert_eq!(found_direction, direction);
+            }
+        }
+        assert!(!table.contains(&flows[0].reply.mirror()));
+        table.remove(&flows[0]);
+        assert!(!table.contains(&flows[0].original) && !table.contains(&flows[0].reply));
+        assert!(table.contains(&flows[1].original));
+        assert_eq!(table.len(), 999);
+    }
+}

@@ -261,19 +261,13 @@ impl TcpTrack {
     /// Steps of the handshake.
     fn advance(&mut self) {
         let [a, b] = &self.sides;
-        self.state = match self.state {
-            TcpState::SynSent | TcpState::SynReceived => {
-                if a.syn_acked && b.syn_acked {
-                    TcpState::Established
-                } else if a.syn && b.syn {
-                    TcpState::SynReceived
-                } else {
-                    self.state
-                }
-            }
-            TcpState::PickedUp if a.acked_any && b.acked_any => TcpState::Established,
-            state => state,
-        };
+        let opening = matches!(self.state, TcpState::SynSent | TcpState::SynReceived);
+        let picked_up = self.state == TcpState::PickedUp;
+        if (opening && a.syn_acked && b.syn_acked) || (picked_up && a.acked_any && b.acked_any) {
+            self.state = TcpState::Established;
+        } else if opening && a.syn && b.syn {
+            self.state = TcpState::SynReceived;
+        }
     }
 
     fn fin(&mut self, direction: Direction) {
@@ -307,14 +301,20 @@ impl TcpTrack {
             && not_before(segment.ack, peer.end.wrapping_sub(me.max_window.max(SLACK)))
     }
 
+    /// A segment that went in `direction` with `seq` may have been sent lately.
+    pub(super) fn may_have_sent(&self, direction: Direction, seq: u32) -> bool {
+        let me = &self.sides[direction.index()];
+        let peer = &self.sides[direction.reverse().index()];
+        !me.seen
+            || (not_before(me.end, seq)
+                && not_before(seq, me.end.wrapping_sub(peer.max_window.max(SLACK))))
+    }
+
     /// RFC 5961 §3: only a RST at exactly the next expected sequence number ends a connection. What
     /// the receiver expects lies between its last acknowledgement and what its peer sent.
     fn believes_reset(&self, segment: &Segment, direction: Direction) -> bool {
         let me = &self.sides[direction.index()];
         let peer = &self.sides[direction.reverse().index()];
-        if self.state == TcpState::PickedUp && !(me.seen && peer.acked_any) {
-            return false;
-        }
         if !peer.acked_any {
             // Refusal of a SYN: the acknowledgement proves that the SYN was seen.
             let refuses = segment.has(Segment::ACK)
@@ -492,6 +492,9 @@ mod tests {
         assert_eq!(track.state(), TcpState::PickedUp);
         track.update(&segment(R, 9, 0, 0), Reply);
         assert_eq!(track.state(), TcpState::PickedUp);
+        let mut refused = track;
+        refused.update(&segment(R, 5000, 0, 0), Reply);
+        assert_eq!(refused.state(), TcpState::Reset);
         track.update(&segment(A, 5000, 1200, 0), Reply);
         assert_eq!(track.state(), TcpState::Established);
     }

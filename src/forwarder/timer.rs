@@ -97,3 +97,52 @@ impl Wheel {
         due
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_origin(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn flows_come_up_in_time_and_once() {
+        let mut wheel = Wheel::new();
+        assert_eq!(wheel.next(), None);
+        let (soon, late) = (Flow::sample(1), Flow::sample(2));
+        wheel.insert(&soon, at(10) + Duration::from_millis(1));
+        wheel.insert(&late, at(7440));
+        assert_eq!(wheel.next(), Some(at(11)));
+        assert!(wheel.advance(at(10)).is_empty());
+        let due = wheel.advance(at(11));
+        assert!(due.len() == 1 && Arc::ptr_eq(&due[0], &soon));
+        // Beyond the wheel's reach: looked at on the way.
+        let next = wheel.next().unwrap();
+        assert_eq!(next, at(511));
+        assert_eq!(wheel.advance(next).len(), 1);
+        assert_eq!(wheel.next(), None);
+    }
+
+    #[test]
+    fn a_sooner_end_replaces_the_later_one() {
+        let mut wheel = Wheel::new();
+        let flow = Flow::sample(1);
+        wheel.insert(&flow, at(300));
+        wheel.insert(&flow, at(20));
+        wheel.insert(&flow, at(200));
+        assert_eq!(wheel.advance(at(20)).len(), 1);
+        assert!(wheel.advance(at(400)).is_empty());
+        assert_eq!(wheel.entries, 0);
+    }
+
+    #[test]
+    fn a_long_sleep_loses_nothing() {
+        let mut wheel = Wheel::new();
+        for port in 0..100 {
+            wheel.insert(&Flow::sample(port), at(1 + u64::from(port) * 5));
+        }
+        assert_eq!(wheel.advance(at(1_000_000)).len(), 100);
+        assert_eq!(wheel.next(), None);
+    }
+}

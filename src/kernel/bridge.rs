@@ -14,7 +14,8 @@ use std::io::Read;
 use ipnet::{IpNet, Ipv4Net};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
-use super::netlink::{Link, Netlink, NetlinkError, errno, failed};
+use super::dump::Link;
+use super::netlink::{Netlink, NetlinkError, check_name, errno, failed};
 
 /// What a network wants of its bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,7 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError::NotABridge`], [`NetlinkError::BridgeMissing`], or a step failed.
     pub async fn ensure_bridge(&self, spec: &BridgeSpec) -> Result<Bridge, NetlinkError> {
+        check_name(&spec.name)?;
         let existing = self.existing_bridge(&spec.name).await?;
         let created = existing.is_none();
         let link = match existing {

@@ -17,7 +17,8 @@ use std::path::Path;
 use ipnet::Ipv4Net;
 
 use self::sysctl_files::{Assignment, SysctlPaths};
-use super::netlink::{Link, Netlink, NetlinkError, Route4, RouteKind, TABLE_MAIN};
+use super::dump::{Link, Route4, RouteKind, TABLE_MAIN};
+use super::netlink::{Netlink, NetlinkError};
 use super::sysctl;
 
 /// How bad a finding is.

@@ -77,6 +77,12 @@ pub fn prepare_tun(name: &str) -> Result<Vec<Change>, SysctlError> {
     ])
 }
 
+/// The sysctls that [`prepare_loopback`] sets to 1.
+pub const LOOPBACK: [[&str; 5]; 2] = [
+    ["net", "ipv4", "conf", "lo", "accept_local"],
+    ["net", "ipv4", "conf", "lo", "route_localnet"],
+];
+
 /// What `lo` needs for connections from the host to its own published ports: answers come back with
 /// a local source address, and for 127.0.0.1 with a loopback destination. On `lo` only: on any
 /// other interface `route_localnet` would let neighbours reach 127.0.0.1 (CVE-2020-8558).
@@ -84,10 +90,7 @@ pub fn prepare_tun(name: &str) -> Result<Vec<Change>, SysctlError> {
 /// # Errors
 /// A sysctl cannot be read or written.
 pub fn prepare_loopback() -> Result<Vec<Change>, SysctlError> {
-    changes(&[
-        (["net", "ipv4", "conf", "lo", "accept_local"], "1"),
-        (["net", "ipv4", "conf", "lo", "route_localnet"], "1"),
-    ])
+    changes(&LOOPBACK.map(|segments| (segments, "1")))
 }
 
 /// Writes forwarding flags again that somebody cleared.

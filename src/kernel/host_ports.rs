@@ -267,6 +267,21 @@ mod tests {
         assert_eq!(ports.in_use.iter().collect::<Vec<_>>(), [53, 40_000]);
     }
 
+    #[test]
+    fn a_missing_diag_module_is_an_error_not_an_empty_answer() {
+        let mut socket = QuestionSocket::new(NETLINK_SOCK_DIAG, TIMEOUT).unwrap();
+        // 253 is reserved for experiments: no module answers for it.
+        let question = |request: &mut Vec<u8>| {
+            put_question(request, libc::AF_INET, Protocol::Tcp);
+            let at = request.len() - SOCKET_ID_LEN - 7;
+            request[at] = 253;
+        };
+        let error = socket
+            .ask(SOCK_DIAG_BY_FAMILY, true, question, |_| {})
+            .unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    }
+
     proptest! {
         #[test]
         fn port_set_is_a_set(ports in proptest::collection::btree_set(any::<u16>(), 0..200)) {

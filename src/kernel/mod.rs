@@ -5,7 +5,8 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`netns`] | named network namespaces, opening them by path or pid, running code inside one |
-//! | [`netlink`] | one rtnetlink connection: links, addresses, routes as plain structs |
+//! | [`netlink`] | one rtnetlink connection: dumps and small changes |
+//! | [`dump`] | links, addresses, routes as plain structs |
 //! | [`bridge`] | creates or adopts a network's bridge |
 //! | [`veth`] | a container's interface as a whole: both ends, addresses, default route |
 //! | [`sysctl`] | `/proc/sys` by path segments |
@@ -29,6 +30,7 @@
 
 pub mod bridge;
 pub mod doctor;
+pub mod dump;
 pub mod forwarding;
 pub mod host_ports;
 pub mod netlink;
@@ -42,6 +44,7 @@ pub mod watch;
 mod wire;
 
 pub use bridge::{Bridge, BridgeSpec};
+pub use dump::{Address, Link, NextHop, Route4, RouteKind};
 pub use netlink::{Netlink, NetlinkError};
 pub use route::{Resolved, RouteResolver};
 pub use veth::VethSpec;

@@ -1,12 +1,14 @@
 //! The kernel's routing decision for one destination, for packet workers.
 //!
-//! Asking costs a system call or three (about 10 µs), so answers are cached: at most
-//! [`CACHE_CAPACITY`] of them, each for at most [`CACHE_LIFETIME`]. The daemon calls
-//! [`RouteResolver::clear`] on every link, address, route or rule event, so the lifetime only bounds
-//! what no event tells: a path MTU that the kernel learned or forgot.
+//! Asking costs a few microseconds, so answers are cached: at most [`CACHE_CAPACITY`] of them, each
+//! for at most [`CACHE_LIFETIME`]. The daemon calls [`RouteResolver::clear`] on every link, address,
+//! route or rule event, so the lifetime only bounds what no event tells: a path MTU that the kernel
+//! learned or forgot.
 //!
-//! An answer never takes longer than two socket timeouts. "No route" is an answer and cached;
-//! silence of the kernel is not cached.
+//! Route questions take no lock that configuration work holds. Link questions do (the kernel's RTNL
+//! mutex, which deleting an interface can hold for milliseconds), so an interface's MTU is asked for
+//! once and kept until `clear`. The wait for an answer is bounded by a socket timeout. "No route" is
+//! an answer and cached; silence of the kernel is not cached.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -57,6 +59,8 @@ struct Cache {
     /// Counts `clear` calls: an answer that was asked for before one must not be stored after it.
     generation: u64,
     answers: HashMap<IpAddr, (Option<Resolved>, Instant)>,
+    /// MTU by interface index.
+    link_mtus: HashMap<u32, u32>,
 }
 
 impl RouteResolver {
@@ -85,7 +89,7 @@ impl RouteResolver {
             }
             cache.generation
         };
-        let answer = match self.ask(destination) {
+        let answer = match self.ask(destination, generation) {
             Ok(answer) => answer,
             Err(error) if error.kind() == io::ErrorKind::TimedOut => return None,
             // ENETUNREACH, EHOSTUNREACH, EACCES (prohibit), EINVAL (blackhole).
@@ -106,6 +110,7 @@ impl RouteResolver {
         let mut cache = self.cache.write();
         cache.generation = cache.generation.wrapping_add(1);
         cache.answers.clear();
+        cache.link_mtus.clear();
     }
 
     /// Number of answers remembered.
@@ -114,10 +119,9 @@ impl RouteResolver {
         self.cache.read().answers.len()
     }
 
-    fn ask(&self, destination: IpAddr) -> io::Result<Option<Resolved>> {
-        let mut socket = self.socket.lock();
+    fn ask(&self, destination: IpAddr, generation: u64) -> io::Result<Option<Resolved>> {
         let mut found = None;
-        socket.ask(
+        self.socket.lock().ask(
             libc::RTM_GETROUTE,
             false,
             |request| put_question(request, destination),
@@ -126,21 +130,33 @@ impl RouteResolver {
         let Some(mut route) = found else {
             return Ok(None);
         };
-        let mut link_mtu = None;
-        let if_index = route.if_index;
-        socket.ask(
+        match self.link_mtu(route.if_index, generation)? {
+            Some(mtu) => route.mtu = route.mtu.min(mtu),
+            // The interface went away between the two questions.
+            None => return Ok(None),
+        }
+        Ok(Some(route))
+    }
+
+    fn link_mtu(&self, if_index: u32, generation: u64) -> io::Result<Option<u32>> {
+        let known = self.cache.read().link_mtus.get(&if_index).copied();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let mut found = None;
+        self.socket.lock().ask(
             libc::RTM_GETLINK,
             false,
             |request| put_link_question(request, if_index),
-            |message| link_mtu = read_link_mtu(message),
+            |message| found = read_link_mtu(message),
         )?;
-        drop(socket);
-        route.mtu = match link_mtu {
-            Some(mtu) => route.mtu.min(mtu),
-            // The interface went away between the two questions.
-            None => return Ok(None),
-        };
-        Ok(Some(route))
+        let mut cache = self.cache.write();
+        if let Some(mtu) = found
+            && cache.generation == generation
+        {
+            cache.link_mtus.insert(if_index, mtu);
+        }
+        Ok(found)
     }
 }
 

@@ -64,14 +64,11 @@ impl QuestionSocket {
                 if message.sequence != self.sequence {
                     continue;
                 }
-                if let Some(code) = message.error() {
+                if let Some(code) = message.outcome() {
                     return match code {
                         0 => Ok(()),
                         code => Err(io::Error::from_raw_os_error(code)),
                     };
-                }
-                if message.is_done() {
-                    return Ok(());
                 }
                 on_message(&message);
                 if i32::from(message.flags) & NLM_F_MULTI == 0 {

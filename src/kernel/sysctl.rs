@@ -4,8 +4,8 @@
 //! Below `net`, `/proc/sys` shows the network namespace of the *calling thread*; for another one run
 //! these functions through [`super::netns::run_in`].
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 const ROOT: &str = "/proc/sys";
@@ -42,10 +42,15 @@ pub fn get(segments: &[&str]) -> Result<String, SysctlError> {
 /// It does not exist, is read-only here, or the kernel refuses the value.
 pub fn set(segments: &[&str], value: &str) -> Result<(), SysctlError> {
     let path = path(segments)?;
-    fs::write(path, value).map_err(|source| SysctlError {
-        name: name(segments),
-        source,
-    })
+    // Not `fs::write`, whose O_CREAT turns a missing parameter into "permission denied".
+    OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(value.as_bytes()))
+        .map_err(|source| SysctlError {
+            name: name(segments),
+            source,
+        })
 }
 
 /// Writes a parameter only if it has another value; says whether it wrote.
@@ -129,6 +134,8 @@ mod tests {
                 .to_string()
                 .starts_with("sysctl net.ipv4.conf.no/such.forwarding: ")
         );
+        let error = set(&["net", "no_such_thing"], "1").unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::NotFound);
         assert!(!ensure_if_present(&["net", "no_such_thing"], "1").unwrap());
     }
 

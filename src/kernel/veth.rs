@@ -13,7 +13,8 @@ use ipnet::Ipv4Net;
 use netlink_packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
-use super::netlink::{Netlink, NetlinkError, Route4, RouteKind, TABLE_MAIN, errno, failed};
+use super::dump::{Route4, RouteKind, TABLE_MAIN};
+use super::netlink::{Netlink, NetlinkError, check_name, errno, failed};
 
 /// How long a new interface may take to become operational; Docker waits the same for the bridge
 /// port. It normally takes well under a millisecond.
@@ -49,6 +50,8 @@ impl Netlink {
     /// nothing is left then. (If the future is dropped half way the host's end stays: find it with
     /// [`Netlink::links_with_prefix`].)
     pub async fn create_veth(&self, spec: &VethSpec<'_>) -> Result<u32, NetlinkError> {
+        check_name(spec.host_name)?;
+        check_name(spec.container_name)?;
         let inside = Self::in_namespace(spec.netns)?;
         if let Some(route) = conflicting_route(&inside.routes4().await?, spec.address) {
             return Err(NetlinkError::AddressConflict {

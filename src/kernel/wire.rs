@@ -20,17 +20,16 @@ pub(super) struct Message<'a> {
 }
 
 impl Message<'_> {
-    pub(super) fn is_done(&self) -> bool {
-        i32::from(self.kind) == NLMSG_DONE
-    }
-
-    /// The `errno` of an error message: 0 is an acknowledgement, `None` another kind of message.
-    pub(super) fn error(&self) -> Option<i32> {
-        if i32::from(self.kind) != NLMSG_ERROR {
-            return None;
-        }
-        // A cut error message is still an error.
-        let code = i32_at(self.payload, 0).unwrap_or(-libc::EPROTO);
+    /// How the answer ended, if this message ends it: 0 or an `errno`. An error message may be an
+    /// acknowledgement (0); the end of a dump carries an error if the dump broke off.
+    pub(super) fn outcome(&self) -> Option<i32> {
+        let missing = match i32::from(self.kind) {
+            // A cut error message is still an error.
+            NLMSG_ERROR => -libc::EPROTO,
+            NLMSG_DONE => 0,
+            _ => return None,
+        };
+        let code = i32_at(self.payload, 0).unwrap_or(missing);
         Some(code.checked_neg().unwrap_or(libc::EPROTO))
     }
 }
@@ -141,22 +140,22 @@ mod tests {
     }
 
     #[test]
-    fn errors_carry_the_errno() {
-        let datagram = message(2, &(-libc::ENODEV).to_ne_bytes());
+    fn the_end_of_an_answer_carries_an_errno() {
+        let outcome =
+            |kind, payload: &[u8]| Messages(&message(kind, payload)).next().unwrap().outcome();
         assert_eq!(
-            Messages(&datagram).next().unwrap().error(),
+            outcome(2, &(-libc::ENODEV).to_ne_bytes()),
             Some(libc::ENODEV)
         );
-        let datagram = message(2, &i32::MIN.to_ne_bytes());
+        assert_eq!(outcome(2, &i32::MIN.to_ne_bytes()), Some(libc::EPROTO));
+        assert_eq!(outcome(2, &[]), Some(libc::EPROTO));
+        assert_eq!(outcome(2, &[0; 4]), Some(0));
         assert_eq!(
-            Messages(&datagram).next().unwrap().error(),
-            Some(libc::EPROTO)
+            outcome(3, &(-libc::ENOENT).to_ne_bytes()),
+            Some(libc::ENOENT)
         );
-        let datagram = message(2, &[]);
-        assert_eq!(
-            Messages(&datagram).next().unwrap().error(),
-            Some(libc::EPROTO)
-        );
+        assert_eq!(outcome(3, &[]), Some(0));
+        assert_eq!(outcome(16, &[1; 4]), None);
     }
 
     proptest! {
@@ -167,7 +166,7 @@ mod tests {
             prop_assert!(Messages(&bytes).count() <= bytes.len() / HEADER_LEN);
             prop_assert!(Attributes(&bytes).count() <= bytes.len() / ATTRIBUTE_HEADER_LEN + 1);
             for message in Messages(&bytes) {
-                message.error();
+                message.outcome();
                 prop_assert!(Attributes(message.payload).count() <= bytes.len());
             }
         }

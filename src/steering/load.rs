@@ -17,13 +17,7 @@ const NO_MEMLOCK_CHARGE: (u32, u32) = (5, 11);
 /// Loads the maps and every program; attaches nothing.
 pub(super) fn load() -> Result<Ebpf, SteeringError> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let version = parse_release(&release);
-    // An unreadable release is no reason to refuse: the verifier has the last word anyway.
-    if version.is_some_and(|version| version < OLDEST_KERNEL) {
-        return Err(SteeringError::KernelTooOld {
-            running: release.trim().to_owned(),
-        });
-    }
+    let version = check_release(&release)?;
     if version.is_none_or(|version| version < NO_MEMLOCK_CHARGE) {
         // If it fails, loading does, and says so.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
@@ -81,6 +75,18 @@ fn is_permission_io(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied
 }
 
+/// The version of a release, unless it is too old. An unreadable release is no reason to refuse:
+/// the verifier has the last word anyway.
+fn check_release(release: &str) -> Result<Option<(u32, u32)>, SteeringError> {
+    let version = parse_release(release);
+    if version.is_some_and(|version| version < OLDEST_KERNEL) {
+        return Err(SteeringError::KernelTooOld {
+            running: release.trim().to_owned(),
+        });
+    }
+    Ok(version)
+}
+
 /// Major and minor number of a release such as `6.1.0-18-amd64`.
 fn parse_release(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
@@ -98,6 +104,17 @@ mod tests {
         assert_eq!(parse_release("4.18-rc1"), Some((4, 18)));
         assert_eq!(parse_release(""), None);
         assert_eq!(parse_release("Linux"), None);
+    }
+
+    #[test]
+    fn a_kernel_that_is_too_old_is_refused_in_one_sentence() {
+        let error = check_release("5.9.16-generic\n").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Linux 5.9.16-generic is too old: tunbridge needs 5.10 or newer"
+        );
+        assert_eq!(check_release("5.10.0-28-amd64").unwrap(), Some((5, 10)));
+        assert_eq!(check_release("unknown").unwrap(), None);
     }
 
     #[test]

@@ -40,7 +40,8 @@ struct prefix {
 struct subnet {
 	__u32 bridge;
 	__u8 bridge_mac[ETH_ALEN];
-	__u8 unused[2];
+	__u8 routed; // not masqueraded: the outside knows the containers' addresses
+	__u8 unused;
 };
 
 struct published_port {
@@ -71,10 +72,12 @@ struct settings {
 	}
 
 // Without preallocation an empty map of 131,072 entries costs its bucket array only.
-MAP(BPF_MAP_TYPE_HASH, __u32, struct endpoint, 1 << 14, BPF_F_NO_PREALLOC) containers SEC(".maps");
+MAP(BPF_MAP_TYPE_HASH, __u32, struct endpoint, 1 << 14, BPF_F_NO_PREALLOC)
+containers SEC(".maps");
 MAP(BPF_MAP_TYPE_HASH, struct address, struct endpoint, 1 << 14, BPF_F_NO_PREALLOC)
 endpoints SEC(".maps");
-MAP(BPF_MAP_TYPE_HASH, struct address, struct local, 1 << 12, BPF_F_NO_PREALLOC) locals SEC(".maps");
+MAP(BPF_MAP_TYPE_HASH, struct address, struct local, 1 << 12, BPF_F_NO_PREALLOC)
+locals SEC(".maps");
 MAP(BPF_MAP_TYPE_LPM_TRIE, struct prefix, struct subnet, 1 << 12, BPF_F_NO_PREALLOC)
 subnets SEC(".maps");
 MAP(BPF_MAP_TYPE_HASH, struct published_port, __u8, 1 << 17, BPF_F_NO_PREALLOC)

@@ -393,6 +393,7 @@ fn subnet_value(subnet: &Subnet) -> SubnetValue {
     let mut value = SubnetValue::default();
     value[..4].copy_from_slice(&subnet.bridge_if_index.to_ne_bytes());
     value[4..10].copy_from_slice(&subnet.bridge_mac);
+    value[10] = u8::from(subnet.routed);
     value
 }
 

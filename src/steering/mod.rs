@@ -151,6 +151,10 @@ pub struct Subnet {
     pub bridge_if_index: u32,
     /// The bridge's MAC address.
     pub bridge_mac: [u8; 6],
+    /// Whether its containers' addresses are known outside, because they are not masqueraded. What
+    /// the outside sends to them is then diverted, so that the forwarder can let replies in;
+    /// otherwise it is dropped at once.
+    pub routed: bool,
 }
 
 /// The host's end of a container's veth pair, and who may speak through it.

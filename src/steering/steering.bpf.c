@@ -190,9 +190,15 @@ int tb_uplink(struct __sk_buff *skb)
 		return LEAVE;
 	if (!bpf_map_lookup_elem(&locals, &packet.destination)) {
 		subnet = subnet_of(&packet.destination);
-		if (subnet && subnet->bridge != skb->ifindex)
+		if (!subnet || subnet->bridge == skb->ifindex)
+			return LEAVE; // the host routes it, or not
+		if (!subnet->routed)
 			return drop(DIRECT_ACCESS);
-		return LEAVE; // the host routes it, or not
+		// Without masquerading, replies come this way: which ones, the forwarder knows.
+		if (is_martian(skb, &packet.source))
+			return drop(MARTIAN_UPLINK);
+		count(DIVERTED_UPLINK);
+		return bpf_redirect(s->tun, 0);
 	}
 	if (!is_ours(skb, &packet))
 		return LEAVE;

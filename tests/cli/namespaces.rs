@@ -94,7 +94,22 @@ fn a_command_is_looked_for_in_the_containers_root() {
     assert_eq!(code(&output), 127, "{output:?}");
 }
 
-fn started(daemon: &FakeDaemon, options: &[&str], command: &[&str]) -> Pid {
+/// A container in the background; dropping it ends it and waits until its end is reported.
+struct Background<'d> {
+    daemon: &'d FakeDaemon,
+    pid: Pid,
+}
+
+impl Drop for Background<'_> {
+    fn drop(&mut self) {
+        let _ = kill(self.pid, Signal::SIGKILL);
+        if !std::thread::panicking() {
+            self.daemon.wait_for("/exited");
+        }
+    }
+}
+
+fn started<'d>(daemon: &'d FakeDaemon, options: &[&str], command: &[&str]) -> Background<'d> {
     let words = [
         &[
             "run",
@@ -113,7 +128,11 @@ fn started(daemon: &FakeDaemon, options: &[&str], command: &[&str]) -> Pid {
     .concat();
     let output = run(daemon, &words);
     assert_eq!(code(&output), 0, "{output:?}");
-    Pid::from_raw(i32::try_from(daemon.body("/started")["pid"].as_i64().unwrap()).unwrap())
+    let pid = i32::try_from(daemon.body("/started")["pid"].as_i64().unwrap()).unwrap();
+    Background {
+        daemon,
+        pid: Pid::from_raw(pid),
+    }
 }
 
 #[test]
@@ -143,8 +162,7 @@ fn exec_enters_a_container() {
     let output = run(&daemon, &["exec", "web", "no-such-program"]);
     assert_eq!(code(&output), 127);
     assert_one_line(&output, &["no-such-program"]);
-    kill(container, Signal::SIGKILL).unwrap();
-    daemon.wait_for("/exited");
+    drop(container);
     assert_eq!(daemon.body("/exited"), json!({"code": 137}));
     let output = run(&daemon, &["exec", "web", "true"]);
     assert_eq!(code(&output), 1);
@@ -155,7 +173,7 @@ fn exec_enters_a_container() {
 fn exec_sees_the_root_directory_of_its_container() {
     let daemon = FakeDaemon::start();
     let root = rootfs(&daemon);
-    let container = started(
+    let _container = started(
         &daemon,
         &["--rootfs", root.to_str().unwrap()],
         &["sleep", "100"],
@@ -170,14 +188,12 @@ fn exec_sees_the_root_directory_of_its_container() {
         "{}",
         stderr(&output)
     );
-    kill(container, Signal::SIGKILL).unwrap();
-    daemon.wait_for("/exited");
 }
 
 #[test]
 fn exec_in_an_adopted_container_enters_its_network_alone() {
     let daemon = FakeDaemon::start();
-    let container = started(&daemon, &[], &["sleep", "100"]);
+    let _container = started(&daemon, &[], &["sleep", "100"]);
     let mut inspect = daemon.container("web");
     inspect["Config"]["Cmd"] = json!([]);
     daemon.add("adopted", inspect);
@@ -193,22 +209,18 @@ fn exec_in_an_adopted_container_enters_its_network_alone() {
     );
     let host_name = nix::unistd::gethostname().unwrap().into_string().unwrap();
     assert_eq!(stdout(&output), format!("{host_name}\n1\n"), "{output:?}");
-    kill(container, Signal::SIGKILL).unwrap();
-    daemon.wait_for("/exited");
 }
 
 #[test]
 fn exec_does_not_enter_a_process_that_took_over_the_number() {
     let daemon = FakeDaemon::start();
-    let container = started(&daemon, &[], &["sleep", "100"]);
+    let _container = started(&daemon, &[], &["sleep", "100"]);
     let mut inspect = daemon.container("web");
     inspect["State"]["Pid"] = json!(std::process::id());
     daemon.add("web", inspect);
     let output = run(&daemon, &["exec", "web", "true"]);
     assert_eq!(code(&output), 1);
     assert_one_line(&output, &["has just ended"]);
-    kill(container, Signal::SIGKILL).unwrap();
-    daemon.wait_for("/exited");
 }
 
 #[test]
@@ -233,14 +245,15 @@ fn attach_asks_the_daemon_and_prints_the_id() {
         (&body["attach_netns"], &body["publish"]),
         (&json!(netns), &json!(["80"]))
     );
-    let pid = container.to_string();
+    let pid = container.pid.to_string();
     assert_eq!(
         code(&run(&daemon, &["attach", "--name", "b", "--pid", &pid])),
         0
     );
-    assert_eq!(daemon.body("/containers")["attach_pid"], container.as_raw());
-    kill(container, Signal::SIGKILL).unwrap();
-    daemon.wait_for("/exited");
+    assert_eq!(
+        daemon.body("/containers")["attach_pid"],
+        container.pid.as_raw()
+    );
 }
 
 #[test]

@@ -141,17 +141,12 @@ fn packets_that_no_route_would_carry_are_dropped(world: World) {
     let to_host = lab.host().mac("ext0");
 
     // From a container, with its own source address, to destinations that are not on any network.
+    // (Groups and broadcasts are the bridge's.)
     let total = || {
         tunbridge.stats().dropped.values().sum::<u64>()
             + tunbridge.stats().steering.values().sum::<u64>()
     };
-    for destination in [
-        "127.0.0.1:80",
-        "0.0.0.0:80",
-        "255.255.255.255:80",
-        "224.0.0.1:80",
-        "240.0.0.1:80",
-    ] {
+    for destination in ["127.0.0.1:80", "0.0.0.0:80", "240.0.0.1:80"] {
         let before = total();
         let options = ["--to-mac", gateway_mac.as_str(), "--wait", "0.3"];
         assert_eq!(

@@ -290,7 +290,7 @@ fn no_firewall_rule_and_no_policy_rule_is_made() {
     let lab = Lab::plain();
     let rules = || {
         lab.host()
-            .shell("nft list ruleset; ip rule; ip route show table all | grep -v tb0")
+            .shell("nft list ruleset; ip rule; ip -4 route show table all | grep -v tb0")
             .expect_success()
             .stdout
     };

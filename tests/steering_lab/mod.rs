@@ -262,6 +262,15 @@ impl Lab {
         ]
     }
 
+    pub fn subnet(&self) -> Subnet {
+        Subnet {
+            prefix: "172.17.0.0/16".parse().unwrap(),
+            bridge_if_index: self.host.if_index("tb0"),
+            bridge_mac: self.host.mac("tb0"),
+            routed: false,
+        }
+    }
+
     /// Steering with all maps filled in and everything attached. Call it in the host namespace.
     pub fn steering(&self, tun: u32) -> Steering {
         self.steer(Steering::load().unwrap(), tun)
@@ -273,13 +282,7 @@ impl Lab {
         steering
             .set_local_addresses(&self.local_addresses())
             .unwrap();
-        steering
-            .set_subnets(&[Subnet {
-                prefix: "172.17.0.0/16".parse().unwrap(),
-                bridge_if_index: self.host.if_index("tb0"),
-                bridge_mac: self.host.mac("tb0"),
-            }])
-            .unwrap();
+        steering.set_subnets(&[self.subnet()]).unwrap();
         let uplink = self.host.if_index("up0");
         steering.set_default_uplink(Some(uplink)).unwrap();
         steering.attach_tun(tun).unwrap();
@@ -322,6 +325,14 @@ pub fn echo_tcp(listener: TcpListener) {
                 }
             });
         }
+    });
+}
+
+/// Serves TCP and UDP on `port` of a namespace.
+pub fn serve(namespace: &Netns, port: u16) {
+    namespace.run(|| {
+        echo_tcp(TcpListener::bind(("0.0.0.0", port)).unwrap());
+        echo_udp(UdpSocket::bind(("0.0.0.0", port)).unwrap());
     });
 }
 

@@ -1,5 +1,7 @@
 //! NAPT: mappings, filtering, hairpinning between mappings.
 
+use std::ops::RangeInclusive;
+
 use super::*;
 
 #[test]
@@ -124,7 +126,7 @@ fn external_port_is_ours_exactly_while_it_is_mapped() {
     let stats = lab.forwarder.stats();
     assert_eq!((stats.flows, stats.mappings), (0, 0));
     // Nobody's any more: the host's stack may answer.
-    lab.to_host(udp("198.51.100.7:5000", &out.src));
+    lab.left_to_host(udp("198.51.100.7:5000", &out.src));
 }
 
 #[test]
@@ -265,7 +267,7 @@ fn ports_of_the_host_are_never_mapped() {
     // nat.md S2
     let config = Config {
         exclusive_ports: 61_000..=61_003,
-        shared_ports: 1..=0,
+        shared_ports: RangeInclusive::new(1, 0),
         ..Config::default()
     };
     let mut lab = Lab::with(config);
@@ -295,7 +297,7 @@ fn ports_of_the_host_are_never_mapped() {
         *lab.host.bits.lock(),
         BTreeSet::from([(Protocol::Udp, 61_003)])
     );
-    lab.to_host(udp("198.51.100.7:5001", "192.0.2.10:61002"));
+    lab.left_to_host(udp("198.51.100.7:5001", "192.0.2.10:61002"));
 }
 
 #[test]

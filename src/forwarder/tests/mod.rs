@@ -182,7 +182,7 @@ impl Lab {
     }
 
     #[track_caller]
-    pub(super) fn to_host(&mut self, frame: Vec<u8>) {
+    pub(super) fn left_to_host(&mut self, frame: Vec<u8>) {
         let mut judged = frame.clone();
         assert_eq!(self.verdict(&mut judged), Verdict::ToHost);
         assert_eq!(judged, frame, "unchanged");
@@ -246,36 +246,28 @@ pub(super) fn seen(frame: &[u8]) -> Seen {
     let fragment = packet.more_frags() || packet.frag_offset() > 0;
     let (mut sport, mut dport) = (0, 0);
     if packet.frag_offset() == 0 {
-        match packet.next_header() {
-            IpProtocol::Tcp => {
-                let tcp = TcpPacket::new_checked(payload).unwrap();
-                assert!(
-                    partial || fragment || tcp.verify_checksum(&src.into(), &dst.into()),
-                    "TCP checksum"
-                );
-                (sport, dport) = (tcp.src_port(), tcp.dst_port());
+        let protocol = packet.next_header();
+        if protocol == IpProtocol::Tcp {
+            let tcp = TcpPacket::new_checked(payload).unwrap();
+            let right = partial || fragment || tcp.verify_checksum(&src.into(), &dst.into());
+            assert!(right, "TCP checksum");
+            (sport, dport) = (tcp.src_port(), tcp.dst_port());
+        } else if protocol == IpProtocol::Udp {
+            let udp = UdpPacket::new_unchecked(payload);
+            let right = partial || fragment || udp.verify_checksum(&src.into(), &dst.into());
+            assert!(right, "UDP checksum");
+            (sport, dport) = (udp.src_port(), udp.dst_port());
+        } else if protocol == IpProtocol::Icmp {
+            assert!(
+                fragment || checksum::checksum(payload) == 0,
+                "ICMP checksum"
+            );
+            let ident = u16::from_be_bytes([payload[4], payload[5]]);
+            match payload[0] {
+                8 | 13 => sport = ident,
+                0 | 14 => dport = ident,
+                _ => {}
             }
-            IpProtocol::Udp => {
-                let udp = UdpPacket::new_unchecked(payload);
-                assert!(
-                    partial || fragment || udp.verify_checksum(&src.into(), &dst.into()),
-                    "UDP checksum"
-                );
-                (sport, dport) = (udp.src_port(), udp.dst_port());
-            }
-            IpProtocol::Icmp => {
-                assert!(
-                    fragment || checksum::checksum(payload) == 0,
-                    "ICMP checksum"
-                );
-                let ident = u16::from_be_bytes([payload[4], payload[5]]);
-                match payload[0] {
-                    8 | 13 => sport = ident,
-                    0 | 14 => dport = ident,
-                    _ => {}
-                }
-            }
-            _ => {}
         }
         if partial {
             let pseudo = checksum::pseudo_header(&frame[VNET_HDR_LEN..], payload.len());

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::{Facts, Finding, Network, Scope, Severity};
-use crate::kernel::netlink::{Link, Route4};
+use crate::kernel::dump::{Link, Route4};
 
 /// The oldest kernel supported: `bpf_redirect_neigh` and `bpf_redirect_peer`.
 const KERNEL_MINIMUM: (u32, u32) = (5, 10);
@@ -94,7 +94,11 @@ pub(super) fn kernel(facts: &Facts) -> Vec<Finding> {
 }
 
 pub(super) fn reverse_path(facts: &Facts, scope: &Scope) -> Vec<Finding> {
-    let uplinks = facts.uplinks(scope);
+    let uplinks: Vec<&Link> = facts
+        .uplinks(scope)
+        .into_iter()
+        .filter(|link| leads_to_a_router(facts, link))
+        .collect();
     let all = facts.sysctl_number(&["net", "ipv4", "conf", "all", "rp_filter"]);
     let effective =
         |name: &str| all.max(facts.sysctl_number(&["net", "ipv4", "conf", name, "rp_filter"]));
@@ -151,6 +155,16 @@ pub(super) fn reverse_path(facts: &Facts, scope: &Scope) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// Senders behind a router can arrive on several uplinks; those on the link itself cannot.
+fn leads_to_a_router(facts: &Facts, link: &Link) -> bool {
+    facts.main_routes().any(|route| {
+        route.next_hops.iter().any(|hop| {
+            hop.if_index == link.index
+                && (hop.gateway.is_some() || route.destination.prefix_len() == 0)
+        })
+    })
 }
 
 pub(super) fn mtu(facts: &Facts, scope: &Scope) -> Vec<Finding> {

@@ -1,4 +1,4 @@
-use crate::kernel::netlink::NextHop;
+use crate::kernel::dump::NextHop;
 
 use super::*;
 
@@ -158,7 +158,21 @@ fn forwarding_that_should_be_kept_but_is_off_is_an_error() {
 fn strict_reverse_path_filter_hurts_with_two_uplinks() {
     let (mut facts, scope) = healthy();
     facts.links.push(link(4, "wg.0", 1500));
-    facts.routes.push(route("10.8.0.0/16", 4));
+    facts.routes.push(route("10.8.0.0/24", 4));
+    assert_eq!(
+        problems(&facts, &scope),
+        [],
+        "a second interface without a router"
+    );
+    let gateway = Some("10.8.0.1".parse().unwrap());
+    let next_hops = vec![NextHop {
+        if_index: 4,
+        gateway,
+    }];
+    facts.routes.push(Route4 {
+        next_hops,
+        ..route("10.0.0.0/8", 4)
+    });
     set(&mut facts, "net.ipv4.conf.wg/0.rp_filter", "0");
     let found = problems(&facts, &scope);
     assert_eq!(found.len(), 1, "{found:?}");

@@ -1,0 +1,73 @@
+//! The sysctls of `lo` that connections from the host to its own published ports need, and what they
+//! were before.
+//!
+//! The former values are written down before anything is changed, so that a clean stop puts them
+//! back even if a daemon in between was killed.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::{forwarding, sysctl};
+
+/// Former values, to be put back at a clean stop.
+#[derive(Clone, Debug)]
+pub(super) struct LoopbackSysctls {
+    path: PathBuf,
+    former: Vec<Former>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Former {
+    segments: Vec<String>,
+    value: String,
+}
+
+impl LoopbackSysctls {
+    /// Notes what is, and sets what is needed.
+    pub(super) fn prepare(state_dir: &Path) -> anyhow::Result<Self> {
+        let path = state_dir.join("loopback.json");
+        let former = match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)
+                .with_context(|| format!("{} is damaged: remove it", path.display()))?,
+            Err(_) => present()?,
+        };
+        let text = serde_json::to_vec(&former)?;
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        for change in forwarding::prepare_loopback()? {
+            tracing::info!("{change}");
+        }
+        Ok(Self { path, former })
+    }
+
+    /// Puts back what was; failures are logged.
+    pub(super) fn restore(&self) {
+        for Former { segments, value } in &self.former {
+            let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+            if let Err(error) = sysctl::ensure(&segments, value) {
+                tracing::warn!(%error, "cannot put a sysctl back");
+            }
+        }
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.path.display(), %error, "cannot remove");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn present() -> anyhow::Result<Vec<Former>> {
+    forwarding::LOOPBACK
+        .iter()
+        .map(|segments| {
+            Ok(Former {
+                segments: segments.iter().map(|&segment| segment.to_owned()).collect(),
+                value: sysctl::get(segments)?,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,264 @@
+//! What the kernel's dumps say, as plain structs: links, addresses, IPv4 routes.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::link::{
+    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia,
+};
+
+/// The main routing table.
+pub const TABLE_MAIN: u32 = 254;
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Interface index.
+    pub index: u32,
+    /// Interface name.
+    pub name: String,
+    /// `bridge`, `veth`, `tun`, …; `None` for hardware and `lo`.
+    pub kind: Option<String>,
+    /// Largest IP packet in octets.
+    pub mtu: u32,
+    /// Ethernet address, if it has one.
+    pub mac: Option<[u8; 6]>,
+    /// Administratively up.
+    pub up: bool,
+    /// Up and with a carrier.
+    pub running: bool,
+    /// The bridge, bond or VRF that it is a port of.
+    pub master: Option<u32>,
+    /// Frames have an Ethernet header (so not WireGuard, PPP, TUN, nor `lo`).
+    pub ethernet: bool,
+    /// It is a loopback interface.
+    pub loopback: bool,
+}
+
+/// An address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The interface that has it.
+    pub if_index: u32,
+    /// The local address with its prefix length (host bits kept).
+    pub address: IpNet,
+    /// Valid on the link only (`fe80::/64`, 169.254/16).
+    pub link_scope: bool,
+}
+
+/// One way a route may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// Outgoing interface.
+    pub if_index: u32,
+    /// Router, unless the destination is on the link.
+    pub gateway: Option<IpAddr>,
+}
+
+/// What a route does with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteKind {
+    /// Sends it on.
+    Unicast,
+    /// Delivers it to this host.
+    Local,
+    /// Refuses it: unreachable, prohibit, blackhole.
+    Refuse,
+    /// Broadcast, multicast, and what else there is.
+    Other,
+}
+
+/// An IPv4 route of any table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route4 {
+    /// Destination; `0.0.0.0/0` is the default route.
+    pub destination: Ipv4Net,
+    /// What it does.
+    pub kind: RouteKind,
+    /// Routing table, [`TABLE_MAIN`] for ordinary ones.
+    pub table: u32,
+    /// Preferred source address.
+    pub source: Option<Ipv4Addr>,
+    /// Metric: the lowest wins.
+    pub priority: u32,
+    /// Largest packet in octets, if the route limits it.
+    pub mtu: Option<u32>,
+    /// Where to; several for a multipath route, none for routes that refuse.
+    pub next_hops: Vec<NextHop>,
+}
+
+impl Route4 {
+    /// The route in the words of `ip route`; `links` gives the interface names.
+    #[must_use]
+    pub fn describe(&self, links: &[Link]) -> String {
+        let mut text = if self.destination.prefix_len() == 0 {
+            "default".to_owned()
+        } else {
+            self.destination.to_string()
+        };
+        for hop in &self.next_hops {
+            if let Some(gateway) = hop.gateway {
+                text.push_str(&format!(" via {gateway}"));
+            }
+            match links.iter().find(|link| link.index == hop.if_index) {
+                Some(link) => text.push_str(&format!(" dev {}", link.name)),
+                None => text.push_str(&format!(" dev interface {}", hop.if_index)),
+            }
+        }
+        text
+    }
+}
+
+pub(super) fn read_link(message: &LinkMessage) -> Option<Link> {
+    let header = &message.header;
+    let mut link = Link {
+        index: header.index,
+        name: String::new(),
+        kind: None,
+        mtu: 0,
+        mac: None,
+        up: header.flags.contains(LinkFlags::Up),
+        running: header.flags.contains(LinkFlags::LowerUp),
+        master: None,
+        ethernet: header.link_layer_type == LinkLayerType::Ether,
+        loopback: header.flags.contains(LinkFlags::Loopback),
+    };
+    for attribute in &message.attributes {
+        if let LinkAttribute::IfName(name) = attribute {
+            link.name.clone_from(name);
+        } else if let LinkAttribute::Mtu(mtu) = attribute {
+            link.mtu = *mtu;
+        } else if let LinkAttribute::Address(mac) = attribute {
+            link.mac = mac.as_slice().try_into().ok().filter(|_| link.ethernet);
+        } else if let LinkAttribute::Controller(master) = attribute {
+            link.master = Some(*master);
+        } else if let LinkAttribute::LinkInfo(infos) = attribute {
+            link.kind = infos.iter().find_map(|info| {
+                if let LinkInfo::Kind(kind) = info {
+                    Some(kind.to_string())
+                } else {
+                    None
+                }
+            });
+        } else if let LinkAttribute::OperState(state) = attribute {
+            link.running &= matches!(state, State::Up | State::Unknown);
+        }
+    }
+    Some(link).filter(|link| !link.name.is_empty())
+}
+
+pub(super) fn read_address(message: &AddressMessage) -> Option<Address> {
+    // IFA_LOCAL is the address itself; IFA_ADDRESS is the peer's on point-to-point links, and the
+    // only one of the two that IPv6 uses.
+    let local = message.attributes.iter().find_map(|attribute| {
+        if let AddressAttribute::Local(address) = attribute {
+            Some(*address)
+        } else {
+            None
+        }
+    });
+    let address = local.or_else(|| {
+        message.attributes.iter().find_map(|attribute| {
+            if let AddressAttribute::Address(address) = attribute {
+                Some(*address)
+            } else {
+                None
+            }
+        })
+    })?;
+    Some(Address {
+        if_index: message.header.index,
+        address: IpNet::new(address, message.header.prefix_len).ok()?,
+        link_scope: message.header.scope == AddressScope::Link,
+    })
+}
+
+pub(super) fn read_route(message: &RouteMessage) -> Option<Route4> {
+    if message.header.address_family != AddressFamily::Inet {
+        return None;
+    }
+    let kind = if message.header.kind == RouteType::Unicast {
+        RouteKind::Unicast
+    } else if message.header.kind == RouteType::Local {
+        RouteKind::Local
+    } else if matches!(
+        message.header.kind,
+        RouteType::Unreachable | RouteType::Prohibit | RouteType::BlackHole
+    ) {
+        RouteKind::Refuse
+    } else {
+        RouteKind::Other
+    };
+    let mut destination = Ipv4Addr::UNSPECIFIED;
+    let mut route = Route4 {
+        destination: Ipv4Net::default(),
+        kind,
+        table: u32::from(message.header.table),
+        source: None,
+        priority: 0,
+        mtu: None,
+        next_hops: Vec::new(),
+    };
+    let mut out = None;
+    for attribute in &message.attributes {
+        if let RouteAttribute::Destination(RouteAddress::Inet(address)) = attribute {
+            destination = *address;
+        } else if let RouteAttribute::Table(table) = attribute {
+            route.table = *table;
+        } else if let RouteAttribute::PrefSource(RouteAddress::Inet(address)) = attribute {
+            route.source = Some(*address);
+        } else if let RouteAttribute::Priority(priority) = attribute {
+            route.priority = *priority;
+        } else if let RouteAttribute::Oif(if_index) = attribute {
+            out = Some(*if_index);
+        } else if let RouteAttribute::Metrics(metrics) = attribute {
+            route.mtu = metrics.iter().find_map(|metric| {
+                if let RouteMetric::Mtu(mtu) = metric {
+                    Some(*mtu)
+                } else {
+                    None
+                }
+            });
+        } else if let RouteAttribute::MultiPath(hops) = attribute {
+            route.next_hops.extend(hops.iter().map(|hop| NextHop {
+                if_index: hop.interface_index,
+                gateway: gateway(&hop.attributes),
+            }));
+        }
+    }
+    if let Some(if_index) = out {
+        route.next_hops.push(NextHop {
+            if_index,
+            gateway: gateway(&message.attributes),
+        });
+    }
+    route.destination = Ipv4Net::new(destination, message.header.destination_prefix_length).ok()?;
+    Some(route)
+}
+
+fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    attributes.iter().find_map(|attribute| {
+        if let RouteAttribute::Gateway(RouteAddress::Inet(address)) = attribute {
+            Some(IpAddr::V4(*address))
+        } else if let RouteAttribute::Gateway(RouteAddress::Inet6(address)) = attribute {
+            Some(IpAddr::V6(*address))
+        } else if let RouteAttribute::Via(via) = attribute {
+            via_address(via)
+        } else {
+            None
+        }
+    })
+}
+
+fn via_address(via: &RouteVia) -> Option<IpAddr> {
+    if let RouteVia::Inet6(address) = via {
+        Some(IpAddr::V6(*address))
+    } else {
+        None
+    }
+}

@@ -1,0 +1,121 @@
+//! The kernel layer against the real kernel. Needs root; every test works inside network namespaces
+//! that it made and that vanish with its thread and descriptors.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod interfaces;
+mod namespaces;
+mod reading;
+mod watching;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::future::Future;
+use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use ipnet::{IpNet, Ipv4Net};
+use nix::sched::{CloneFlags, unshare};
+use tunbridge::kernel::doctor::sysctl_files::SysctlPaths;
+use tunbridge::kernel::doctor::{self, Network, Scope, Severity};
+use tunbridge::kernel::forwarding::{self, Keeper};
+use tunbridge::kernel::host_ports::host_ports;
+use tunbridge::kernel::netns::{self, NetnsError};
+use tunbridge::kernel::route::CACHE_CAPACITY;
+use tunbridge::kernel::{
+    Bridge, BridgeSpec, Event, Netlink, Resolved, RouteResolver, VethSpec, Watcher, sysctl,
+};
+
+/// Runs a test in a fresh network namespace with `lo` up, on a thread that ends with it.
+fn in_fresh_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
+            run("ip link set lo up");
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(test());
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// An unnamed namespace, as another container runtime would hand one over.
+fn anonymous_namespace() -> OwnedFd {
+    let thread = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        netns::open_current().unwrap()
+    });
+    thread.join().unwrap()
+}
+
+/// Runs a command in the calling thread's namespace and returns what it prints.
+fn run(command: &str) -> String {
+    let output = Command::new("sh").args(["-c", command]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a command inside a namespace.
+fn run_inside(namespace: &OwnedFd, command: &str) -> String {
+    netns::run_in(namespace.as_fd(), || run(command)).unwrap()
+}
+
+fn bridge_spec() -> BridgeSpec {
+    BridgeSpec {
+        mac: None,
+        name: "kl0".into(),
+        address: "172.17.0.1/16".parse().unwrap(),
+        mtu: 1500,
+        user_managed: false,
+    }
+}
+
+fn veth_spec<'a>(namespace: &'a OwnedFd, bridge: &Bridge) -> VethSpec<'a> {
+    VethSpec {
+        host_name: "klv1",
+        container_name: "eth0",
+        netns: namespace.as_fd(),
+        mac: [0x02, 0x42, 172, 17, 0, 2],
+        address: "172.17.0.2/16".parse().unwrap(),
+        gateway: Some("172.17.0.1".parse().unwrap()),
+        mtu: 1500,
+        bridge_if_index: bridge.if_index,
+    }
+}
+
+async fn addresses4(netlink: &Netlink, if_index: u32) -> Vec<Ipv4Net> {
+    let all = netlink.addresses().await.unwrap();
+    let own = all
+        .into_iter()
+        .filter(|address| address.if_index == if_index);
+    own.filter_map(|address| match address.address {
+        IpNet::V4(address) => Some(address),
+        IpNet::V6(_) => None,
+    })
+    .collect()
+}
+
+/// Waits for an event, ignoring others, and fails after two seconds.
+async fn expect(watcher: &mut Watcher, wanted: Event) {
+    let wait = async { while watcher.next().await.unwrap() != wanted {} };
+    let seen = tokio::time::timeout(Duration::from_secs(2), wait).await;
+    assert!(seen.is_ok(), "no {wanted:?}");
+}
+
+/// Reads events until none comes for a moment.
+async fn drain(watcher: &mut Watcher) -> Vec<Event> {
+    let mut events = Vec::new();
+    while let Ok(event) = tokio::time::timeout(Duration::from_millis(100), watcher.next()).await {
+        events.push(event.unwrap());
+    }
+    events
+}
