@@ -85,12 +85,16 @@ sys.exit(9)"#;
     let seen = || String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
     // Not the echo of the command line, which `script` writes first.
     eventually("ready", || seen().contains("ready=0"));
-    keyboard.write_all(b"\x03").unwrap();
+    // A second SIGINT merges with a first that is still pending, so one key press could hide it.
+    for _ in 0..10 {
+        keyboard.write_all(b"\x03").unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+    }
     assert_eq!(terminal.status(), 9, "{}", seen());
     let text = seen();
     let came: Vec<&str> = text.lines().filter(|line| line.contains("from=")).collect();
-    assert_eq!(came.len(), 1, "{text}");
-    assert!(came[0].contains("from=128"), "{text}");
+    assert!(!came.is_empty(), "{text}");
+    assert!(came.iter().all(|line| line.contains("from=128")), "{text}");
     assert_eq!(daemon.body("/exited"), json!({"code": 9}));
 }
 
