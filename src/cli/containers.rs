@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::bail;
 use clap::Args;
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
-use super::{Outcome, complain, print, print_json};
+use super::{Outcome, complain, complain_verbatim, print, print_json};
 use crate::api::client::{Client, ClientError, segment};
 use crate::api::types::ChangePorts;
 
@@ -116,7 +115,7 @@ impl Port {
         let addresses = |bindings: &Value| -> Vec<String> {
             let bindings = bindings.as_array().into_iter().flatten();
             bindings
-                .map(|b| format!("{}:{}", text(&b["HostIp"]), text(&b["HostPort"])))
+                .map(|b| socket_address(text(&b["HostIp"]), text(&b["HostPort"])))
                 .collect()
         };
         let Some(wanted) = &self.port else {
@@ -140,9 +139,23 @@ impl Port {
             .map(addresses)
             .unwrap_or_default();
         if found.is_empty() {
-            bail!("No public port '{wanted}' published for {}", self.container);
+            // Docker's words to the letter, for scripts that look for them.
+            let problem = format!(
+                "Error: No public port '{wanted}' published for {}",
+                self.container
+            );
+            return complain_verbatim(&problem);
         }
         print(&(found.join("\n") + "\n"))
+    }
+}
+
+/// `0.0.0.0:80`, `[::]:80`.
+fn socket_address(address: &str, port: &str) -> String {
+    if address.contains(':') {
+        format!("[{address}]:{port}")
+    } else {
+        format!("{address}:{port}")
     }
 }
 
@@ -321,6 +334,12 @@ mod tests {
                 "53/udp"
             ]
         );
+    }
+
+    #[test]
+    fn ipv6_addresses_are_bracketed() {
+        assert_eq!(socket_address("::", "80"), "[::]:80");
+        assert_eq!(socket_address("0.0.0.0", "80"), "0.0.0.0:80");
     }
 
     #[test]

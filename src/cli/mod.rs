@@ -8,13 +8,15 @@ mod containers;
 pub mod daemon;
 mod output;
 mod run;
+mod version;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::api::client::Client;
@@ -69,14 +71,17 @@ enum Command {
     Stats(output::Stats),
     /// Look for what on this host gets in the way of container networks
     Doctor(output::Doctor),
+    /// Show the versions of this program and of the daemon
+    Version(version::Version),
 }
 
 /// How a subcommand ends: an exit status, or an error for status 1.
 type Outcome = anyhow::Result<u8>;
 
-/// Runs the command line `arguments`, the program's name first.
+/// Runs the command line `arguments`, the program's name first. A link named `tunbridge-SUBCOMMAND`
+/// stands for `tunbridge SUBCOMMAND`.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(with_linked_subcommand(arguments)) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -88,6 +93,24 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+fn with_linked_subcommand(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    let subcommand = arguments
+        .first()
+        .and_then(|program| {
+            Path::new(program)
+                .file_name()?
+                .to_str()?
+                .strip_prefix("tunbridge-")
+        })
+        .filter(|name| Cli::command().find_subcommand(name).is_some())
+        .map(OsString::from);
+    if let Some(subcommand) = subcommand {
+        arguments.insert(1, subcommand);
+    }
+    arguments
 }
 
 fn run(cli: Cli) -> Outcome {
@@ -115,6 +138,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Flows(command) => command.run(&client),
         Command::Stats(command) => command.run(&client),
         Command::Doctor(command) => command.run(&client),
+        Command::Version(command) => command.run(&client),
     }
 }
 
@@ -123,6 +147,10 @@ fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         let _ = error.print();
         return ExitCode::SUCCESS;
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        complain("no subcommand given (see --help)");
+        return ExitCode::from(2);
     }
     let text = error.render().to_string();
     let problem = text
@@ -140,6 +168,12 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn complain(message: &str) {
     let line: String = message.replace('\n', "; ");
     let _ = writeln!(std::io::stderr(), "tunbridge: {line}");
+}
+
+/// For words that are not ours; status 1.
+fn complain_verbatim(line: &str) -> Outcome {
+    let _ = writeln!(std::io::stderr(), "{line}");
+    Ok(1)
 }
 
 /// Prints to standard output; a reader that went away ends the program quietly.
@@ -169,9 +203,20 @@ fn log_to_stderr() {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+
+    #[test]
+    fn a_link_stands_for_its_subcommand() {
+        let words = |arguments: &[&str]| -> Vec<OsString> {
+            with_linked_subcommand(arguments.iter().map(OsString::from))
+        };
+        assert_eq!(
+            words(&["/usr/bin/tunbridge-ps", "-a"]),
+            ["/usr/bin/tunbridge-ps", "ps", "-a"]
+        );
+        assert_eq!(words(&["tunbridge-0.1.0", "ps"]), ["tunbridge-0.1.0", "ps"]);
+        assert_eq!(words(&["tunbridge", "ps"]), ["tunbridge", "ps"]);
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

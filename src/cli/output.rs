@@ -135,10 +135,44 @@ impl Stats {
         }
         for (place, counters) in [("steering", &stats.steering), ("engine", &stats.engine)] {
             for (name, count) in counters {
-                row(place, name, *count, "");
+                row(place, name, *count, meaning(name));
             }
         }
         print(&format!("{table}\n"))
+    }
+}
+
+/// One line about a counter of steering or engine; empty for one of a newer daemon.
+fn meaning(counter: &str) -> &'static str {
+    match counter {
+        "diverted_container" => "from containers to the forwarder",
+        "diverted_uplink" => "from outside to the forwarder",
+        "diverted_loopback" => "from the host's own processes to the forwarder",
+        "delivered_container" => "from the forwarder into containers",
+        "delivered_host" => "from the forwarder to the host's own stack",
+        "delivered_uplink" => "from the forwarder to the outside",
+        "peer_redirect" => "straight from one container to another of its network",
+        "host_socket_won" => "left to the host, as one of its sockets wants that port",
+        "spoof_mac" => "dropped: a container used another MAC address than its own",
+        "spoof_ip" => "dropped: a container used another IP address than its own",
+        "spoof_arp" => "dropped: a container claimed another address in ARP",
+        "ipv6_disabled" => "dropped: IPv6 from a container of an IPv4-only network",
+        "vlan_tagged" => "dropped: a container sent a VLAN tag",
+        "other_ethertype" => "dropped: a container sent neither IP nor ARP",
+        "malformed" => "dropped: a container's frame is shorter than its headers say",
+        "icc_drop" => "dropped: container to container where --icc=false",
+        "martian_container" => "dropped: a container sent to 127/8 or 0/8",
+        "martian_uplink" => "dropped: from outside with one of our or the host's addresses",
+        "direct_access" => "dropped: from outside straight to a container's address",
+        "no_endpoint" => "dropped: to a container that is not there",
+        "no_egress" => "dropped: no way out for it",
+        "tun_malformed" => "dropped: the forwarder wrote what is no unicast IP packet",
+        "read" => "frames read from the TUN",
+        "written" => "frames written to the TUN",
+        "write_invalid" => "frames that the kernel refused as invalid",
+        "write_failed" => "frames that could not be written, for want of memory",
+        "read_failed" => "reads from the TUN that failed",
+        _ => "",
     }
 }
 

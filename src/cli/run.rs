@@ -93,12 +93,7 @@ pub(super) struct RunCommand {
     #[command(flatten)]
     network: NetworkOptions,
     /// Program and arguments
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "CMD"
-    )]
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     command: Vec<String>,
 }
 
@@ -133,13 +128,13 @@ impl RunCommand {
         };
         let begin = || begin(client, &created, &spec);
         let outcome = if self.detach {
-            let finish = |running| {
-                finish(client, &created, running);
+            let finish = |running: Running| {
+                finish(client, &created, &running);
             };
             sandbox::detach(&created.files.join("log"), begin, finish)
                 .map(|()| print(&format!("{}\n", created.id)))
         } else {
-            begin().map(|running| Ok(status(finish(client, &created, running))))
+            begin().map(|running| Ok(status(finish(client, &created, &running))))
         };
         match outcome {
             Ok(outcome) => outcome,
@@ -153,22 +148,16 @@ impl RunCommand {
 }
 
 fn begin(client: &Client, created: &CreatedContainer, spec: &Spec) -> Result<Running, Failure> {
-    let running = sandbox::start(spec)?;
     let target = format!("/tunbridge/containers/{}/started", segment(&created.id));
-    match client.tell(&target, &Started { pid: running.pid() }) {
-        Ok(()) => Ok(running),
-        Err(error) => {
-            running.kill();
-            Err(Failure {
-                status: 1,
-                message: error.to_string(),
-            })
-        }
-    }
+    sandbox::start(spec, |pid| {
+        client
+            .tell(&target, &Started { pid })
+            .map_err(|error| Failure::new(error.to_string()))
+    })
 }
 
-/// Waits for the end and reports it; the exit code.
-fn finish(client: &Client, created: &CreatedContainer, running: Running) -> i32 {
+/// Waits for the end and reports it; the exit code. Signals stay held until the report is out.
+fn finish(client: &Client, created: &CreatedContainer, running: &Running) -> i32 {
     let code = match running.supervise() {
         Ok(code) => code,
         Err(error) => {
@@ -206,6 +195,12 @@ pub(super) struct AttachCommand {
 
 impl AttachCommand {
     pub(super) fn run(self, client: &Client) -> Outcome {
+        if let Some(pid) = self.pid {
+            sandbox::check_pid(pid).map_err(anyhow::Error::msg)?;
+        }
+        if let Some(path) = &self.netns {
+            sandbox::check_path(path).map_err(anyhow::Error::msg)?;
+        }
         let netns = self
             .netns
             .map(|path| {
@@ -238,12 +233,7 @@ pub(super) struct ExecCommand {
     #[arg(value_name = "N")]
     container: String,
     /// Program and arguments
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "CMD"
-    )]
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     command: Vec<String>,
 }
 
@@ -288,7 +278,7 @@ impl ExecCommand {
 
 fn fail(failure: &Failure) -> Outcome {
     complain(&failure.message);
-    Ok(status(failure.status))
+    Ok(failure.status)
 }
 
 fn status(code: i32) -> u8 {
@@ -302,6 +292,12 @@ fn existing_directory(path: &std::path::Path) -> anyhow::Result<PathBuf> {
     if !absolute.is_dir() {
         bail!(
             "--rootfs {}: not a directory: give the root of a file tree",
+            path.display()
+        );
+    }
+    if absolute.parent().is_none() {
+        bail!(
+            "--rootfs {}: that is the host's own root: leave --rootfs out to share it",
             path.display()
         );
     }

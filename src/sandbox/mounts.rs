@@ -7,6 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{chdir, pivot_root};
 
 use super::Spec;
@@ -23,54 +24,106 @@ const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 const NONE: Option<&str> = None;
 
-/// Makes the mounts of `spec`. The caller has a mount namespace of its own and is in the container's
-/// network namespace.
-pub(super) fn make(spec: &Spec) -> Result<(), String> {
-    let fail = |what: &str| {
-        let what = what.to_owned();
-        move |errno: nix::errno::Errno| format!("{what}: {}", errno.desc())
-    };
+/// Makes the mounts of `spec`; gives what the user should know. The caller has a mount namespace of its
+/// own and is in the container's network namespace.
+///
+/// # Errors
+/// One sentence that names what could not be mounted.
+pub(super) fn make(spec: &Spec) -> Result<Vec<String>, String> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)
-        .map_err(fail("cannot make mounts slave"))?;
+        .map_err(|errno| format!("cannot make the mounts slave: {}", errno.desc()))?;
     // Opened before the root changes; reached through /proc/self/fd afterwards.
-    let sources = FILES
-        .iter()
-        .map(|(name, target)| {
-            let path = spec.files.join(name);
-            open_path(&path)
-                .map(|source| (source, Path::new(target)))
-                .map_err(|error| format!("{}: {error}", path.display()))
-        })
-        .collect::<Result<Vec<_>, String>>()?;
+    let mut sources = Vec::with_capacity(FILES.len());
+    for (name, target) in FILES {
+        let path = spec.files.join(name);
+        let source = open_path(&path, 0).map_err(|error| format!("{}: {error}", path.display()))?;
+        sources.push((source, Path::new(target)));
+    }
+    let of_root = |root: &Path, error: io::Error| format!("--rootfs {}: {error}", root.display());
     match &spec.rootfs {
-        Some(root) => {
-            change_root(root).map_err(|error| format!("--rootfs {}: {error}", root.display()))?
-        }
-        // A new instance shows the interfaces of the namespace it is mounted from.
-        None => mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NONE)
-            .map_err(fail("cannot mount /sys"))?,
+        Some(root) => enter_root(root).map_err(|error| of_root(root, error))?,
+        None => renew_sys().map_err(|error| format!("cannot mount /sys: {error}"))?,
     }
+    let mut warnings = Vec::new();
     for (source, target) in &sources {
-        if spec.rootfs.is_some() {
-            create_if_missing(target).map_err(|error| format!("{}: {error}", target.display()))?;
+        let covered = cover(target, source, spec.rootfs.is_some())
+            .map_err(|error| format!("cannot mount over {}: {error}", target.display()))?;
+        if !covered {
+            warnings.push(format!(
+                "the host has no {0}, so the container has none: make the file, or use --rootfs",
+                target.display()
+            ));
         }
-        let from = PathBuf::from(format!("/proc/self/fd/{}", source.as_raw_fd()));
-        mount(Some(&from), *target, NONE, MsFlags::MS_BIND, NONE)
-            .map_err(fail(&format!("cannot mount over {}", target.display())))?;
     }
-    Ok(())
+    if let Some(root) = &spec.rootfs {
+        leave_old_root().map_err(|error| of_root(root, error))?;
+    }
+    Ok(warnings)
 }
 
-fn open_path(path: &Path) -> io::Result<OwnedFd> {
+fn open_path(path: &Path, flags: i32) -> io::Result<OwnedFd> {
     let file = OpenOptions::new()
         .read(true)
-        .custom_flags(libc::O_PATH | libc::O_CLOEXEC)
+        .custom_flags(libc::O_PATH | libc::O_CLOEXEC | flags)
         .open(path)?;
     Ok(file.into())
 }
 
-/// Makes `root` the root directory and lets go of the old one.
-fn change_root(root: &Path) -> io::Result<()> {
+fn by_number(fd: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+/// Mounts `source` over `target`. A symbolic link there is itself covered, not followed:
+/// /etc/resolv.conf often is one, absolute, and its target may be missing or somebody else's. False if there
+/// is nothing to cover and `create` is not set.
+fn cover(target: &Path, source: &OwnedFd, create: bool) -> io::Result<bool> {
+    let place = match open_path(target, libc::O_NOFOLLOW) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if !create {
+                return Ok(false);
+            }
+            if let Some(parent) = target.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o644)
+                .open(target)?;
+            open_path(target, libc::O_NOFOLLOW)?
+        }
+        found => found?,
+    };
+    mount(
+        Some(&by_number(source)),
+        &by_number(&place),
+        NONE,
+        MsFlags::MS_BIND,
+        NONE,
+    )?;
+    Ok(true)
+}
+
+/// A new instance of sysfs shows the interfaces of the namespace it is mounted from. The control groups
+/// below the old one are put back.
+fn renew_sys() -> io::Result<()> {
+    const CGROUPS: &str = "/sys/fs/cgroup";
+    let cgroups = open_path(Path::new(CGROUPS), 0).ok();
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    if statvfs("/sys")?.flags().contains(FsFlags::ST_RDONLY) {
+        flags |= MsFlags::MS_RDONLY;
+    }
+    mount(Some("sysfs"), "/sys", Some("sysfs"), flags, NONE)?;
+    if let Some(cgroups) = cgroups {
+        let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some(&by_number(&cgroups)), CGROUPS, NONE, bind, NONE)?;
+    }
+    Ok(())
+}
+
+/// Makes `root` the root directory; the old one lies on top of it until [`leave_old_root`], because a
+/// mount that has been detached cannot be bound any more.
+fn enter_root(root: &Path) -> io::Result<()> {
     let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
     mount(Some(root), root, NONE, bind, NONE)?;
     let inside = |name: &str| root.join(name);
@@ -84,17 +137,22 @@ fn change_root(root: &Path) -> io::Result<()> {
     // pivot_root(2): the old root can be put on top of the new one and unmounted from there.
     chdir(root)?;
     pivot_root(".", ".")?;
+    Ok(())
+}
+
+fn leave_old_root() -> io::Result<()> {
     umount2(".", MntFlags::MNT_DETACH)?;
     chdir("/")?;
     Ok(())
 }
 
 fn make_dev(dev: &Path) -> io::Result<()> {
+    let no_suid = MsFlags::MS_NOSUID;
     mount(
         Some("tmpfs"),
         dev,
         Some("tmpfs"),
-        MsFlags::MS_NOSUID,
+        no_suid,
         Some("mode=755,size=64k"),
     )?;
     for name in DEVICES {
@@ -118,11 +176,12 @@ fn make_dev(dev: &Path) -> io::Result<()> {
         MsFlags::MS_BIND,
         NONE,
     )?;
+    let shm = no_suid | MsFlags::MS_NODEV;
     mount(
         Some("tmpfs"),
         &dev.join("shm"),
         Some("tmpfs"),
-        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        shm,
         Some("mode=1777"),
     )?;
     symlink("pts/ptmx", dev.join("ptmx"))?;
@@ -147,16 +206,4 @@ fn create_directory(path: &Path) -> io::Result<()> {
         ))),
         Err(_) => fs::create_dir(path),
     }
-}
-
-/// After the root has changed, so links are followed inside it.
-fn create_if_missing(path: &Path) -> io::Result<()> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .map(drop)
 }
