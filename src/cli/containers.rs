@@ -73,7 +73,7 @@ impl Ps {
                 ports(&container["Ports"]),
             ]);
         }
-        print(&format!("{table}\n"))
+        print_table(&table)
     }
 }
 
@@ -243,13 +243,21 @@ fn each(containers: &[String], mut action: impl FnMut(&str) -> Result<(), Client
     Ok(status)
 }
 
-/// A table without lines, like Docker's.
+/// A table without lines that begins at the first column, like Docker's.
 pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
         .set_header(header.to_vec());
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     table
+}
+
+/// Prints it without blanks at the ends of lines.
+pub(super) fn print_table(table: &Table) -> Outcome {
+    print(&format!("{}\n", table.trim_fmt()))
 }
 
 fn text(value: &Value) -> &str {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::containers::table;
+use super::containers::{print_table, table};
 use super::{Outcome, print, print_json};
 use crate::api::client::Client;
 use crate::api::types::{Finding, Flow, Severity, Stats as Counters};
@@ -67,7 +67,7 @@ fn flows_table(flows: &[Flow]) -> String {
             seconds(flow.timeout),
         ]);
     }
-    format!("{table}\n")
+    format!("{}\n", table.trim_fmt())
 }
 
 /// `tunbridge stats`.
@@ -138,7 +138,7 @@ impl Stats {
                 row(place, name, *count, meaning(name));
             }
         }
-        print(&format!("{table}\n"))
+        print_table(&table)
     }
 }
 
