@@ -19,7 +19,7 @@ pub struct DaemonArgs {
     pub socket: PathBuf,
     /// Where the state is kept.
     pub state_dir: PathBuf,
-    /// Remove everything of ours and exit.
+    /// Remove everything of ours at the end.
     pub purge: bool,
     /// Set `net.ipv4.ip_forward` and keep it set.
     pub ip_forward: bool,
@@ -46,7 +46,8 @@ pub struct DaemonCommand {
     /// TOML file with the same names as keys (`bip = "10.9.0.1/24"`); flags win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// End all containers that `run` started, remove everything of ours from the host, and exit
+    /// When stopped, end all containers, let go of adopted namespaces and remove everything of ours from
+    /// the host; without it, containers keep running
     #[arg(long)]
     purge: bool,
     #[command(flatten)]
