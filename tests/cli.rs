@@ -1,5 +1,5 @@
 //! The command line and the sandbox, against a daemon that only records what it is asked. Needs root: it
-//! makes network namespaces named `tbcli-…` and removes them.
+//! makes network namespaces, without names.
 
 #![allow(clippy::unwrap_used, reason = "in a test, to panic is to report")]
 
@@ -7,6 +7,8 @@
 mod fake_daemon;
 #[path = "cli/namespaces.rs"]
 mod namespaces;
+#[path = "cli/odd_daemons.rs"]
+mod odd_daemons;
 #[path = "cli/printing.rs"]
 mod printing;
 #[path = "cli/signals.rs"]
