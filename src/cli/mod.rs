@@ -159,7 +159,8 @@ fn usage(error: &clap::Error) -> ExitCode {
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect::<Vec<_>>()
-        .join(" ");
+        .join(" ")
+        .replace(" tip: ", "; tip: ");
     let problem = problem.strip_prefix("error: ").unwrap_or(&problem);
     complain(&format!("{problem} (see --help)"));
     ExitCode::from(2)

@@ -154,6 +154,7 @@ fn bad_usage_is_one_line_and_status_2() {
         (&["run"], "CMD"),
         (&["run", "--ip", "300.1.1.1", "true"], "--ip"),
         (&["run", "--nope", "true"], "--nope"),
+        (&["run", "-it", "--", "sh"], "'-i' found; tip: "),
         (&["run", "--dns", "x", "true"], "--dns"),
         (&["attach", "--name", "x"], "--pid"),
         (&["attach", "--pid", "1"], "--name"),
