@@ -11,7 +11,7 @@
 //! | [`steering`] | four tc eBPF programs and their maps | nothing |
 //! | [`kernel`] | netlink, namespaces, sysctls, routes, notifications | nothing |
 //! | [`control`] | networks, endpoints, IPAM, ports, state; projections of it | `forwarder`, `api` (types of both) |
-//! | [`sandbox`] | what a process of a container sees: namespaces, mounts, files | nothing |
+//! | [`sandbox`] | what a process of a container sees: namespaces, mounts, files | `kernel` |
 //! | [`api`] | the HTTP API over the unix socket: types, client, server | nothing |
 //! | [`cli`] | the command line | `api`, `sandbox`, `daemon` (to run it), `control` and `forwarder` (types) |
 //! | [`daemon`] | wires everything and reconciles | all |
