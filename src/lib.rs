@@ -10,10 +10,10 @@
 //! | [`engine`] | multi-queue TUN, one worker thread per queue | `forwarder` |
 //! | [`steering`] | four tc eBPF programs and their maps | nothing |
 //! | [`kernel`] | netlink, namespaces, sysctls, routes, notifications | nothing |
-//! | [`control`] | networks, endpoints, IPAM, ports, state; projections of it | `forwarder` (types), `api::types` |
+//! | [`control`] | networks, endpoints, IPAM, ports, state; projections of it | `forwarder`, `api` (types of both) |
 //! | [`sandbox`] | what a process of a container sees: namespaces, mounts, files | `kernel` |
-//! | [`api`] | the HTTP API over the unix socket: types, client, server | `control` |
-//! | [`cli`] | the command line | `api` (client), `sandbox` |
+//! | [`api`] | the HTTP API over the unix socket: types, client, server | nothing |
+//! | [`cli`] | the command line | `api`, `sandbox`, `daemon` (to run it), `control` and `forwarder` (types) |
 //! | [`daemon`] | wires everything and reconciles | all |
 //!
 //! `tests/architecture.rs` checks the last column.
