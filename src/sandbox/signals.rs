@@ -56,6 +56,13 @@ impl Held {
         Ok(Self { set, before })
     }
 
+    /// Puts the mask back that was found. Neither exec(2) nor std does: a program that is started with
+    /// signals blocked never gets them.
+    pub(super) fn let_through(&self) {
+        // Fails only for a bad `how`.
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
+    }
+
     /// The signal by which the user has given up meanwhile, if any. It is taken, so that it does not end
     /// this process before it has cleaned up.
     pub(super) fn given_up(&self) -> Option<Signal> {
@@ -101,8 +108,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // Fails only for a bad `how`.
-        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
+        self.let_through();
     }
 }
 

@@ -121,7 +121,7 @@ pub fn start(
     match fork_alone()? {
         ForkResult::Child => {
             drop(ours);
-            let failure = become_container(spec, &mut theirs);
+            let failure = become_container(spec, &held, &mut theirs);
             report(&mut theirs, &failure);
             std::process::exit(failure.status.into());
         }
@@ -333,7 +333,7 @@ fn fork_alone() -> Result<ForkResult, Failure> {
 }
 
 /// Everything up to and including the program; returns if that fails.
-fn become_container(spec: &Spec, channel: &mut UnixStream) -> Failure {
+fn become_container(spec: &Spec, held: &Held, channel: &mut UnixStream) -> Failure {
     let prepared = (|| {
         let network = netns::open_path(&spec.netns).map_err(|e| Failure::new(e.to_string()))?;
         setns(network, CloneFlags::CLONE_NEWNET)
@@ -350,11 +350,14 @@ fn become_container(spec: &Spec, channel: &mut UnixStream) -> Failure {
     })();
     match prepared {
         Err(failure) => failure,
-        Ok(()) => exec(&spec.env, &spec.command),
+        Ok(()) => {
+            held.let_through();
+            exec(&spec.env, &spec.command)
+        }
     }
 }
 
-/// Executes `command`, looked for in the `PATH` of `env`. std empties the signal mask before.
+/// Executes `command`, looked for in the `PATH` of `env`.
 fn exec(env: &[(String, String)], command: &[String]) -> Failure {
     let Some((program, arguments)) = command.split_first() else {
         return Failure::new("no command given: put one after --");

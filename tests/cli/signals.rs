@@ -13,7 +13,7 @@ use nix::sys::signal::kill;
 use serde_json::json;
 
 use crate::fake_daemon::FakeDaemon;
-use crate::{Guard, cli, eventually};
+use crate::{Guard, cli, eventually, run, stdout};
 
 /// A container that writes the name of each signal it gets and ends with 5 at SIGTERM.
 fn trapping(daemon: &FakeDaemon, log: &Path) -> Guard {
@@ -54,6 +54,20 @@ fn signals_are_passed_on() {
     assert_eq!(client.status(), 5);
     assert_eq!(seen(), "ready\nINT\nHUP\nQUIT\nUSR1\nUSR2\nWINCH\nTERM\n");
     assert_eq!(daemon.body("/exited"), json!({"code": 5}));
+}
+
+#[test]
+fn a_program_begins_with_no_signal_blocked() {
+    let daemon = FakeDaemon::start();
+    // Not a shell: some empty the mask themselves.
+    let masks = ["grep", "SigBlk", "/proc/self/status"];
+    let usual = Command::new(masks[0]).args(&masks[1..]).output().unwrap();
+    let output = run(&daemon, &[&["run", "--"], &masks[..]].concat());
+    assert_eq!(stdout(&output), stdout(&usual));
+    let in_background = ["run", "-d", "--name", "web", "--"];
+    run(&daemon, &[&in_background, &masks[..]].concat());
+    let log = daemon.directory().join("web/log");
+    eventually("it tells", || fs::read(&log).unwrap() == usual.stdout);
 }
 
 #[test]
