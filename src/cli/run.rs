@@ -36,7 +36,7 @@ struct NetworkOptions {
     #[arg(long, value_name = "MAC")]
     mac_address: Option<String>,
     /// Host name [default: the first 12 digits of the id]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     hostname: Option<String>,
     /// Line for /etc/hosts, NAME:ADDR or NAME:host-gateway; may be repeated
     #[arg(long, value_name = "NAME:ADDR")]
