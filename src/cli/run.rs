@@ -153,18 +153,15 @@ impl RunCommand {
 }
 
 fn begin(client: &Client, created: &CreatedContainer, spec: &Spec) -> Result<Running, Failure> {
-    let running = sandbox::start(spec)?;
-    let target = format!("/tunbridge/containers/{}/started", segment(&created.id));
-    match client.tell(&target, &Started { pid: running.pid() }) {
-        Ok(()) => Ok(running),
-        Err(error) => {
-            running.kill();
-            Err(Failure {
+    sandbox::start(spec, |pid| {
+        let target = format!("/tunbridge/containers/{}/started", segment(&created.id));
+        client
+            .tell(&target, &Started { pid })
+            .map_err(|error| Failure {
                 status: 1,
                 message: error.to_string(),
             })
-        }
-    }
+    })
 }
 
 /// Waits for the end and reports it; the exit code.

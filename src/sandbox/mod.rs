@@ -9,7 +9,9 @@
 //!      │                     new mount and UTS namespaces, mounts slave
 //!      │                     --rootfs: own /proc /sys /dev, pivot_root
 //!      │                     /etc/hosts /etc/hostname /etc/resolv.conf mounted over, new /sys
-//!      │◄── status pipe ──── execvp, which closes the pipe; or a message, and the end
+//!      │◄── status pipe ──── "ready"
+//!      │ reports the process to the daemon
+//!      ├─── permission ────► execvp, which closes the pipe; or a message, and the end
 //!      │ forwards signals, waits, reports the exit code
 //! ```
 //!

@@ -94,31 +94,83 @@ impl Running {
 /// Starts `spec`; returns when its program runs. From then on signals are held for
 /// [`Running::supervise`].
 ///
+/// `announce` is told the process id before the program may run, so no program runs that nobody knows
+/// of: if this process is killed earlier, its child sees the end of a pipe and ends, too.
+///
 /// # Errors
-/// [`Failure`], with nothing left behind.
-pub fn start(spec: &Spec) -> Result<Running, Failure> {
+/// [`Failure`], that of `announce` included, with nothing left behind.
+pub fn start(
+    spec: &Spec,
+    announce: impl FnOnce(i32) -> Result<(), Failure>,
+) -> Result<Running, Failure> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|e| system("pipe", e))?;
+    let (permission, permit) = pipe2(OFlag::O_CLOEXEC).map_err(|e| system("pipe", e))?;
     let mask = signals::block().map_err(|e| system("sigprocmask", e))?;
     // SAFETY: this process has one thread.
     match unsafe { fork() }.map_err(|e| system("fork", e))? {
         ForkResult::Child => {
-            drop(reader);
+            drop((reader, permit));
             let failure = signals::unblock(&mask)
                 .map_err(|e| system("sigprocmask", e))
                 .and_then(|()| become_container(spec))
-                .map_or_else(|failure| failure, |never| match never {});
+                .and_then(|()| await_permission(&writer, permission))
+                .map_or_else(|failure| failure, |()| exec(&spec.env, &spec.command, None));
             report(&writer, &failure);
             std::process::exit(failure.status);
         }
         ForkResult::Parent { child } => {
-            drop(writer);
-            if let Some(failure) = read_report(&reader)? {
-                let _ = nix::sys::wait::waitpid(child, None);
-                return Err(failure);
+            drop((writer, permission));
+            let running = Running { pid: child };
+            match permit_to_run(&reader, permit, || announce(running.pid())) {
+                Ok(()) => Ok(running),
+                Err(failure) => {
+                    running.kill();
+                    Err(failure)
+                }
             }
-            Ok(Running { pid: child })
         }
     }
+}
+
+/// What a child says when all is well. No failure has this status.
+const READY: u8 = 0;
+
+fn await_permission(status: &OwnedFd, permission: OwnedFd) -> Result<(), Failure> {
+    nix::unistd::write(status, &[READY]).map_err(|e| system("write", e))?;
+    File::from(permission)
+        .read_exact(&mut [0])
+        .map_err(|_| Failure::new("whoever started this is gone"))
+}
+
+/// The parent's side of [`await_permission`]; returns when the program runs.
+fn permit_to_run(
+    status: &OwnedFd,
+    permit: OwnedFd,
+    announce: impl FnOnce() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut first = [READY];
+    let length = loop {
+        match nix::unistd::read(status, &mut first) {
+            Ok(length) => break length,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(system("read", errno)),
+        }
+    };
+    if length == 0 {
+        return Err(Failure::new(
+            "the container's process was killed before its program ran",
+        ));
+    }
+    if first != [READY] {
+        return Err(Failure {
+            status: i32::from(first[0]),
+            message: String::from_utf8_lossy(&rest_of(status)?).into_owned(),
+        });
+    }
+    announce()?;
+    // It may have been killed meanwhile: whoever waits for it will see that.
+    let _ = File::from(permit).write_all(&[READY]);
+    read_report(status)?.map_or(Ok(()), Err)
 }
 
 /// Runs a program in the namespaces of a running container, in place of this one. Returns only
@@ -167,9 +219,15 @@ pub fn detach(
     match unsafe { fork() }.map_err(|e| system("fork", e))? {
         ForkResult::Parent { child } => {
             drop(writer);
-            let failure = read_report(&reader)?;
+            let said = read_report(&reader)?;
             let _ = nix::sys::wait::waitpid(child, None);
-            failure.map_or(Ok(()), Err)
+            match said {
+                Some(ready) if ready.status == i32::from(READY) => Ok(()),
+                Some(failure) => Err(failure),
+                None => Err(Failure::new(
+                    "the process that looks after the container was killed",
+                )),
+            }
         }
         ForkResult::Child => {
             drop(reader);
@@ -188,6 +246,8 @@ pub fn detach(
                 .and_then(|()| begin());
             match started {
                 Ok(running) => {
+                    // If nobody reads it, the caller is gone; the container is not concerned.
+                    let _ = nix::unistd::write(&writer, &[READY]);
                     drop(writer);
                     rest(running);
                     std::process::exit(0);
@@ -201,16 +261,13 @@ pub fn detach(
     }
 }
 
-enum Never {}
-
-fn become_container(spec: &Spec) -> Result<Never, Failure> {
+fn become_container(spec: &Spec) -> Result<(), Failure> {
     let network = open_namespace(&spec.netns)?;
     setns(network, CloneFlags::CLONE_NEWNET).map_err(|e| system("setns (network)", e))?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)
         .map_err(|e| system("unshare", e))?;
     nix::unistd::sethostname(&spec.hostname).map_err(|e| system("sethostname", e))?;
-    mounts::make(spec).map_err(Failure::new)?;
-    Err(exec(&spec.env, &spec.command, None))
+    mounts::make(spec).map_err(Failure::new)
 }
 
 fn exec(env: &[(String, String)], command: &[String], directory: Option<&Path>) -> Failure {
@@ -263,14 +320,19 @@ fn report(pipe: &OwnedFd, failure: &Failure) {
 
 /// Nothing but the end of the pipe means success.
 fn read_report(pipe: &OwnedFd) -> Result<Option<Failure>, Failure> {
+    let text = rest_of(pipe)?;
+    Ok(text.split_first().map(|(status, message)| Failure {
+        status: i32::from(*status),
+        message: String::from_utf8_lossy(message).into_owned(),
+    }))
+}
+
+fn rest_of(pipe: &OwnedFd) -> Result<Vec<u8>, Failure> {
     let mut text = Vec::new();
     pipe.try_clone()
         .and_then(|pipe| File::from(pipe).read_to_end(&mut text))
         .map_err(|error| {
             Failure::new(format!("cannot hear from the container's process: {error}"))
         })?;
-    Ok(text.split_first().map(|(status, message)| Failure {
-        status: i32::from(*status),
-        message: String::from_utf8_lossy(message).into_owned(),
-    }))
+    Ok(text)
 }
