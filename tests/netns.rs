@@ -34,3 +34,5 @@ mod mtu;
 mod ports;
 #[path = "netns/publish.rs"]
 mod publish;
+#[path = "netns/robustness.rs"]
+mod robustness;

@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
     sockopt,
@@ -100,6 +101,7 @@ impl HoldPorts for Sockets {
             SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
             None,
         )?;
+        leave_some(&held)?;
         drop_everything(&held)?;
         if address.is_ipv6() {
             setsockopt(&held, sockopt::Ipv6V6Only, &true)?;
@@ -119,6 +121,19 @@ impl HoldPorts for Sockets {
         }
         Ok(HeldPort(Some(held)))
     }
+}
+
+/// Descriptors that ports never use up: without any, the daemon could not even be told to give ports back.
+const SPARE_DESCRIPTORS: u64 = 64;
+
+/// New descriptors have the lowest free number, so a high one means that there are few left.
+fn leave_some(socket: &OwnedFd) -> Result<(), HoldError> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let number = u64::try_from(std::os::fd::AsRawFd::as_raw_fd(socket)).unwrap_or_default();
+    if number.saturating_add(SPARE_DESCRIPTORS) >= limit {
+        return Err(HoldError::TooManyOpenFiles);
+    }
+    Ok(())
 }
 
 /// Attaches the program `return 0`: keep no octet of any packet.

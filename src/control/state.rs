@@ -295,9 +295,9 @@ impl State {
         Ok(record)
     }
 
-    /// Notes that the container has ended and releases its addresses and ports. Gives the record as it
-    /// was before, for the caller to take down interface, namespace and publications; `None` if it had
-    /// ended already. With `auto_remove` in it, [`State::remove`] is next.
+    /// Notes that the container has ended and releases its addresses and ports. The caller has taken down
+    /// interface and namespace. Gives the record as it was before, `None` if it had ended already. With
+    /// `auto_remove` in it, [`State::remove`] is to be used instead.
     ///
     /// # Errors
     /// If there is no such container, or the change cannot be stored.
@@ -328,15 +328,26 @@ impl State {
         Ok(Some(before))
     }
 
+    /// The container that [`State::remove`] would remove.
+    ///
+    /// # Errors
+    /// If there is no such container, or it runs and `force` is false.
+    pub fn removable(&self, query: &str, force: bool) -> Result<&Container, ControlError> {
+        let record = self.container(query)?;
+        if record.is_running() && !force {
+            return Err(ControlError::StillRunning {
+                name: record.name.clone(),
+            });
+        }
+        Ok(record)
+    }
+
     /// Forgets a container, releasing what it still has. Gives its last record.
     ///
     /// # Errors
     /// If there is no such container, it runs and `force` is false, or the change cannot be stored.
     pub fn remove(&mut self, query: &str, force: bool) -> Result<Container, ControlError> {
-        let record = self.container(query)?.clone();
-        if record.is_running() && !force {
-            return Err(ControlError::StillRunning { name: record.name });
-        }
+        let record = self.removable(query, force)?.clone();
         self.journal
             .commit(&[Change::DeleteContainer(&record.id)])?;
         self.release(&record);

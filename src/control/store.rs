@@ -7,10 +7,10 @@
 //! | `meta` | `version`, `counters` | JSON |
 //!
 //! Order that the daemon keeps, so that a crash at any point leaves nothing that cannot be found:
-//! **decide → commit → kernel** when something is made, and **kernel → commit** when something is
-//! removed as a whole. `State` commits before its methods return, hence: call it first, touch the kernel
-//! after, and take back with `State::remove` what the kernel refused. What a stopped container still
-//! has in the kernel is found after a crash by comparing with the endpoints that are left.
+//! **decide → commit → kernel** when something is made, and **kernel → commit** when a container ends or
+//! is removed. `State` commits before its methods return, hence: to make something, call it first, touch
+//! the kernel after, and take back with `State::remove` what the kernel refused; to end something, clear
+//! the kernel first. After a crash, a record that says more than there is is put right by doing it again.
 //!
 //! redb locks the file, so there is one daemon per state directory. A commit is synced to disk before
 //! it returns (a few milliseconds).
@@ -103,8 +103,11 @@ pub enum StoreError {
 
 /// The state file.
 pub struct Store {
-    database: Database,
+    /// `None` after a failed attempt to open it again.
+    database: Option<Database>,
     path: PathBuf,
+    /// A read or write failed: redb refuses everything until the file is opened anew.
+    failed: bool,
 }
 
 impl Debug for Store {
@@ -123,16 +126,11 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        // On some damage redb 4 panics while it checks. The daemon must say which file to move away.
-        let database = std::panic::catch_unwind(|| open_and_check(path)).unwrap_or_else(|_| {
-            Err(StoreError::Damaged {
-                path: path.to_owned(),
-                problem: "redb gave up on it".to_owned(),
-            })
-        })?;
+        let database = open_and_check(path)?;
         let store = Self {
-            database,
+            database: Some(database),
             path: path.to_owned(),
+            failed: false,
         };
         store.prepare()?;
         Ok(store)
@@ -144,7 +142,7 @@ impl Store {
     /// [`StoreError::Damaged`] if a record cannot be understood.
     pub fn load(&self) -> Result<Records, StoreError> {
         let transaction = self
-            .database
+            .database()?
             .begin_read()
             .map_err(|error| self.failed(error))?;
         let table = |definition| {
@@ -168,7 +166,7 @@ impl Store {
     /// Makes the tables and checks the version.
     fn prepare(&self) -> Result<(), StoreError> {
         let transaction = self
-            .database
+            .database()?
             .begin_write()
             .map_err(|error| self.failed(error))?;
         {
@@ -252,8 +250,29 @@ impl Store {
 
 impl Journal for Store {
     fn commit(&mut self, changes: &[Change<'_>]) -> Result<(), StoreError> {
+        if self.failed {
+            // The lock on the file goes with the old one.
+            self.database = None;
+            self.database = Some(open_and_check(&self.path)?);
+            self.failed = false;
+        }
+        let outcome = self.write(changes);
+        self.failed = outcome.is_err();
+        outcome
+    }
+}
+
+impl Store {
+    fn database(&self) -> Result<&Database, StoreError> {
+        self.database.as_ref().ok_or_else(|| StoreError::Other {
+            path: self.path.clone(),
+            problem: "it could not be opened again".to_owned(),
+        })
+    }
+
+    fn write(&self, changes: &[Change<'_>]) -> Result<(), StoreError> {
         let transaction = self
-            .database
+            .database()?
             .begin_write()
             .map_err(|error| self.failed(error))?;
         for change in changes {
@@ -283,7 +302,17 @@ impl Journal for Store {
     }
 }
 
+/// On some damage redb 4 panics while it checks. The daemon must say which file to move away.
 fn open_and_check(path: &Path) -> Result<Database, StoreError> {
+    std::panic::catch_unwind(|| open_unguarded(path)).unwrap_or_else(|_| {
+        Err(StoreError::Damaged {
+            path: path.to_owned(),
+            problem: "redb gave up on it".to_owned(),
+        })
+    })
+}
+
+fn open_unguarded(path: &Path) -> Result<Database, StoreError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)

@@ -4,6 +4,9 @@
 //! any step fails, all of it is taken down again and the record is removed. *Started*: its process is
 //! watched through a pidfd. *Ended*: the starter reports the exit code, or the pidfd tells that nobody
 //! will; everything but the record and the log is taken down. *Removed*: those, too.
+//!
+//! What is taken down goes first and the record changes after, so that a daemon that is killed in between
+//! leaves a record from which its successor can do it again.
 
 use std::fs;
 use std::io;
@@ -33,6 +36,9 @@ pub(super) const UNKNOWN_EXIT_CODE: i32 = 255;
 /// How long an exit code may be on its way after the process has ended.
 const REPORT_GRACE: Duration = Duration::from_millis(1500);
 
+/// How long to wait before what could not be stored is stored again.
+const STORE_RETRY: Duration = Duration::from_secs(5);
+
 /// Name of the interface in the container.
 const CONTAINER_INTERFACE: &str = "eth0";
 
@@ -49,17 +55,19 @@ impl Core {
         let creation =
             tokio::task::block_in_place(|| state.create_container(&request, Timestamp::now()))?;
         let container = creation.container;
-        let arranged = self.arrange(&state, &container, &creation.network).await;
-        let projected = match arranged {
-            Ok(()) => self.project(&state).map_err(ApiError::from),
-            Err(error) => Err(error),
-        };
-        let begun = match projected {
-            Ok(()) => self.begin(&mut state, &container, peer),
+        let begun = match prepare(&state, &container) {
+            Ok(()) => {
+                let begun = self
+                    .arrange(&mut state, &container, &creation.network, peer)
+                    .await;
+                if begun.is_err() {
+                    self.dismantle(&container).await;
+                }
+                begun
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = begun {
-            self.dismantle(&container).await;
             remove_files(&container.files);
             tokio::task::block_in_place(|| state.remove(&container.id, true))?;
             self.project(&state)?;
@@ -130,16 +138,23 @@ impl Core {
         Ok(())
     }
 
-    /// Notes the end of a container and takes down its network. Nothing happens if that was done.
+    /// Takes down a container's network and notes its end. Nothing happens if that was done.
     pub(super) async fn exited(&self, reference: &str, code: i32) -> Result<(), ApiError> {
         let mut state = self.lock().await;
-        let ended =
-            tokio::task::block_in_place(|| state.set_exited(reference, code, Timestamp::now()))?;
-        let Some(container) = ended else {
+        let container = state.container(reference)?.clone();
+        if matches!(container.state, ContainerState::Exited { .. }) {
             return Ok(());
-        };
-        self.take_down(&mut state, &container, container.auto_remove)
-            .await?;
+        }
+        self.dismantle(&container).await;
+        tokio::task::block_in_place(|| {
+            if container.auto_remove {
+                remove_files(&container.files);
+                return state.remove(&container.id, true).map(drop);
+            }
+            let ended = state.set_exited(&container.id, code, Timestamp::now());
+            ended.map(drop)
+        })?;
+        self.project(&state)?;
         tracing::info!(container = %container.name, code, "container exited");
         Ok(())
     }
@@ -147,7 +162,7 @@ impl Core {
     /// Ends what runs, then removes the record.
     pub(super) async fn remove(&self, reference: &str, force: bool) -> Result<(), ApiError> {
         let mut state = self.lock().await;
-        let container = tokio::task::block_in_place(|| state.remove(reference, force))?;
+        let container = state.removable(reference, force)?.clone();
         if let (
             Kind::Run,
             ContainerState::Running {
@@ -158,8 +173,14 @@ impl Core {
         {
             process::signal(*process, Signal::SIGKILL);
         }
-        self.dismantle(&container).await;
-        remove_files(&container.files);
+        // What has exited has nothing any more: its name may be somebody else's by now.
+        if !matches!(container.state, ContainerState::Exited { .. }) {
+            self.dismantle(&container).await;
+        }
+        tokio::task::block_in_place(|| {
+            remove_files(&container.files);
+            state.remove(&container.id, true)
+        })?;
         self.project(&state)?;
         tracing::info!(container = %container.name, "container removed");
         Ok(())
@@ -217,49 +238,17 @@ impl Core {
         Ok(())
     }
 
-    /// Makes everything that `container` should have in the kernel and on disk.
+    /// Interface, steering, projection, watch.
     async fn arrange(
-        &self,
-        state: &State,
+        self: &Arc<Self>,
+        state: &mut State,
         container: &Container,
         network: &Network,
+        peer: Peer,
     ) -> Result<(), ApiError> {
-        write_files(state, container).map_err(|error| {
-            ApiError::internal(format!(
-                "cannot write {}: {error}",
-                container.files.display()
-            ))
-        })?;
-        let adopted = match &container.kind {
-            Kind::Run => {
-                netns::create_named(&container.name)
-                    .map_err(|error| ApiError::internal(error.to_string()))?;
-                None
-            }
-            Kind::AttachPid(pid) => {
-                let opened = netns::open_pid(pid.unsigned_abs());
-                Some((format!("--pid {pid}"), opened))
-            }
-            Kind::AttachNetns(path) => Some((
-                format!("--netns {}", path.display()),
-                netns::open_path(path),
-            )),
-        };
-        if let Some((flag, opened)) = adopted {
-            let refuse =
-                |error: netns::NetnsError| ApiError::bad_request(format!("{flag}: {error}"));
-            let namespace = opened.map_err(refuse)?;
-            let own = netns::open_current().and_then(netns::id);
-            if own.is_ok_and(|own| netns::id(&namespace).is_ok_and(|id| id == own)) {
-                return Err(ApiError::bad_request(format!(
-                    "{flag}: that is the host's own network namespace: give a container's"
-                )));
-            }
-            if owns_name(container) {
-                netns::bind_named(&container.name, namespace.as_fd()).map_err(refuse)?;
-            }
-        }
-        self.connect(container, network).await
+        self.connect(container, network).await?;
+        self.project(state)?;
+        self.begin(state, container, peer)
     }
 
     /// Veth pair and steering.
@@ -346,21 +335,6 @@ impl Core {
         }
     }
 
-    async fn take_down(
-        &self,
-        state: &mut State,
-        container: &Container,
-        forget: bool,
-    ) -> Result<(), ApiError> {
-        self.project(state)?;
-        self.dismantle(container).await;
-        if forget {
-            tokio::task::block_in_place(|| state.remove(&container.id, true))?;
-            remove_files(&container.files);
-        }
-        Ok(())
-    }
-
     /// If the starter dies before it reports a process, nobody will: the container was never begun.
     fn watch_starter(self: &Arc<Self>, id: String, starter: Process) {
         let core = Arc::clone(self);
@@ -372,11 +346,16 @@ impl Core {
                 .await
                 .container(&id)
                 .is_ok_and(|container| container.state == ContainerState::Created);
-            if abandoned {
-                tracing::warn!(container = %id, "its starter died before it started anything: removed");
-                if let Err(error) = core.remove(&id, true).await {
-                    tracing::warn!(container = %id, error = %error.message, "cannot remove");
+            if !abandoned {
+                return;
+            }
+            tracing::warn!(container = %id, "its starter died before it started anything: removed");
+            while let Err(error) = core.remove(&id, true).await {
+                if error.status == 404 {
+                    return;
                 }
+                tracing::warn!(container = %id, error = %error.message, "cannot remove, trying again");
+                tokio::time::sleep(STORE_RETRY).await;
             }
         });
     }
@@ -387,14 +366,54 @@ impl Core {
         tokio::spawn(async move {
             process::ended(process).await;
             tokio::time::sleep(REPORT_GRACE).await;
-            match core.exited(&id, UNKNOWN_EXIT_CODE).await {
-                Err(error) if error.status != 404 => {
-                    tracing::warn!(container = %id, error = %error.message, "cannot note its exit");
+            while let Err(error) = core.exited(&id, UNKNOWN_EXIT_CODE).await {
+                if error.status == 404 {
+                    return;
                 }
-                _ => {}
+                // The disk is full, say. Until it is noted, its ports and address stay taken.
+                tracing::warn!(container = %id, error = %error.message, "cannot note its exit, trying again");
+                tokio::time::sleep(STORE_RETRY).await;
             }
         });
     }
+}
+
+/// Files, and the namespace under its name. A name that cannot be had is not taken away from whom it
+/// belongs to.
+fn prepare(state: &State, container: &Container) -> Result<(), ApiError> {
+    write_files(state, container).map_err(|error| {
+        ApiError::internal(format!(
+            "cannot write {}: {error}",
+            container.files.display()
+        ))
+    })?;
+    let (flag, opened) = match &container.kind {
+        Kind::Run => {
+            return netns::create_named(&container.name)
+                .map(drop)
+                .map_err(|error| ApiError::internal(error.to_string()));
+        }
+        Kind::AttachPid(pid) => {
+            let opened = netns::open_pid(pid.unsigned_abs());
+            (format!("--pid {pid}"), opened)
+        }
+        Kind::AttachNetns(path) => (
+            format!("--netns {}", path.display()),
+            netns::open_path(path),
+        ),
+    };
+    let refuse = |error: netns::NetnsError| ApiError::bad_request(format!("{flag}: {error}"));
+    let namespace = opened.map_err(refuse)?;
+    let own = netns::open_current().and_then(netns::id);
+    if own.is_ok_and(|own| netns::id(&namespace).is_ok_and(|id| id == own)) {
+        return Err(ApiError::bad_request(format!(
+            "{flag}: that is the host's own network namespace: give a container's"
+        )));
+    }
+    if owns_name(container) {
+        netns::bind_named(&container.name, namespace.as_fd()).map_err(refuse)?;
+    }
+    Ok(())
 }
 
 /// A namespace that somebody else has given the wanted name must stay what it is. This comes before
@@ -408,7 +427,9 @@ fn refuse_foreign_namespace(state: &State, request: &CreateContainer) -> Result<
         return Ok(());
     };
     let path = Path::new(NETNS_DIR).join(name);
-    let known = state.container(name).is_ok() || request.attach_netns.as_ref() == Some(&path);
+    let mut containers = state.containers();
+    let known = containers.any(|container| container.name == name)
+        || request.attach_netns.as_ref() == Some(&path);
     if known || fs::symlink_metadata(&path).is_err() {
         return Ok(());
     }

@@ -43,6 +43,7 @@ pub(super) struct Core {
 pub(super) struct Settings {
     pub(super) state_dir: PathBuf,
     pub(super) tun_name: String,
+    pub(super) tun_index: u32,
     /// Forwarding flags to keep set.
     pub(super) keeper: Keeper,
     /// What `lo` had before.

@@ -37,6 +37,7 @@ mod sysctls;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use sd_notify::NotifyState;
@@ -46,10 +47,13 @@ use crate::api::server;
 use crate::cli::daemon::DaemonArgs;
 use backend::Daemon;
 
+/// How long requests may go on after the order to stop.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// If it cannot start, or not clean up: one sentence that says what to do.
+/// If it cannot start, not go on, or not clean up: one sentence that says what to do.
 pub fn run(args: DaemonArgs) -> anyhow::Result<()> {
     start::check_system()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -64,42 +68,56 @@ pub fn run(args: DaemonArgs) -> anyhow::Result<()> {
 async fn serve(args: &DaemonArgs) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Before the socket: only who has the state may replace a socket that was left.
+    let store = start::open_store(&args.state_dir)?;
     let listener = start::listen(&args.socket)?;
-    let (core, watcher) = match start::start(args).await {
+    let (core, watcher) = match start::start(args, store).await {
         Ok(started) => started,
         Err(error) => {
             remove_socket(args);
             return Err(error);
         }
     };
-    let tasks = [
-        tokio::spawn(Arc::clone(&core).follow(watcher)),
-        tokio::spawn(Arc::clone(&core).follow_host_ports()),
-    ];
-    let shutdown = async move {
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
-        }
-        notify(NotifyState::Stopping);
-    };
+    let mut following = tokio::spawn(Arc::clone(&core).follow(watcher));
+    let looking = tokio::spawn(Arc::clone(&core).follow_host_ports());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let mut serving = tokio::spawn(server::serve(
+        listener,
+        Arc::new(Daemon::new(Arc::clone(&core))),
+        async {
+            let _ = stopped.await;
+        },
+    ));
     tracing::info!(socket = %args.socket.display(), "ready");
     notify(NotifyState::Ready);
-    let served = server::serve(listener, Arc::new(Daemon::new(Arc::clone(&core))), shutdown).await;
-    for task in tasks {
-        task.abort();
+    let ended = tokio::select! {
+        _ = terminate.recv() => {
+            tracing::info!("SIGTERM: stopping");
+            Ok(())
+        }
+        _ = interrupt.recv() => {
+            tracing::info!("SIGINT: stopping");
+            Ok(())
+        }
+        lost = &mut following => Err(lost.unwrap_or_else(anyhow::Error::from)),
+        served = &mut serving => served.map_err(anyhow::Error::from).and_then(|served| {
+            served.context("the API server failed")
+        }),
+    };
+    notify(NotifyState::Stopping);
+    following.abort();
+    looking.abort();
+    // Fails only if the server has ended already.
+    if stop.send(()).is_ok() && tokio::time::timeout(PATIENCE, serving).await.is_err() {
+        tracing::warn!("clients are still connected: not waiting for them any longer");
     }
     remove_socket(args);
     core.settings.loopback.restore();
-    let purged = if args.purge {
-        core.purge(args).await
-    } else {
-        Ok(())
-    };
-    if !args.purge {
-        tracing::info!("stopped; containers keep running");
+    if args.purge && ended.is_ok() {
+        return core.purge(args).await;
     }
-    served.context("the API server failed").and(purged)
+    tracing::info!("stopped; containers keep running");
+    ended
 }
 
 fn remove_socket(args: &DaemonArgs) {

@@ -57,8 +57,7 @@ pub(super) fn check_system() -> anyhow::Result<()> {
 }
 
 /// Sets everything up.
-pub(super) async fn start(args: &DaemonArgs) -> anyhow::Result<(Arc<Core>, Watcher)> {
-    let store = open_store(&args.state_dir)?;
+pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Arc<Core>, Watcher)> {
     let records = store.load()?;
     // Subscribed before the first look, so that nothing falls in between.
     let watcher = Watcher::new().context("cannot subscribe to kernel notifications")?;
@@ -108,6 +107,7 @@ pub(super) async fn start(args: &DaemonArgs) -> anyhow::Result<(Arc<Core>, Watch
         settings: Settings {
             state_dir: args.state_dir.clone(),
             tun_name: TUN_NAME.to_owned(),
+            tun_index,
             keeper: Keeper {
                 host_wide: args.ip_forward,
                 tun: Some((tun_index, TUN_NAME.to_owned())),
@@ -286,15 +286,12 @@ async fn bury_the_dead(state: &mut State, netlink: &Netlink) -> anyhow::Result<(
         if super::containers::owns_name(&container) {
             netns::remove_named(&container.name)?;
         }
-        let created = container.state == ContainerState::Created;
-        state.set_exited(
-            &container.id,
-            super::containers::UNKNOWN_EXIT_CODE,
-            Timestamp::now(),
-        )?;
-        if container.auto_remove || created {
-            state.remove(&container.id, true)?;
+        if container.auto_remove || container.state == ContainerState::Created {
             super::containers::remove_files(&container.files);
+            state.remove(&container.id, true)?;
+        } else {
+            let code = super::containers::UNKNOWN_EXIT_CODE;
+            state.set_exited(&container.id, code, Timestamp::now())?;
         }
     }
     Ok(())

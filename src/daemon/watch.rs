@@ -27,9 +27,14 @@ const DEBOUNCE: Duration = Duration::from_millis(10);
 /// a socket its packets at once, this only keeps new mappings off its port.
 const HOST_PORTS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Its queues cannot be used again, and steering is attached to it: only a new start helps.
+#[derive(Debug, thiserror::Error)]
+#[error("interface {0} was deleted, so no container reaches anything: start the daemon again")]
+struct TunLost(String);
+
 impl Core {
-    /// Follows the kernel until the daemon stops.
-    pub(super) async fn follow(self: Arc<Self>, mut watcher: Watcher) {
+    /// Follows the kernel until the daemon stops, or cannot go on.
+    pub(super) async fn follow(self: Arc<Self>, mut watcher: Watcher) -> anyhow::Error {
         loop {
             let mut changed = false;
             match watcher.next().await {
@@ -46,6 +51,9 @@ impl Core {
             if changed {
                 let mut state = self.lock().await;
                 if let Err(error) = self.reconcile(&mut state).await {
+                    if error.is::<TunLost>() {
+                        return error;
+                    }
                     tracing::warn!(
                         error = format!("{error:#}"),
                         "cannot follow a change of the network"
@@ -82,9 +90,23 @@ impl Core {
     pub(super) async fn reconcile(&self, state: &mut State) -> anyhow::Result<()> {
         self.ensure_bridge(state).await?;
         let links = self.netlink.links().await?;
+        self.check_tun(&links).await?;
         self.reconnect(state, &links).await?;
         let facts = self.observe(state, &links).await?;
         self.apply(state, facts).context("cannot update steering")
+    }
+
+    /// The TUN must be there, and up.
+    async fn check_tun(&self, links: &[Link]) -> anyhow::Result<()> {
+        let tun = links
+            .iter()
+            .find(|link| link.index == self.settings.tun_index)
+            .ok_or_else(|| TunLost(self.settings.tun_name.clone()))?;
+        if !tun.up {
+            self.netlink.set_up(tun.index).await?;
+            tracing::warn!(interface = %tun.name, "was down, up again");
+        }
+        Ok(())
     }
 
     /// Makes the default network's bridge, again if somebody has deleted it.
@@ -136,6 +158,10 @@ impl Core {
                     if link.master != Some(bridge.if_index) {
                         self.netlink.set_master(link.index, bridge.if_index).await?;
                         tracing::warn!(interface = %link.name, "put back on the bridge");
+                    }
+                    if !link.up {
+                        self.netlink.set_up(link.index).await?;
+                        tracing::warn!(interface = %link.name, "was down, up again");
                     }
                     self.steer(container, network, link.index)
                         .map_err(|e| io::Error::other(e.message))?;

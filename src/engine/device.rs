@@ -92,9 +92,14 @@ impl Device {
     /// # Errors
     /// [`DeviceError`], each with what to do about it.
     pub fn open(name: &str, queues: usize) -> Result<Self, DeviceError> {
-        let request = interface_request(name)?;
-        let fds = (0..queues.max(1))
-            .map(|_| open_queue(name, &request))
+        // Without IFF_TUN_EXCL the first queue, too, would be added to a device that is there: another
+        // daemon's, whose packets we would share.
+        let first = interface_request(name, libc::IFF_TUN_EXCL)?;
+        let further = interface_request(name, 0)?;
+        let fds = std::iter::once(&first)
+            .chain(std::iter::repeat(&further))
+            .take(queues.max(1))
+            .map(|request| open_queue(name, request))
             .collect::<Result<Vec<_>, _>>()?;
         let offloads = negotiate(&fds[0])?;
 
@@ -140,7 +145,7 @@ impl fmt::Debug for Device {
     }
 }
 
-fn interface_request(name: &str) -> Result<libc::ifreq, DeviceError> {
+fn interface_request(name: &str, more_flags: libc::c_int) -> Result<libc::ifreq, DeviceError> {
     // SAFETY: ifreq is plain old data; all zeroes is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if name.is_empty() || name.len() >= request.ifr_name.len() || !name.is_ascii() {
@@ -150,8 +155,9 @@ fn interface_request(name: &str) -> Result<libc::ifreq, DeviceError> {
         *to = libc::c_char::from_ne_bytes([from]);
     }
     let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
-    request.ifr_ifru.ifru_flags =
-        libc::c_short::try_from(flags).map_err(|_| DeviceError::Name(name.to_owned()))?;
+    // IFF_TUN_EXCL is the sign bit of the kernel's 16.
+    let [low, high, ..] = (flags | more_flags).to_le_bytes();
+    request.ifr_ifru.ifru_flags = libc::c_short::from_le_bytes([low, high]);
     Ok(request)
 }
 
@@ -229,11 +235,14 @@ mod tests {
 
     #[test]
     fn names_that_do_not_fit_are_refused() {
-        assert!(matches!(interface_request(""), Err(DeviceError::Name(_))));
         assert!(matches!(
-            interface_request("a-name-of-16-byt"),
+            interface_request("", 0),
             Err(DeviceError::Name(_))
         ));
-        assert!(interface_request("a-name-of-15-by").is_ok());
+        assert!(matches!(
+            interface_request("a-name-of-16-byt", 0),
+            Err(DeviceError::Name(_))
+        ));
+        assert!(interface_request("a-name-of-15-by", 0).is_ok());
     }
 }

@@ -27,7 +27,7 @@ pub struct BridgeSpec {
     /// Largest IP packet in octets.
     pub mtu: u32,
     /// Ethernet address for a bridge that has to be made, a random one if absent. A bridge that
-    /// exists keeps what it has.
+    /// exists keeps what it has, which is pinned unless it is this one.
     pub mac: Option<[u8; 6]>,
     /// The user made the bridge (`--bridge NAME`): it must exist, keeps its MTU, its MAC handling
     /// and other addresses, and only gets the gateway address if it lacks it.
@@ -124,8 +124,9 @@ impl Netlink {
             .mac
             .ok_or_else(|| NetlinkError::NotABridge(link.name.clone()))?;
         if !spec.user_managed {
-            if !created {
-                // The same address again: from now on it is an explicit one.
+            // The same address again: from now on it is an explicit one. Not if it is the one that was
+            // asked for: this call notifies, and whoever follows notifications would call for ever.
+            if !created && spec.mac != Some(mac) {
                 self.set_mac(link.index, mac).await?;
             }
             let conf = |parameter| ["net", "ipv6", "conf", link.name.as_str(), parameter];

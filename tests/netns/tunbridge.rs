@@ -13,7 +13,7 @@ use crate::lab::{Lab, Outcome, Place, Running, World, eventually, server_command
 const STATE_DIR: &str = "/run/lab/state";
 
 /// The program under test; `TB_BINARY=netns-scripts/oracle` puts the kernel's NAT in its place.
-fn binary() -> String {
+pub(crate) fn binary() -> String {
     std::env::var("TB_BINARY").map_or_else(
         |_| env!("CARGO_BIN_EXE_tunbridge").to_owned(),
         |path| {
@@ -208,6 +208,11 @@ impl Tunbridge<'_> {
             self.daemon.ended_within(Duration::from_secs(5)).is_some(),
             "SIGKILL ends everything"
         );
+    }
+
+    /// Waits for the daemon to end by itself: `Some(exit status)` if it does.
+    pub(crate) fn ended(&mut self) -> Option<Option<i32>> {
+        self.daemon.ended_within(Duration::from_secs(10))
     }
 
     /// Starts the daemon again with the same flags.

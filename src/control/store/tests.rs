@@ -178,7 +178,7 @@ fn a_later_version_is_left_alone() {
 }
 
 fn put(store: &mut Store, table: TableDefinition<'_, &str, &[u8]>, key: &str, value: &[u8]) {
-    let transaction = store.database.begin_write().unwrap();
+    let transaction = store.database().unwrap().begin_write().unwrap();
     transaction
         .open_table(table)
         .unwrap()
