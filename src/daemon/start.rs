@@ -24,7 +24,7 @@ use crate::control::port_holder::Sockets;
 use crate::control::records::{Container, ContainerState};
 use crate::control::store::Store;
 use crate::control::{self, State, Timestamp};
-use crate::engine::{Clock, Device, Engine};
+use crate::engine::{Clock, Device, Engine, TUN_MTU};
 use crate::forwarder::{Config, Forwarder};
 use crate::kernel::dump::{RouteKind, TABLE_MAIN};
 use crate::kernel::forwarding::{self, Keeper};
@@ -78,7 +78,14 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
     )?;
     warn(&warnings);
     bury_the_dead(&mut state, &netlink).await?;
+    let former = managed_bridge(&state);
     warn(&state.set_default_network(config.as_ref(), Timestamp::now())?);
+    if former != managed_bridge(&state)
+        && let Some(bridge) = former
+    {
+        tracing::info!(%bridge, "the default network has another bridge now: removed");
+        netlink.delete_link(&bridge).await?;
+    }
     warn(&state.restore()?);
 
     let queues = std::thread::available_parallelism()
@@ -89,6 +96,7 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
     tracing::info!(tun = TUN_NAME, queues, offloads = ?device.offloads, "TUN open");
     forwarding::prepare_tun(TUN_NAME)?;
     sysctl::ensure_if_present(&["net", "ipv6", "conf", TUN_NAME, "disable_ipv6"], "1")?;
+    netlink.set_tun_up(tun_index, TUN_MTU.into()).await?;
     let loopback = LoopbackSysctls::prepare(&args.state_dir)?;
 
     let mut steering = Steering::load()?;
@@ -127,7 +135,6 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
     core.keep_forwarding(&Event::Overrun);
     {
         let mut state = core.lock().await;
-        remove_stale_links(&core, &state).await;
         core.reconcile(&mut state).await?;
         for container in state.containers() {
             if let ContainerState::Running {
@@ -312,30 +319,10 @@ fn is_dead(container: &Container) -> bool {
     }
 }
 
-/// What a crash left on a bridge of ours.
-async fn remove_stale_links(core: &Core, state: &State) {
-    let wanted = state.host_interfaces();
-    let Ok(links) = core.netlink.links().await else {
-        return;
-    };
-    let bridges: Vec<u32> = links
-        .iter()
-        .filter(|link| {
-            state
-                .networks()
-                .any(|n| n.config.managed && n.config.name == link.name)
-        })
-        .map(|link| link.index)
-        .collect();
-    for link in &links {
-        let ours = link.master.is_some_and(|master| bridges.contains(&master));
-        if ours && link.name.starts_with("veth") && !wanted.contains(&link.name) {
-            tracing::warn!(interface = %link.name, "removing a leftover interface");
-            if let Err(error) = core.netlink.delete_link(&link.name).await {
-                tracing::warn!(interface = %link.name, %error, "cannot remove it");
-            }
-        }
-    }
+/// Name of the default network's bridge, if it is ours to make and remove.
+fn managed_bridge(state: &State) -> Option<String> {
+    let config = &state.default_network()?.config;
+    config.managed.then(|| config.name.clone())
 }
 
 fn seed() -> io::Result<[u8; 32]> {

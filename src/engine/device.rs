@@ -18,7 +18,7 @@ use tun::AbstractDevice;
 const TUN_PATH: &str = "/dev/net/tun";
 
 /// The largest MTU a TUN can have; no network's MTU may exceed it.
-pub(super) const TUN_MTU: u16 = 65_535;
+pub const TUN_MTU: u16 = 65_535;
 
 const TUN_F_CSUM: u64 = 0x01;
 const TUN_F_TSO4: u64 = 0x02;
@@ -87,7 +87,7 @@ pub struct Device {
 
 impl Device {
     /// Makes the TUN `name` with `queues` queues in the current network namespace, sets its MTU to
-    /// 65,535 and brings it up.
+    /// 65,535. It is left down, so that it can be prepared.
     ///
     /// # Errors
     /// [`DeviceError`], each with what to do about it.
@@ -108,8 +108,7 @@ impl Device {
         configuration
             .raw_fd(control_fd.into_raw_fd())
             .tun_name(name)
-            .mtu(TUN_MTU)
-            .up();
+            .mtu(TUN_MTU);
         let mut control = tun::create(&configuration).map_err(tun_error("adopt"))?;
         control
             .configure(&configuration)

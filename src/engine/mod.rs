@@ -22,5 +22,5 @@
 mod device;
 mod worker;
 
-pub use device::{Device, DeviceError, Offloads};
+pub use device::{Device, DeviceError, Offloads, TUN_MTU};
 pub use worker::{Clock, Counters, Engine};

@@ -23,6 +23,10 @@ use super::dump::{Address, Link, Route4, read_address, read_link, read_route};
 use super::netns::{self, NetnsError};
 use super::sysctl::{self, SysctlError};
 
+/// Packets that a TUN queue holds while its reader is busy. The kernel's 500 are fewer than one
+/// burst of small datagrams.
+const TUN_QUEUE_LEN: u32 = 4096;
+
 /// Why something could not be arranged; the text names the object.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
@@ -283,7 +287,11 @@ impl Netlink {
             Err(e) if matches!(errno(&e), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => {}
             Err(error) => return Err(failed("disable IPv6 link-local address of TUN", error)),
         }
-        let message = LinkUnspec::new_with_index(if_index).mtu(mtu).up().build();
+        let message = LinkUnspec::new_with_index(if_index)
+            .mtu(mtu)
+            .txqueuelen(TUN_QUEUE_LEN)
+            .up()
+            .build();
         self.set_link(
             message,
             format!("bring TUN interface {if_index} up with MTU {mtu}"),
