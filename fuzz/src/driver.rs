@@ -344,7 +344,10 @@ impl Player {
             flows.len(),
             "two flows share an external tuple"
         );
-        let external = |f: &&tunbridge::forwarder::FlowReport| f.original.0 != f.translated.0;
+        // A client that uses one port towards two publications of a container gets another one, but
+        // keeps its address: that port is not the host's.
+        let external =
+            |f: &&tunbridge::forwarder::FlowReport| f.original.0.ip() != f.translated.0.ip();
         let ports: BTreeSet<_> = flows
             .iter()
             .filter(external)
