@@ -282,6 +282,7 @@ impl Core {
             }),
             mtu: network.config.mtu,
             bridge_if_index: bridge.if_index,
+            bridge_mac: bridge.mac,
         };
         let if_index = self.netlink.create_veth(&veth).await.map_err(|error| {
             ApiError::internal(format!("failed to set up container networking: {error}"))

@@ -83,6 +83,8 @@ pub struct Netlink {
     handle: Handle,
     /// The namespace, unless it is that of the process.
     namespace: Option<Arc<OwnedFd>>,
+    /// Held while a list is read: the kernel refuses a second one on the same socket (EBUSY).
+    listing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl std::fmt::Debug for Netlink {
@@ -109,6 +111,7 @@ impl Netlink {
         Ok(Self {
             handle,
             namespace: None,
+            listing: Arc::default(),
         })
     }
 
@@ -134,6 +137,7 @@ impl Netlink {
         Ok(Self {
             handle,
             namespace: Some(Arc::new(owned)),
+            listing: Arc::default(),
         })
     }
 
@@ -168,6 +172,7 @@ impl Netlink {
     /// # Errors
     /// The request failed.
     pub async fn links(&self) -> Result<Vec<Link>, NetlinkError> {
+        let _one = self.listing.lock().await;
         let request = self
             .handle
             .link()
@@ -219,6 +224,7 @@ impl Netlink {
     /// # Errors
     /// The request failed.
     pub async fn addresses(&self) -> Result<Vec<Address>, NetlinkError> {
+        let _one = self.listing.lock().await;
         let messages: Vec<AddressMessage> = self
             .handle
             .address()
@@ -235,6 +241,7 @@ impl Netlink {
     /// # Errors
     /// The request failed.
     pub async fn routes4(&self) -> Result<Vec<Route4>, NetlinkError> {
+        let _one = self.listing.lock().await;
         let request = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let messages: Vec<RouteMessage> = self
             .handle

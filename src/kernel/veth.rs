@@ -39,6 +39,10 @@ pub struct VethSpec<'a> {
     pub mtu: u32,
     /// The bridge that the host's end becomes a port of.
     pub bridge_if_index: u32,
+    /// Ethernet address of the host's end: the bridge's. A frame to the address of any port goes up into
+    /// the host's stack, so with one of its own there would be a second way to the host, one that
+    /// steering does not know as the gateway.
+    pub bridge_mac: [u8; 6],
 }
 
 impl Netlink {
@@ -94,6 +98,7 @@ impl Netlink {
         let pair = LinkMessageBuilder::<LinkVeth>::new(spec.host_name, spec.container_name)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .controller(spec.bridge_if_index)
+            .address(spec.bridge_mac.to_vec())
             .mtu(spec.mtu)
             .txqueuelen(0)
             .build();

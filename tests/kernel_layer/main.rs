@@ -89,6 +89,7 @@ fn veth_spec<'a>(namespace: &'a OwnedFd, bridge: &Bridge) -> VethSpec<'a> {
         gateway: Some("172.17.0.1".parse().unwrap()),
         mtu: 1500,
         bridge_if_index: bridge.if_index,
+        bridge_mac: bridge.mac,
     }
 }
 

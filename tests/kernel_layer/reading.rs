@@ -224,3 +224,26 @@ fn ports_of_the_hosts_sockets_are_found() {
         assert!(!found.tcp.listening.contains(33_333));
     });
 }
+
+/// The kernel makes one list at a time per socket, and the daemon asks for several things at once.
+#[test]
+fn lists_that_are_asked_for_at_the_same_time_are_all_answered() {
+    in_fresh_namespace(|| async {
+        for n in 0..40 {
+            run(&format!("ip link add kld{n} type veth peer kldp{n}"));
+        }
+        let netlink = Netlink::new().unwrap();
+        for _ in 0..20 {
+            let clone = netlink.clone();
+            let (links, routes, addresses, again) = tokio::join!(
+                netlink.links(),
+                netlink.routes4(),
+                clone.addresses(),
+                clone.links()
+            );
+            routes.unwrap();
+            addresses.unwrap();
+            assert_eq!(links.unwrap().len(), again.unwrap().len());
+        }
+    });
+}

@@ -10,6 +10,7 @@ in_every_world! {
     a_container_address_is_not_reachable_from_outside
     a_container_cannot_use_an_address_that_is_not_its_own
     packets_that_no_route_would_carry_are_dropped
+    no_ethernet_address_leads_past_the_forwarder
 }
 
 fn containers_on_one_bridge_reach_each_other(world: World) {
@@ -220,4 +221,41 @@ fn what_comes_out_of_the_host_carries_the_hosts_address() {
         foreign.is_empty(),
         "untranslated packets left the host: {foreign:?}"
     );
+}
+
+fn no_ethernet_address_leads_past_the_forwarder(world: World) {
+    let lab = Lab::in_world(world);
+    let tunbridge = lab.start_daemon(&[]);
+    let c1 = tunbridge.container("c1");
+    let _server = lab.far().serve(&["7000"]);
+    // As bad as it gets: the host routes, and the outside would answer.
+    lab.wan()
+        .run(&["ip", "route", "add", "172.17.0.0/16", "via", HOST])
+        .expect_success();
+    let watching = "timeout 3 tcpdump -lnc 1 -i host0 src net 172.17.0.0/16 2>/dev/null";
+    let mut watcher = lab.wan().start(&["bash", "-c", watching]);
+    if world == World::Plain {
+        lab.host().set_sysctl("net.ipv4.ip_forward=1");
+    }
+    std::thread::sleep(Duration::from_millis(500));
+
+    // The bridge takes frames to any of its ports' addresses for its own.
+    let ports = lab
+        .host()
+        .shell("ip -j link show master tb0 | jq -r .[].address; cat /sys/class/net/tb0/address")
+        .expect_success()
+        .stdout;
+    assert_eq!(ports.lines().count(), 2, "{ports}");
+    for (number, mac) in ports.lines().enumerate() {
+        let answer = c1.crafted_syn(
+            &["--to-mac", mac],
+            &format!("172.17.0.2:{}", 5001 + number),
+            "192.0.2.9:7000",
+        );
+        assert_ne!(answer, "none", "{mac} is the gateway's");
+    }
+    assert_eq!(watcher.read_line(), "", "left the host untranslated");
+    if world == World::Plain {
+        lab.host().set_sysctl("net.ipv4.ip_forward=0");
+    }
 }
