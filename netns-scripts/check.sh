@@ -11,6 +11,8 @@ trap 'rm -f "$output"' EXIT
 wrong=0
 echo "== cargo fmt --check";       "$cargo" fmt --check || wrong=1
 echo "== cargo clippy -D warnings"; "$cargo" clippy --all-targets -- -D warnings || wrong=1
+# What users build: dependencies without the features that only the tests ask for.
+echo "== cargo check";             "$cargo" check --lib --bins || wrong=1
 if [ "$(id -u)" != 0 ]; then echo "the tests in tests/netns.rs need root (sudo make check)" >&2; fi
 echo "== cargo test"
 "$cargo" test --no-fail-fast 2>&1 | tee "$output"

@@ -322,11 +322,13 @@ impl Core {
             .iter()
             .filter_map(|a| a.endpoint.as_ref())
         {
-            if let Ok(Some(link)) = self.netlink.link(&endpoint.host_interface).await {
-                self.steering.lock().detach_container(link.index);
-            }
+            // The programs go with the interface: not for a moment does it carry frames without them.
+            let link = self.netlink.link(&endpoint.host_interface).await;
             if let Err(error) = self.netlink.delete_link(&endpoint.host_interface).await {
                 tracing::warn!(interface = %endpoint.host_interface, %error, "cannot remove interface");
+            }
+            if let Ok(Some(link)) = link {
+                self.steering.lock().detach_container(link.index);
             }
         }
         if owns_name(container)
