@@ -42,12 +42,26 @@ impl Core {
                 fix: String::new(),
             }],
         };
-        findings.push(self.programs());
+        findings.push(self.programs().await);
         findings
     }
 
     /// Are the programs where they should be?
-    fn programs(&self) -> Finding {
+    async fn programs(&self) -> Finding {
+        let names: BTreeMap<u32, String> = self
+            .netlink
+            .links()
+            .await
+            .unwrap_or_default()
+            .into_iter()
+            .map(|link| (link.index, link.name))
+            .collect();
+        let name = |index: &u32| {
+            names
+                .get(index)
+                .cloned()
+                .unwrap_or_else(|| index.to_string())
+        };
         let attached = self.steering.lock().attached();
         let mut places: BTreeMap<u32, String> = BTreeMap::new();
         for attachment in &attached {
@@ -61,11 +75,11 @@ impl Core {
             .uplinks
             .iter()
             .filter(|uplink| !places.contains_key(uplink))
-            .map(ToString::to_string)
+            .map(name)
             .collect();
         let found = places
             .iter()
-            .map(|(index, place)| format!("{index}: {place}"))
+            .map(|(index, place)| format!("{}: {place}", name(index)))
             .collect::<Vec<_>>()
             .join(", ");
         Finding {
@@ -76,9 +90,9 @@ impl Core {
             },
             subject: "steering programs".to_owned(),
             found: if missing.is_empty() {
-                format!("attached by interface index: {found}")
+                format!("attached: {found}")
             } else {
-                format!("not attached to interface {}", missing.join(", "))
+                format!("not attached to {}", missing.join(", "))
             },
             why: "packets that arrive there for containers are not diverted to the forwarder"
                 .to_owned(),

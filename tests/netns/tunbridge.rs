@@ -277,11 +277,12 @@ pub(crate) fn difference(before: &str, after: &str) -> String {
         .concat()
 }
 
-/// Octets of a big transfer: 1 GiB in a release build, less in a slow one; `TB_BIG` (MiB) overrides.
+/// Octets of a big transfer: 1 GiB, less where it is repeated; `TB_BIG` (MiB) overrides.
 pub(crate) fn big(world: World) -> u64 {
-    let default = match (cfg!(debug_assertions), world) {
-        (false, World::Plain) => 1024,
-        _ => 256,
+    let default = if matches!(world, World::Plain) {
+        1024
+    } else {
+        256
     };
     let mebibytes = std::env::var("TB_BIG")
         .ok()
