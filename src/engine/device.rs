@@ -126,11 +126,6 @@ impl Device {
             _control: control,
         })
     }
-
-    /// Number of queues.
-    pub fn queue_count(&self) -> usize {
-        self.queues.len()
-    }
 }
 
 impl fmt::Debug for Device {
