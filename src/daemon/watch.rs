@@ -121,7 +121,7 @@ impl Core {
                 name: network.config.name.clone(),
                 address: ipv4(network.config.address)?,
                 mtu: network.config.mtu,
-                mac: Some(network.bridge_mac.octets()),
+                mac: network.bridge_mac.octets(),
                 user_managed: !network.config.managed,
             })
             .await

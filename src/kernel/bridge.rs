@@ -8,9 +8,6 @@
 //! Steps, in Docker's order: device, MAC, `accept_ra=0` and IPv6 off (these networks are IPv4-only),
 //! MTU, IPv4 address, up. Multicast snooping, STP and forward delay are left alone.
 
-use std::fs::File;
-use std::io::Read;
-
 use ipnet::{IpNet, Ipv4Net};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
@@ -26,9 +23,8 @@ pub struct BridgeSpec {
     pub address: Ipv4Net,
     /// Largest IP packet in octets.
     pub mtu: u32,
-    /// Ethernet address for a bridge that has to be made, a random one if absent. A bridge that
-    /// exists keeps what it has, which is pinned unless it is this one.
-    pub mac: Option<[u8; 6]>,
+    /// Ethernet address for a bridge that has to be made. One that exists keeps what it has.
+    pub mac: [u8; 6],
     /// The user made the bridge (`--bridge NAME`): it must exist, keeps its MTU, its MAC handling
     /// and other addresses, and only gets the gateway address if it lacks it.
     pub user_managed: bool,
@@ -88,14 +84,8 @@ impl Netlink {
         Ok(link)
     }
 
-    async fn create_bridge(&self, name: &str, mac: Option<[u8; 6]>) -> Result<Link, NetlinkError> {
+    async fn create_bridge(&self, name: &str, mac: [u8; 6]) -> Result<Link, NetlinkError> {
         let doing = format!("create bridge {name}");
-        let mac = mac
-            .map_or_else(random_mac, Ok)
-            .map_err(|source| NetlinkError::Request {
-                doing: doing.clone(),
-                source,
-            })?;
         // `LinkBridge::new` would bring it up before IPv6 is off.
         let message = LinkMessageBuilder::<LinkBridge>::new(name)
             .address(mac.to_vec())
@@ -126,7 +116,7 @@ impl Netlink {
         if !spec.user_managed {
             // The same address again: from now on it is an explicit one. Not if it is the one that was
             // asked for: this call notifies, and whoever follows notifications would call for ever.
-            if !created && spec.mac != Some(mac) {
+            if !created && spec.mac != mac {
                 self.set_mac(link.index, mac).await?;
             }
             let conf = |parameter| ["net", "ipv6", "conf", link.name.as_str(), parameter];
@@ -181,25 +171,5 @@ impl Netlink {
             }
             result => result,
         }
-    }
-}
-
-/// A random unicast, locally administered address.
-fn random_mac() -> std::io::Result<[u8; 6]> {
-    let mut mac = [0; 6];
-    File::open("/dev/urandom")?.read_exact(&mut mac)?;
-    mac[0] = (mac[0] & 0b1111_1100) | 0b10;
-    Ok(mac)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn random_addresses_are_local_unicast_and_differ() {
-        let macs: Vec<_> = (0..64).map(|_| random_mac().unwrap()).collect();
-        assert!(macs.iter().all(|mac| mac[0] & 0b11 == 0b10));
-        assert!(macs.windows(2).all(|pair| pair[0] != pair[1]));
     }
 }

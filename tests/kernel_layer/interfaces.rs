@@ -7,6 +7,7 @@ fn bridge_is_complete_and_making_it_again_changes_nothing() {
     in_fresh_namespace(|| async {
         let netlink = Netlink::new().unwrap();
         let first = netlink.ensure_bridge(&bridge_spec()).await.unwrap();
+        assert_eq!(first.mac, bridge_spec().mac);
         assert!(first.created);
         assert_eq!(first.mac[0] & 0b11, 0b10, "locally administered unicast");
 

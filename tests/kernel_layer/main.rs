@@ -71,7 +71,7 @@ fn run_inside(namespace: &OwnedFd, command: &str) -> String {
 
 fn bridge_spec() -> BridgeSpec {
     BridgeSpec {
-        mac: None,
+        mac: [0x02, 0, 0, 0, 0, 0xb1],
         name: "kl0".into(),
         address: "172.17.0.1/16".parse().unwrap(),
         mtu: 1500,
