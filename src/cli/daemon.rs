@@ -33,13 +33,6 @@ pub struct DaemonArgs {
     pub bridge: BridgeOptions,
 }
 
-impl DaemonArgs {
-    /// The flags of the default network, to be checked against the host.
-    pub fn bridge_options(&self) -> &BridgeOptions {
-        &self.bridge
-    }
-}
-
 /// Command line of `tunbridge daemon`.
 #[derive(Args, Clone, Debug)]
 pub struct DaemonCommand {

@@ -143,13 +143,8 @@ impl Core {
     /// Names of containers by endpoint, for reports.
     pub(super) fn endpoint_names(state: &State) -> BTreeMap<EndpointId, String> {
         state
-            .containers()
-            .filter_map(|container| {
-                Some((
-                    EndpointId(container.endpoint()?.number),
-                    container.name.clone(),
-                ))
-            })
+            .endpoints()
+            .map(|(container, _, endpoint)| (EndpointId(endpoint.number), container.name.clone()))
             .collect()
     }
 }

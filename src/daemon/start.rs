@@ -19,7 +19,9 @@ use super::sysctls::LoopbackSysctls;
 use crate::cli::daemon::DaemonArgs;
 use crate::control::daemon_options::{HostFacts, HostRoute};
 use crate::control::files::DnsSettings;
-use crate::control::port_allocator::{PortAllocator, parse_local_port_range, parse_reserved_ports};
+use crate::control::port_allocator::{
+    FALLBACK_EPHEMERAL, PortAllocator, parse_local_port_range, parse_reserved_ports,
+};
 use crate::control::port_holder::Sockets;
 use crate::control::records::{Container, ContainerState};
 use crate::control::store::Store;
@@ -62,18 +64,17 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
     // Subscribed before the first look, so that nothing falls in between.
     let watcher = Watcher::new().context("cannot subscribe to kernel notifications")?;
     let netlink = Netlink::new().context("cannot open a netlink socket")?;
-    let config = args
-        .bridge_options()
-        .resolve(&host_facts(&netlink, args).await?)?;
+    let dns = dns_settings(args)?;
+    let config = args.bridge.resolve(&host_facts(&netlink, args).await?)?;
 
     let (mut state, warnings) = State::open(
         Box::new(store),
         records,
-        port_allocator()?,
+        port_allocator(),
         control::Settings {
             netns_dir: NETNS_DIR.into(),
             containers_dir: args.state_dir.join("containers"),
-            dns: dns_settings(args),
+            dns,
         },
     )?;
     warn(&warnings);
@@ -186,23 +187,26 @@ pub(super) fn open_store(state_dir: &Path) -> anyhow::Result<Store> {
     Ok(Store::open(&state_dir.join("state.redb"))?)
 }
 
-pub(super) fn port_allocator() -> anyhow::Result<PortAllocator> {
+fn port_allocator() -> PortAllocator {
     let range = sysctl::get(&["net", "ipv4", "ip_local_port_range"])
         .ok()
         .and_then(|text| parse_local_port_range(&text))
-        .unwrap_or(49_153..=65_535);
+        .unwrap_or(FALLBACK_EPHEMERAL);
     let reserved = sysctl::get(&["net", "ipv4", "ip_local_reserved_ports"])
         .map(|text| parse_reserved_ports(&text))
         .unwrap_or_default();
-    Ok(PortAllocator::new(Arc::new(Sockets), range, reserved))
+    PortAllocator::new(Arc::new(Sockets), range, reserved)
 }
 
-pub(super) fn dns_settings(args: &DaemonArgs) -> DnsSettings {
-    DnsSettings {
+/// The `--dns…` flags, checked before anything is made.
+fn dns_settings(args: &DaemonArgs) -> anyhow::Result<DnsSettings> {
+    let settings = DnsSettings {
         servers: args.dns.clone(),
         search: args.dns_search.clone(),
         options: args.dns_option.clone(),
-    }
+    };
+    settings.validate()?;
+    Ok(settings)
 }
 
 async fn loopback_index(netlink: &Netlink) -> anyhow::Result<u32> {
@@ -219,7 +223,7 @@ async fn loopback_index(netlink: &Netlink) -> anyhow::Result<u32> {
 
 /// What the flags must agree with.
 async fn host_facts(netlink: &Netlink, args: &DaemonArgs) -> anyhow::Result<HostFacts> {
-    let options = args.bridge_options();
+    let options = &args.bridge;
     let links = netlink.links().await?;
     let bridge = options
         .bridge_name()

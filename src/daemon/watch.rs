@@ -145,11 +145,7 @@ impl Core {
         let Some(bridge) = self.facts.lock().bridge else {
             return Ok(());
         };
-        for container in state.containers() {
-            let Some(endpoint) = container.endpoint() else {
-                continue;
-            };
-            let network = state.network(&container.attachments[0].network)?;
+        for (container, network, endpoint) in state.endpoints() {
             match links
                 .iter()
                 .find(|link| link.name == endpoint.host_interface)

@@ -83,6 +83,9 @@ fn daemon_flags() {
         ),
         (&["--bridge", "a/b"], &["bridge", "a/b"]),
         (&["--bridge", "ext0"], &["bridge", "ext0"]),
+        (&["--dns", "nonsense"], &["dns", "nonsense"]),
+        (&["--dns-search", "two words"], &["dns-search", "two words"]),
+        (&["--dns-option", "two words"], &["dns-option", "two words"]),
         (&["--state-dir", "/proc/none"], &["/proc/none"]),
         (&["--no-such-flag"], &["no-such-flag"]),
     ];
