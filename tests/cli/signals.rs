@@ -81,8 +81,9 @@ print("ready", "=", 0, sep="", flush=True)
 while (info := signal.sigtimedwait([signal.SIGINT], 1.5)) is not None:
     print("from", info.si_code, sep="=", flush=True)
 sys.exit(9)"#;
+    // `script` has a shell run this. Some shells stay, and end by the SIGINT themselves.
     let words = format!(
-        "{} --socket {} run -- python3 -c '{}'",
+        "exec {} --socket {} run -- python3 -c '{}'",
         env!("CARGO_BIN_EXE_tunbridge"),
         daemon.socket().display(),
         inner
