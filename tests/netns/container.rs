@@ -180,7 +180,7 @@ fn a_foreground_run_passes_output_exit_status_and_signals_on() {
         Some(Some(9))
     );
     assert!(
-        !tunbridge.cli(&["ps", "-a"]).stdout.contains("fg"),
+        !tunbridge.names(&["-a"]).contains(&"fg".to_owned()),
         "--rm removed it each time"
     );
 }
@@ -327,14 +327,14 @@ fn ps_stop_and_rm_follow_a_container_through_its_life() {
     let lab = Lab::plain();
     let tunbridge = lab.start_daemon(&[]);
     tunbridge.container("c1");
-    assert!(tunbridge.cli(&["ps"]).stdout.contains("c1"));
+    assert!(tunbridge.names(&[]).contains(&"c1".to_owned()));
     let refused = tunbridge.cli(&["rm", "c1"]).expect_failure();
     assert!(refused.stderr.contains("c1"), "{}", refused.stderr);
 
     tunbridge.cli(&["stop", "c1"]).expect_success();
-    assert!(!tunbridge.cli(&["ps"]).stdout.contains("c1"));
-    assert!(tunbridge.cli(&["ps", "-a"]).stdout.contains("c1"));
+    assert!(!tunbridge.names(&[]).contains(&"c1".to_owned()));
+    assert!(tunbridge.names(&["-a"]).contains(&"c1".to_owned()));
     tunbridge.cli(&["rm", "c1"]).expect_success();
-    assert!(!tunbridge.cli(&["ps", "-a"]).stdout.contains("c1"));
+    assert!(!tunbridge.names(&["-a"]).contains(&"c1".to_owned()));
     assert!(!lab.host().shell("test -e /run/netns/c1").succeeded());
 }
