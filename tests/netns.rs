@@ -28,6 +28,10 @@ mod egress;
 mod isolation;
 #[path = "netns/lifecycle.rs"]
 mod lifecycle;
+#[path = "netns/matrix.rs"]
+mod matrix;
+#[path = "netns/moby/mod.rs"]
+mod moby;
 #[path = "netns/mtu.rs"]
 mod mtu;
 #[path = "netns/ports.rs"]
