@@ -34,7 +34,7 @@ impl Core {
         }
         let state = self.lock().await;
         for network in state.networks().filter(|network| network.config.managed) {
-            if let Err(error) = self.netlink.delete_link(&network.config.name).await {
+            if let Err(error) = self.netlink.delete_bridge(&network.config.name).await {
                 problems.push(format!("bridge {}: {error}", network.config.name));
             }
         }

@@ -86,7 +86,7 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
         && let Some(bridge) = former
     {
         tracing::info!(%bridge, "the default network has another bridge now: removed");
-        netlink.delete_link(&bridge).await?;
+        netlink.delete_bridge(&bridge).await?;
     }
     warn(&state.restore()?);
 

@@ -119,7 +119,7 @@ impl Core {
             .netlink
             .ensure_bridge(&BridgeSpec {
                 name: network.config.name.clone(),
-                address: ipv4(network.config.address)?,
+                address: Some(ipv4(network.config.address)?),
                 mtu: network.config.mtu,
                 mac: network.bridge_mac.octets(),
                 user_managed: !network.config.managed,

@@ -81,7 +81,10 @@ fn stale_addresses_and_mtu_of_a_bridge_are_replaced() {
             ..bridge_spec()
         };
         let bridge = netlink.ensure_bridge(&spec).await.unwrap();
-        assert_eq!(addresses4(&netlink, bridge.if_index).await, [spec.address]);
+        assert_eq!(
+            addresses4(&netlink, bridge.if_index).await,
+            spec.address.as_slice()
+        );
         assert_eq!(netlink.link("kl0").await.unwrap().unwrap().mtu, 1400);
     });
 }
@@ -107,10 +110,104 @@ fn a_bridge_of_the_user_must_exist_and_keeps_its_own_settings() {
                 .into_iter()
                 .collect();
             let other = "10.9.0.1/24".parse().unwrap();
-            assert_eq!(addresses, BTreeSet::from([other, spec.address]));
+            assert_eq!(addresses, BTreeSet::from([other, spec.address.unwrap()]));
         }
         let link = netlink.link("mybr").await.unwrap().unwrap();
         assert_eq!((link.mtu, link.up), (1300, true));
+    });
+}
+
+#[test]
+fn a_bridge_may_have_no_address() {
+    in_fresh_namespace(|| async {
+        let netlink = Netlink::new().unwrap();
+        let spec = BridgeSpec {
+            address: None,
+            ..bridge_spec()
+        };
+        let made = netlink.ensure_bridge(&spec).await.unwrap();
+        assert!(made.created);
+        assert!(netlink.link("kl0").await.unwrap().unwrap().up);
+        assert_eq!(addresses4(&netlink, made.if_index).await, []);
+        let container = anonymous_namespace();
+        let isolated = VethSpec {
+            gateway: None,
+            ..veth_spec(&container, &made)
+        };
+        netlink.create_veth(&isolated).await.unwrap();
+
+        // The network had one before, and again later.
+        run("ip addr add 172.17.0.1/16 dev kl0; ip addr add 10.9.0.1/24 dev kl0");
+        netlink.ensure_bridge(&spec).await.unwrap();
+        assert_eq!(addresses4(&netlink, made.if_index).await, []);
+        netlink.ensure_bridge(&bridge_spec()).await.unwrap();
+        let address = bridge_spec().address;
+        assert_eq!(
+            addresses4(&netlink, made.if_index).await,
+            address.as_slice()
+        );
+
+        let of_the_user = BridgeSpec {
+            user_managed: true,
+            ..spec
+        };
+        netlink.ensure_bridge(&of_the_user).await.unwrap();
+        assert_eq!(
+            addresses4(&netlink, made.if_index).await,
+            address.as_slice(),
+            "the user's stay"
+        );
+    });
+}
+
+#[test]
+fn many_bridges_are_made_at_once_and_one_that_fails_harms_no_other() {
+    in_fresh_namespace(|| async {
+        let netlink = Netlink::new().unwrap();
+        run("ip link add kl1 type veth peer klp1");
+        let specs: Vec<BridgeSpec> = (0..4)
+            .map(|n| BridgeSpec {
+                name: format!("kl{n}"),
+                address: (n != 2).then(|| format!("172.{}.0.1/16", 17 + n).parse().unwrap()),
+                ..bridge_spec()
+            })
+            .collect();
+        for created in [true, false] {
+            let results = netlink.ensure_bridges(&specs).await.unwrap();
+            assert_eq!(results.len(), specs.len());
+            for (n, (result, spec)) in results.iter().zip(&specs).enumerate() {
+                match result {
+                    Ok(bridge) => {
+                        assert_eq!(bridge.created, created, "{n}");
+                        let link = netlink.link(&spec.name).await.unwrap().unwrap();
+                        assert_eq!((link.index, link.up), (bridge.if_index, true));
+                        assert_eq!(
+                            addresses4(&netlink, link.index).await,
+                            spec.address.as_slice()
+                        );
+                    }
+                    Err(error) => {
+                        assert_eq!(n, 1, "{error}");
+                        assert_eq!(error.to_string(), "existing interface kl1 is not a bridge");
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_bridge_is_deleted_and_nothing_else_of_its_name() {
+    in_fresh_namespace(|| async {
+        let netlink = Netlink::new().unwrap();
+        netlink.ensure_bridge(&bridge_spec()).await.unwrap();
+        run("ip link add klp0 master kl0 type veth peer klp1");
+        assert!(netlink.delete_bridge("kl0").await.unwrap());
+        assert!(!netlink.delete_bridge("kl0").await.unwrap());
+        let port = netlink.link("klp0").await.unwrap().unwrap();
+        assert_eq!(port.master, None, "ports stay");
+        assert!(!netlink.delete_bridge("klp0").await.unwrap());
+        assert!(netlink.link("klp0").await.unwrap().is_some());
     });
 }
 

@@ -73,7 +73,7 @@ fn bridge_spec() -> BridgeSpec {
     BridgeSpec {
         mac: [0x02, 0, 0, 0, 0, 0xb1],
         name: "kl0".into(),
-        address: "172.17.0.1/16".parse().unwrap(),
+        address: Some("172.17.0.1/16".parse().unwrap()),
         mtu: 1500,
         user_managed: false,
     }
