@@ -22,6 +22,8 @@ mod tunbridge_under_test;
 mod bad_input;
 #[path = "netns/container.rs"]
 mod container;
+#[path = "netns/docker_cli.rs"]
+mod docker_cli;
 #[path = "netns/egress.rs"]
 mod egress;
 #[path = "netns/isolation.rs"]
