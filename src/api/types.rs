@@ -1,9 +1,16 @@
 //! Bodies of our own requests (`/tunbridge/…`); Docker's shapes are built in `control::inspect`.
 
+mod docker;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use docker::{
+    ConfigReference, ConnectNetwork, CreateNetwork, CreatedNetwork, DisconnectNetwork,
+    EndpointAddresses, EndpointSettings, Ipam, IpamPool, PrunedNetworks,
+};
 
 /// Version of our own API, part of `GET /version`.
 pub const API_VERSION: u32 = 1;
