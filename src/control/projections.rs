@@ -31,12 +31,18 @@ impl Publication {
 
 /// The forwarder's policy. `local_addresses` are the host's own, as the kernel reports them.
 pub fn policy(state: &State, local_addresses: &[IpAddr]) -> Policy {
-    let networks = state.networks().map(|network| NetworkPolicy {
+    let bridges = state.networks().filter(|network| network.is_bridge());
+    let networks = bridges.map(|network| NetworkPolicy {
         id: NetworkId(network.number),
-        subnets: vec![network.subnet()],
-        gateways: vec![network.gateway()],
+        subnets: network.subnets(),
+        gateways: network
+            .config
+            .bridge_addresses()
+            .iter()
+            .map(ipnet::IpNet::addr)
+            .collect(),
         mtu: network.config.mtu,
-        masquerade: network.config.masquerade,
+        masquerade: network.v4().is_some_and(|family| family.masquerade),
         icc: network.config.icc,
         clamp_mss: false,
     });
