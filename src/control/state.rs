@@ -531,7 +531,7 @@ fn pool(config: &BridgeConfig) -> Result<Pool, super::ipam::IpamError> {
     Pool::new(&PoolConfig {
         subnet: config.subnet(),
         range: config.allocation_range,
-        gateway: Some(config.address.addr()),
+        gateway: super::ipam::Gateway::At(config.address.addr()),
         auxiliary,
     })
 }
