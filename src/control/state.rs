@@ -570,7 +570,9 @@ fn pool(family: &FamilyConfig) -> Result<Pool, super::ipam::IpamError> {
     Pool::new(&PoolConfig {
         subnet: family.subnet,
         range: family.allocation_range,
-        gateway: family.gateway,
+        gateway: family
+            .gateway
+            .map_or(super::ipam::Gateway::Absent, super::ipam::Gateway::At),
         auxiliary: family.auxiliary.clone(),
     })
 }
