@@ -85,6 +85,7 @@ impl Core {
             hostname: container.hostname,
             netns: container.netns,
             files: container.files,
+            env: Vec::new(),
             warnings: creation.warnings,
         })
     }
