@@ -8,6 +8,7 @@ mod containers;
 pub mod daemon;
 mod output;
 mod run;
+mod template;
 mod version;
 
 use std::ffi::OsString;
