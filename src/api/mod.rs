@@ -1,5 +1,7 @@
-//! The HTTP API over the unix socket: request and answer bodies, the server, the client.
+//! The HTTP API over the unix socket: request and answer bodies, events, the server, the client.
 
 pub mod client;
+pub mod events;
+pub mod filters;
 pub mod server;
 pub mod types;

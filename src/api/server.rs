@@ -21,9 +21,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 
+use super::events::EventBus;
+use super::filters::Filters;
 use super::types::{
-    ChangePorts, CreateContainer, CreatedContainer, ErrorBody, Exited, Finding, Flow, Started,
-    Stats,
+    ChangePorts, ConnectNetwork, CreateContainer, CreateNetwork, CreatedContainer, CreatedNetwork,
+    DisconnectNetwork, ErrorBody, Exited, Finding, Flow, HostInfo, ListContainers, StartSpec,
+    Started, Stats,
 };
 
 /// The Docker Engine API version whose paths and shapes we follow.
@@ -50,6 +53,11 @@ impl ApiError {
     /// 500: our own failure.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(500, message)
+    }
+
+    /// 501: what we do not do.
+    pub fn not_implemented(message: impl Into<String>) -> Self {
+        Self::new(501, message)
     }
 
     /// 400: the request's failure.
@@ -92,7 +100,8 @@ impl axum::extract::connect_info::Connected<IncomingStream<'_, UnixListener>> fo
     }
 }
 
-/// What the daemon does for a request. `reference` is a name, an id or an unambiguous id prefix.
+/// What the daemon does for a request. `reference` and `network` are a name, an id or an unambiguous id
+/// prefix.
 pub trait Backend: Send + Sync + 'static {
     /// Makes a container's network; `peer` is the process that will start it.
     fn create(
@@ -100,6 +109,12 @@ pub trait Backend: Send + Sync + 'static {
         request: CreateContainer,
         peer: Peer,
     ) -> impl Future<Output = Answer<CreatedContainer>> + Send;
+    /// Makes the network of a container that has exited again; `peer` is the process that will start it.
+    fn restart(
+        &self,
+        reference: &str,
+        peer: Peer,
+    ) -> impl Future<Output = Answer<StartSpec>> + Send;
     /// The container's process runs.
     fn started(&self, reference: &str, started: Started)
     -> impl Future<Output = Answer<()>> + Send;
@@ -109,26 +124,51 @@ pub trait Backend: Send + Sync + 'static {
     fn stop(&self, reference: &str, grace: u64) -> impl Future<Output = Answer<bool>> + Send;
     /// Removes a container; a running one only if `force`.
     fn remove(&self, reference: &str, force: bool) -> impl Future<Output = Answer<()>> + Send;
+    /// Removes a link of the default network, `PARENT/ALIAS`.
+    fn remove_link(&self, link: &str) -> impl Future<Output = Answer<()>> + Send;
     /// Publishes one more port of a container.
     fn publish(&self, reference: &str, spec: &str) -> impl Future<Output = Answer<()>> + Send;
     /// Takes a publication back.
     fn unpublish(&self, reference: &str, spec: &str) -> impl Future<Output = Answer<()>> + Send;
-    /// `GET /containers/json`.
-    fn list_containers(&self, all: bool) -> impl Future<Output = Answer<Value>> + Send;
+    /// `GET /containers/json`: an array, newest first.
+    fn list_containers(&self, query: ListContainers) -> impl Future<Output = Answer<Value>> + Send;
     /// `GET /containers/{id}/json`.
     fn inspect_container(&self, reference: &str) -> impl Future<Output = Answer<Value>> + Send;
-    /// `GET /networks`.
-    fn list_networks(&self) -> impl Future<Output = Answer<Value>> + Send;
+    /// `POST /networks/create`.
+    fn create_network(
+        &self,
+        request: CreateNetwork,
+    ) -> impl Future<Output = Answer<CreatedNetwork>> + Send;
+    /// `GET /networks`: an array. Refuses filters that it does not know.
+    fn list_networks(&self, filters: Filters) -> impl Future<Output = Answer<Value>> + Send;
     /// `GET /networks/{id}`.
-    fn inspect_network(&self, reference: &str) -> impl Future<Output = Answer<Value>> + Send;
+    fn inspect_network(&self, network: &str) -> impl Future<Output = Answer<Value>> + Send;
+    /// `DELETE /networks/{id}`.
+    fn remove_network(&self, network: &str) -> impl Future<Output = Answer<()>> + Send;
+    /// `POST /networks/prune`: the names of those that were removed. Refuses filters that it does not know.
+    fn prune_networks(&self, filters: Filters) -> impl Future<Output = Answer<Vec<String>>> + Send;
+    /// `POST /networks/{id}/connect`.
+    fn connect(
+        &self,
+        network: &str,
+        request: ConnectNetwork,
+    ) -> impl Future<Output = Answer<()>> + Send;
+    /// `POST /networks/{id}/disconnect`.
+    fn disconnect(
+        &self,
+        network: &str,
+        request: DisconnectNetwork,
+    ) -> impl Future<Output = Answer<()>> + Send;
+    /// What happened and happens, for `GET /events`.
+    fn events(&self) -> &EventBus;
     /// Live flows.
     fn flows(&self) -> impl Future<Output = Answer<Vec<Flow>>> + Send;
     /// Counters.
     fn stats(&self) -> impl Future<Output = Answer<Stats>> + Send;
     /// What is wrong with the host.
     fn doctor(&self) -> impl Future<Output = Answer<Vec<Finding>>> + Send;
-    /// `GET /info`.
-    fn info(&self) -> impl Future<Output = Answer<Value>> + Send;
+    /// What `GET /info` tells.
+    fn info(&self) -> impl Future<Output = Answer<HostInfo>> + Send;
 }
 
 /// The whole API over `backend`.
@@ -256,17 +296,25 @@ type Core<B> = State<Arc<B>>;
 type Params = Query<BTreeMap<String, String>>;
 
 async fn info<B: Backend>(State(backend): Core<B>) -> Answer<Json<Value>> {
-    backend.info().await.map(Json)
+    let info = backend.info().await?;
+    Ok(Json(json!({
+        "ID": "",
+        "Containers": info.containers,
+        "ContainersRunning": info.running,
+        "DockerRootDir": info.state_dir,
+        "IPv4Forwarding": info.ipv4_forwarding,
+    })))
 }
 
 async fn list_containers<B: Backend>(
     State(backend): Core<B>,
     Query(query): Params,
 ) -> Answer<Json<Value>> {
-    backend
-        .list_containers(is_true(&query, "all"))
-        .await
-        .map(Json)
+    let query = ListContainers {
+        all: is_true(&query, "all"),
+        ..ListContainers::default()
+    };
+    backend.list_containers(query).await.map(Json)
 }
 
 async fn inspect_container<B: Backend>(
@@ -305,7 +353,7 @@ async fn remove<B: Backend>(
 }
 
 async fn list_networks<B: Backend>(State(backend): Core<B>) -> Answer<Json<Value>> {
-    backend.list_networks().await.map(Json)
+    backend.list_networks(Filters::default()).await.map(Json)
 }
 
 async fn inspect_network<B: Backend>(

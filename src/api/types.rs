@@ -1,8 +1,9 @@
-//! Bodies of our own requests (`/tunbridge/…`); Docker's shapes are built in `control::inspect`.
+//! Bodies of requests: our own (`/tunbridge/…`) here, Docker's in [`docker`]. Docker's longer answers are built
+//! in `control::inspect`.
 
 mod docker;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,8 @@ pub use docker::{
     ConfigReference, ConnectNetwork, CreateNetwork, CreatedNetwork, DisconnectNetwork,
     EndpointAddresses, EndpointSettings, Ipam, IpamPool, PrunedNetworks,
 };
+
+use super::filters::Filters;
 
 /// Version of our own API, part of `GET /version`.
 pub const API_VERSION: u32 = 1;
@@ -21,20 +24,20 @@ pub const API_VERSION: u32 = 1;
 pub struct CreateContainer {
     /// `--name`; the daemon invents one if absent.
     pub name: Option<String>,
-    /// `--network`, default `bridge`.
-    pub network: Option<String>,
+    /// `--network`, in the order given; none: the default network.
+    pub networks: Vec<NetworkAttachment>,
+    /// `--link` values as given.
+    pub links: Vec<String>,
     /// `-p` values as given.
     pub publish: Vec<String>,
     /// `-P`: publish every exposed port.
     pub publish_all: bool,
     /// `--expose` values as given.
     pub expose: Vec<String>,
-    /// `--ip`.
-    pub ip: Option<Ipv4Addr>,
-    /// `--mac-address`.
-    pub mac_address: Option<String>,
     /// `--hostname`; default: the first 12 digits of the id.
     pub hostname: Option<String>,
+    /// `--domainname`.
+    pub domainname: Option<String>,
     /// `--add-host` values as given.
     pub add_host: Vec<String>,
     /// `--dns`.
@@ -57,6 +60,17 @@ pub struct CreateContainer {
     pub attach_netns: Option<PathBuf>,
 }
 
+/// One network of [`CreateContainer`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkAttachment {
+    /// Name or id; empty: the default network.
+    pub network: String,
+    /// What is wanted there.
+    #[serde(flatten)]
+    pub settings: EndpointSettings,
+}
+
 /// Answer to [`CreateContainer`]: all that the sandbox needs to start the process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CreatedContainer {
@@ -70,8 +84,35 @@ pub struct CreatedContainer {
     pub netns: PathBuf,
     /// Directory with `hosts`, `hostname`, `resolv.conf` (to be bind-mounted over /etc/…) and `log`.
     pub files: PathBuf,
+    /// Variables of links, `K=V`, to be set before the container's own.
+    #[serde(default)]
+    pub env: Vec<String>,
     /// Things the user should know, one sentence each.
     pub warnings: Vec<String>,
+}
+
+/// Answer to `POST /tunbridge/containers/{id}/start`: all that the sandbox needs to start the process again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StartSpec {
+    /// As when it was created; addresses, ports and variables of links may be others.
+    pub created: CreatedContainer,
+    /// Command line.
+    pub command: Vec<String>,
+    /// `--rootfs`, absolute.
+    pub rootfs: Option<PathBuf>,
+    /// The container's own variables, `K=V`.
+    pub env: Vec<String>,
+}
+
+/// Which containers `GET /containers/json` lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListContainers {
+    /// Those that do not run, too.
+    pub all: bool,
+    /// Only the newest so many, running or not.
+    pub limit: Option<usize>,
+    /// See `docker ps --filter`.
+    pub filters: Filters,
 }
 
 /// `POST /tunbridge/containers/{id}/started`.
@@ -178,6 +219,25 @@ pub struct Finding {
     pub why: String,
     /// A command that fixes it; empty if there is nothing to do.
     pub fix: String,
+}
+
+/// What the daemon knows for `GET /info`; the rest of the answer is the host's or constant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostInfo {
+    /// Tells daemons apart, e.g. the machine's id; may be empty.
+    pub id: String,
+    /// Containers, running or not.
+    pub containers: usize,
+    /// Running containers.
+    pub running: usize,
+    /// Where the daemon keeps its files.
+    pub state_dir: PathBuf,
+    /// `net.ipv4.ip_forward`, or whatever else makes the kernel forward for us.
+    pub ipv4_forwarding: bool,
+    /// Base and size (prefix length) of the default address pools.
+    pub address_pools: Vec<(String, u8)>,
+    /// For `docker info` to print at its end, one sentence each, in Docker's form `WARNING: …`.
+    pub warnings: Vec<String>,
 }
 
 /// Body of every error answer, as Docker's.

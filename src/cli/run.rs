@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Outcome, complain, print};
 use crate::api::client::{Client, segment};
-use crate::api::types::{CreateContainer, CreatedContainer, Exited, Started};
+use crate::api::types::{CreateContainer, CreatedContainer, Exited, NetworkAttachment, Started};
 use crate::sandbox::{self, Failure, Running, Spec};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -54,14 +54,18 @@ struct NetworkOptions {
 
 impl NetworkOptions {
     fn into_request(self, name: Option<String>) -> CreateContainer {
+        let mut attachment = NetworkAttachment {
+            network: self.network.unwrap_or_default(),
+            ..NetworkAttachment::default()
+        };
+        attachment.settings.ipam_config.ipv4_address = self.ip;
+        attachment.settings.mac_address = self.mac_address;
         CreateContainer {
             name,
-            network: self.network,
+            networks: vec![attachment],
             publish: self.publish,
             publish_all: self.publish_all,
             expose: self.expose,
-            ip: self.ip,
-            mac_address: self.mac_address,
             hostname: self.hostname,
             add_host: self.add_host,
             dns: self.dns,

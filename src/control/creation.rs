@@ -21,7 +21,7 @@ use super::state::{ContainerEntry, DEFAULT_NETWORK, Leases, State};
 use super::store::Change;
 use super::timestamp::Timestamp;
 use super::transport::Transport;
-use crate::api::types::CreateContainer;
+use crate::api::types::{CreateContainer, EndpointSettings};
 
 /// A new container, with all that must now be made for it.
 #[derive(Clone, Debug)]
@@ -41,6 +41,7 @@ struct Checked {
     name: String,
     hostname: Option<String>,
     kind: Kind,
+    address: Option<IpAddr>,
     mac: Option<MacAddress>,
     publish: Vec<(String, PortSpec)>,
     expose: Vec<ExposedPorts>,
@@ -59,10 +60,13 @@ impl State {
         request: &CreateContainer,
         now: Timestamp,
     ) -> Result<Creation, ControlError> {
-        let checked = self.check(request)?;
-        let network = self
-            .network(request.network.as_deref().unwrap_or(DEFAULT_NETWORK))?
-            .clone();
+        let wanted = request.networks.first().cloned().unwrap_or_default();
+        let checked = self.check(request, &wanted.settings)?;
+        let network = match wanted.network.as_str() {
+            "" => self.network(DEFAULT_NETWORK)?,
+            name => self.network(name)?,
+        }
+        .clone();
         if let Some(mac) = checked.mac {
             self.check_mac(&network, mac)?;
         }
@@ -70,7 +74,7 @@ impl State {
         let endpoint_id = names::new_id().map_err(ControlError::Random)?;
         let host_interface = self.new_interface_name().map_err(ControlError::Random)?;
         let requests = port_requests(&checked, request.publish_all, &network);
-        let address = self.take_address(&network, request.ip.map(IpAddr::V4))?;
+        let address = self.take_address(&network, checked.address)?;
         let generated = generated_mac(address.addr());
         // Somebody may have asked for the MAC that belongs to this address.
         let mac = match self.check_mac(&network, generated) {
@@ -125,7 +129,11 @@ impl State {
         Ok(self.container(query)?.clone())
     }
 
-    fn check(&self, request: &CreateContainer) -> Result<Checked, ControlError> {
+    fn check(
+        &self,
+        request: &CreateContainer,
+        settings: &EndpointSettings,
+    ) -> Result<Checked, ControlError> {
         let name = match &request.name {
             Some(name) => {
                 names::validate_name(name)?;
@@ -184,7 +192,12 @@ impl State {
             name,
             hostname: request.hostname.clone(),
             kind: kind(request)?,
-            mac: request.mac_address.as_deref().map(str::parse).transpose()?,
+            address: settings.ipam_config.ipv4_address.map(IpAddr::V4),
+            mac: settings
+                .mac_address
+                .as_deref()
+                .map(str::parse)
+                .transpose()?,
             publish: publish.collect::<Result<_, ControlError>>()?,
             expose: expose.collect::<Result<_, ControlError>>()?,
             extra_hosts: request
@@ -284,10 +297,7 @@ impl State {
             id,
             name: checked.name,
             domainname: String::new(),
-            network_mode: request
-                .network
-                .clone()
-                .unwrap_or_else(|| "default".to_owned()),
+            network_mode: "default".to_owned(),
             created: now,
             command: request.command.clone(),
             env: request.env.clone(),
@@ -298,7 +308,7 @@ impl State {
             attachments: vec![Attachment {
                 network: network.id.clone(),
                 network_name: network.name.clone(),
-                requested_address: request.ip.map(IpAddr::V4),
+                requested_address: checked.address,
                 requested_mac: checked.mac,
                 aliases: Vec::new(),
                 links: Vec::new(),

@@ -16,7 +16,7 @@ use super::state::{Settings, State};
 use super::store::{Change, Journal, Records, StoreError};
 use super::timestamp::Timestamp;
 use super::transport::Transport;
-use crate::api::types::CreateContainer;
+use crate::api::types::{CreateContainer, NetworkAttachment};
 
 /// Holds nothing; refuses the ports that are in the set.
 #[derive(Clone, Debug, Default)]
@@ -124,4 +124,12 @@ pub(super) fn request(name: &str, publish: &[&str]) -> CreateContainer {
         command: vec!["sleep".to_owned(), "100000".to_owned()],
         ..CreateContainer::default()
     }
+}
+
+/// The default network, with a wish for an address and a MAC.
+pub(super) fn attachment(address: Option<[u8; 4]>, mac: Option<&str>) -> Vec<NetworkAttachment> {
+    let mut attachment = NetworkAttachment::default();
+    attachment.settings.ipam_config.ipv4_address = address.map(Into::into);
+    attachment.settings.mac_address = mac.map(str::to_owned);
+    vec![attachment]
 }

@@ -3,12 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::core::Core;
 use super::report;
-use crate::api::server::{ApiError, Backend, DOCKER_API_VERSION, Peer};
-use crate::api::types::{CreateContainer, CreatedContainer, Exited, Finding, Flow, Started, Stats};
+use crate::api::events::EventBus;
+use crate::api::filters::Filters;
+use crate::api::server::{ApiError, Backend, Peer};
+use crate::api::types::{
+    ConnectNetwork, CreateContainer, CreateNetwork, CreatedContainer, CreatedNetwork,
+    DisconnectNetwork, Exited, Finding, Flow, HostInfo, ListContainers, StartSpec, Started, Stats,
+};
 use crate::control::records::Container;
 use crate::control::{Timestamp, inspect};
 
@@ -57,11 +62,11 @@ impl Backend for Daemon {
         self.core.unpublish(reference, spec).await
     }
 
-    async fn list_containers(&self, all: bool) -> Result<Value, ApiError> {
+    async fn list_containers(&self, query: ListContainers) -> Result<Value, ApiError> {
         let state = self.core.lock().await;
         let mut containers: Vec<&Container> = state
             .containers()
-            .filter(|container| all || container.is_running())
+            .filter(|container| query.all || container.is_running())
             .collect();
         // Docker lists the newest first.
         containers.sort_by_key(|container| std::cmp::Reverse(container.created));
@@ -77,7 +82,7 @@ impl Backend for Daemon {
         Ok(inspect::container(state.container(reference)?))
     }
 
-    async fn list_networks(&self) -> Result<Value, ApiError> {
+    async fn list_networks(&self, _filters: Filters) -> Result<Value, ApiError> {
         let state = self.core.lock().await;
         Ok(state.networks().map(inspect::network_summary).collect())
     }
@@ -86,6 +91,42 @@ impl Backend for Daemon {
         let state = self.core.lock().await;
         let network = state.network(reference)?;
         Ok(inspect::network(&state, network))
+    }
+
+    async fn create_network(&self, _request: CreateNetwork) -> Result<CreatedNetwork, ApiError> {
+        not_yet("create networks")
+    }
+
+    async fn remove_network(&self, _network: &str) -> Result<(), ApiError> {
+        not_yet("remove networks")
+    }
+
+    async fn prune_networks(&self, _filters: Filters) -> Result<Vec<String>, ApiError> {
+        not_yet("remove networks")
+    }
+
+    async fn connect(&self, _network: &str, _request: ConnectNetwork) -> Result<(), ApiError> {
+        not_yet("connect containers to more networks")
+    }
+
+    async fn disconnect(
+        &self,
+        _network: &str,
+        _request: DisconnectNetwork,
+    ) -> Result<(), ApiError> {
+        not_yet("disconnect containers")
+    }
+
+    async fn restart(&self, _reference: &str, _peer: Peer) -> Result<StartSpec, ApiError> {
+        not_yet("start containers again")
+    }
+
+    async fn remove_link(&self, _link: &str) -> Result<(), ApiError> {
+        not_yet("make links")
+    }
+
+    fn events(&self) -> &EventBus {
+        &self.core.events
     }
 
     async fn flows(&self) -> Result<Vec<Flow>, ApiError> {
@@ -110,32 +151,21 @@ impl Backend for Daemon {
         Ok(self.core.examine().await)
     }
 
-    async fn info(&self) -> Result<Value, ApiError> {
+    async fn info(&self) -> Result<HostInfo, ApiError> {
         let state = self.core.lock().await;
-        let running = state
-            .containers()
-            .filter(|container| container.is_running())
-            .count();
-        let all = state.containers().count();
-        Ok(json!({
-            "ID": "",
-            "Containers": all,
-            "ContainersRunning": running,
-            "ContainersPaused": 0,
-            "ContainersStopped": all - running,
-            "Images": 0,
-            "Driver": "none",
-            "Plugins": {"Volume": [], "Network": ["bridge"], "Authorization": null, "Log": []},
-            "IPv4Forwarding": crate::kernel::forwarding::ip_forward().unwrap_or_default(),
-            "OSType": "linux",
-            "OperatingSystem": "tunbridge",
-            "Architecture": std::env::consts::ARCH,
-            "NCPU": std::thread::available_parallelism().map_or(1, usize::from),
-            "Name": nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-            "ServerVersion": env!("CARGO_PKG_VERSION"),
-            "ApiVersion": DOCKER_API_VERSION,
-            "DockerRootDir": self.core.settings.state_dir,
-            "Warnings": [],
-        }))
+        Ok(HostInfo {
+            containers: state.containers().count(),
+            running: state.containers().filter(|c| c.is_running()).count(),
+            state_dir: self.core.settings.state_dir.clone(),
+            ipv4_forwarding: crate::kernel::forwarding::ip_forward().unwrap_or_default(),
+            ..HostInfo::default()
+        })
     }
+}
+
+/// For what the daemon cannot do yet.
+fn not_yet<T>(what: &str) -> Result<T, ApiError> {
+    Err(ApiError::not_implemented(format!(
+        "this version of tunbridge does not {what}"
+    )))
 }

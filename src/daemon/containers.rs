@@ -82,6 +82,7 @@ impl Core {
             hostname: container.hostname,
             netns: container.netns,
             files: container.files,
+            env: Vec::new(),
             warnings: creation.warnings,
         })
     }

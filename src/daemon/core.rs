@@ -14,6 +14,7 @@ use tokio::sync::MutexGuard;
 
 use super::host::KernelHost;
 use super::sysctls::LoopbackSysctls;
+use crate::api::events::EventBus;
 use crate::api::server::ApiError;
 use crate::control::projections::{self, Publication};
 use crate::control::{ControlError, State};
@@ -36,6 +37,8 @@ pub(super) struct Core {
     pub(super) engine: Engine,
     pub(super) facts: Mutex<Facts>,
     pub(super) projected: Mutex<Projected>,
+    /// What happened, for `GET /events`.
+    pub(super) events: EventBus,
 }
 
 /// Choices made at the start.

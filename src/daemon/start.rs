@@ -16,6 +16,7 @@ use super::core::{Core, Facts, Settings};
 use super::host::KernelHost;
 use super::process;
 use super::sysctls::LoopbackSysctls;
+use crate::api::events::EventBus;
 use crate::cli::daemon::DaemonArgs;
 use crate::control::daemon_options::{HostFacts, HostRoute};
 use crate::control::files::DnsSettings;
@@ -133,6 +134,7 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
         engine,
         facts: Mutex::new(Facts::default()),
         projected: Mutex::default(),
+        events: EventBus::default(),
     });
     core.keep_forwarding(&Event::Overrun);
     {

@@ -337,6 +337,7 @@ fn create(directory: &Path, records: &mut Records, request: &CreateContainer) ->
         hostname,
         netns,
         files,
+        env: Vec::new(),
         warnings: vec!["a warning".to_owned()],
     }
 }

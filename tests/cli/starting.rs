@@ -82,8 +82,12 @@ fn run_sends_every_flag_to_the_daemon() {
     assert_eq!(
         daemon.body("/containers"),
         json!({
-            "name": "web", "network": "bridge", "publish": ["8080:80", "53/udp"], "publish_all": true,
-            "expose": ["99"], "ip": "172.17.0.9", "mac_address": "02:42:ac:11:00:09", "hostname": "w",
+            "name": "web", "links": [],
+            "networks": [{
+                "network": "bridge", "IPAMConfig": {"IPv4Address": "172.17.0.9"}, "MacAddress": "02:42:ac:11:00:09",
+            }],
+            "publish": ["8080:80", "53/udp"], "publish_all": true,
+            "expose": ["99"], "hostname": "w", "domainname": null,
             "add_host": ["a:1.2.3.4"], "dns": ["9.9.9.9"], "dns_search": ["x.test"], "dns_option": ["ndots:1"],
             "env": ["A=b", "FROM_US=yes"], "auto_remove": true, "command": ["true", "--rm"], "rootfs": null,
             "attach_pid": null, "attach_netns": null,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::api::types::CreateContainer;
 use crate::control::records::Process;
-use crate::control::test_state::{at, config, fresh, open, request};
+use crate::control::test_state::{at, attachment, config, fresh, open, request};
 
 /// As `json.tool` prints it: the order of the keys counts.
 fn text(value: &Value) -> String {
@@ -126,8 +126,7 @@ fn a_whole_container() {
         expose: vec!["443".into()],
         add_host: vec!["gw:host-gateway".into()],
         dns: vec![[10, 1, 1, 1].into()],
-        ip: Some([172, 17, 0, 9].into()),
-        mac_address: Some("02:aa:bb:cc:dd:01".into()),
+        networks: attachment(Some([172, 17, 0, 9]), Some("02:aa:bb:cc:dd:01")),
         ..request("c1", &["8080:80"])
     };
     let made = state.create_container(&wanted, at(0)).unwrap().container;

@@ -1,10 +1,8 @@
-use std::net::Ipv4Addr;
-
 use super::*;
-use crate::api::types::CreateContainer;
+use crate::api::types::{CreateContainer, NetworkAttachment};
 use crate::control::names::LookupError;
 use crate::control::records::{Kind, PortBinding};
-use crate::control::test_state::{Memory, Paper, at, config, fresh, open, request};
+use crate::control::test_state::{Memory, Paper, at, attachment, config, fresh, open, request};
 
 fn address(container: &Container) -> String {
     container.endpoint().unwrap().addresses[0].to_string()
@@ -67,8 +65,7 @@ fn addresses_and_macs_as_in_the_transcript() {
 fn requested_address_mac_and_hostname() {
     let (mut state, ..) = fresh();
     let wanted = CreateContainer {
-        ip: Some(Ipv4Addr::new(172, 17, 0, 50)),
-        mac_address: Some("02:aa:bb:cc:dd:01".into()),
+        networks: attachment(Some([172, 17, 0, 50]), Some("02:aa:bb:cc:dd:01")),
         hostname: Some("web".into()),
         ..request("web", &[])
     };
@@ -82,7 +79,7 @@ fn requested_address_mac_and_hostname() {
         "02:aa:bb:cc:dd:01"
     );
     let again = CreateContainer {
-        mac_address: None,
+        networks: attachment(Some([172, 17, 0, 50]), None),
         ..wanted.clone()
     };
     let error = state
@@ -103,7 +100,7 @@ fn requested_address_mac_and_hostname() {
     );
     let same_mac = CreateContainer {
         name: Some("w3".into()),
-        ip: None,
+        networks: attachment(None, Some("02:aa:bb:cc:dd:01")),
         ..wanted.clone()
     };
     let error = state.create_container(&same_mac, at(0)).unwrap_err();
@@ -115,7 +112,7 @@ fn requested_address_mac_and_hostname() {
     );
     let outside = CreateContainer {
         name: Some("w4".into()),
-        ip: Some([10, 0, 0, 1].into()),
+        networks: attachment(Some([10, 0, 0, 1]), None),
         ..request("w4", &[])
     };
     let error = state.create_container(&outside, at(0)).unwrap_err();
@@ -132,7 +129,7 @@ fn requested_address_mac_and_hostname() {
 fn a_generated_mac_avoids_one_that_was_asked_for() {
     let (mut state, ..) = fresh();
     let thief = CreateContainer {
-        mac_address: Some("02:42:ac:11:00:03".into()),
+        networks: attachment(None, Some("02:42:ac:11:00:03")),
         ..request("thief", &[])
     };
     state.create_container(&thief, at(0)).unwrap();
@@ -230,7 +227,12 @@ fn bad_requests_are_refused_before_anything_happens() {
         "Invalid container name (../x), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
     );
     refuse(
-        &|r| r.network = Some("nosuch".into()),
+        &|r| {
+            r.networks = vec![NetworkAttachment {
+                network: "nosuch".into(),
+                ..NetworkAttachment::default()
+            }];
+        },
         404,
         "network nosuch not found",
     );
@@ -251,7 +253,7 @@ fn bad_requests_are_refused_before_anything_happens() {
     );
     refuse(&|r| r.expose = vec!["0".into()], 400, "--expose");
     refuse(
-        &|r| r.mac_address = Some("x".into()),
+        &|r| r.networks = attachment(None, Some("x")),
         400,
         "x is not a valid mac address",
     );
