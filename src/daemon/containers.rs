@@ -309,6 +309,9 @@ impl Core {
             bridge_if_index: bridge.if_index,
             bridge_mac: bridge.mac,
             icc: network.config.icc,
+            linked: false,
+            internal: false,
+            container: endpoint.number,
         })?;
         Ok(())
     }
