@@ -297,12 +297,7 @@ impl State {
             id,
             name: checked.name,
             domainname: String::new(),
-            network_mode: request
-                .networks
-                .first()
-                .map(|wanted| wanted.network.clone())
-                .filter(|network| !network.is_empty())
-                .unwrap_or_else(|| "default".to_owned()),
+            network_mode: "default".to_owned(),
             created: now,
             command: request.command.clone(),
             env: request.env.clone(),
