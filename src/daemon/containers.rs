@@ -278,7 +278,8 @@ impl Core {
                 IpAddr::V4(gateway) => Some(*gateway),
                 IpAddr::V6(_) => None,
             }),
-            mtu: network.config.mtu,
+            mtu: Some(network.config.mtu),
+            sysctls: &[],
             bridge_if_index: bridge.if_index,
             bridge_mac: bridge.mac,
         };

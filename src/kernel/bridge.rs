@@ -16,6 +16,7 @@ use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use super::dump::{Address, Link};
 use super::netlink::{Netlink, NetlinkError, check_name, errno, failed};
+use super::sysctl::{self, SysctlError};
 
 /// What a network wants of its bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,9 +157,15 @@ impl Netlink {
             if !created && spec.mac != mac {
                 self.set_mac(link.index, mac).await?;
             }
-            let conf = |parameter| ["net", "ipv6", "conf", link.name.as_str(), parameter];
-            self.ensure_sysctl(&conf("accept_ra"), "0").await?;
-            self.ensure_sysctl(&conf("disable_ipv6"), "1").await?;
+            let name = link.name.clone();
+            self.run(move || {
+                for (parameter, value) in [("accept_ra", "0"), ("disable_ipv6", "1")] {
+                    let conf = ["net", "ipv6", "conf", &name, parameter];
+                    sysctl::ensure_if_present(&conf, value)?;
+                }
+                Ok::<_, SysctlError>(())
+            })
+            .await??;
             if link.mtu != spec.mtu {
                 let message = LinkUnspec::new_with_index(link.index).mtu(spec.mtu).build();
                 let doing = format!("set MTU {} on bridge {}", spec.mtu, link.name);

@@ -9,6 +9,8 @@
 //! | [`dump`] | links, addresses, routes as plain structs |
 //! | [`bridge`] | creates or adopts a network's bridge |
 //! | [`veth`] | a container's interface as a whole: both ends, addresses, default route |
+//! | [`container`] | what interfaces a container has, which network is its way out |
+//! | [`endpoint_sysctl`] | parameters of an interface that has no name yet |
 //! | [`sysctl`] | `/proc/sys` by path segments |
 //! | [`watch`] | kernel notifications as a short list of events |
 //! | [`forwarding`] | `--ip-forward`: sets and re-asserts the forwarding sysctls |
@@ -29,8 +31,10 @@
 //! **Kernels.** Written for 5.10 and later; `tests/kernel_layer.rs` exercises every assumption.
 
 pub mod bridge;
+pub mod container;
 pub mod doctor;
 pub mod dump;
+pub mod endpoint_sysctl;
 pub mod forwarding;
 pub mod host_ports;
 pub mod netlink;
@@ -44,7 +48,9 @@ pub mod watch;
 mod wire;
 
 pub use bridge::{Bridge, BridgeSpec};
+pub use container::ContainerInterface;
 pub use dump::{Address, Link, NextHop, Route4, RouteKind};
+pub use endpoint_sysctl::{EndpointSysctl, EndpointSysctlError};
 pub use netlink::{Netlink, NetlinkError};
 pub use route::{Resolved, RouteResolver};
 pub use veth::VethSpec;

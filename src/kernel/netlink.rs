@@ -20,8 +20,9 @@ use netlink_packet_route::route::RouteMessage;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
 use super::dump::{Address, Link, Route4, read_address, read_link, read_route};
+use super::endpoint_sysctl::EndpointSysctlError;
 use super::netns::{self, NetnsError};
-use super::sysctl::{self, SysctlError};
+use super::sysctl::SysctlError;
 
 /// Packets that a TUN queue holds while its reader is busy. The kernel's 500 are fewer than one
 /// burst of small datagrams.
@@ -54,7 +55,9 @@ pub enum NetlinkError {
     #[error("interface {0} already exists")]
     InterfaceExists(String),
     /// The name is taken inside the container.
-    #[error("interface {0} already exists in the container's network namespace")]
+    #[error(
+        "interface {0} already exists in the container's network namespace: choose another name with com.docker.network.endpoint.ifname"
+    )]
     ContainerInterfaceExists(String),
     /// The container's namespace already routes the address elsewhere.
     #[error(
@@ -69,6 +72,9 @@ pub enum NetlinkError {
     /// The default route could not be set.
     #[error("failed to set gateway: {0}")]
     Gateway(String),
+    /// A parameter that the user wants for the container's interface cannot be set.
+    #[error(transparent)]
+    EndpointSysctl(#[from] EndpointSysctlError),
     /// A sysctl that belongs to the task failed.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
@@ -145,26 +151,19 @@ impl Netlink {
         &self.handle
     }
 
-    /// Sets a sysctl in this connection's namespace if it exists there; says whether it changed.
-    pub(super) async fn ensure_sysctl(
+    /// Runs something short in this connection's namespace.
+    pub(super) async fn run<T: Send + 'static>(
         &self,
-        segments: &[&str],
-        value: &'static str,
-    ) -> Result<bool, NetlinkError> {
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NetlinkError> {
         let Some(namespace) = &self.namespace else {
-            return Ok(sysctl::ensure_if_present(segments, value)?);
+            return Ok(work());
         };
         let namespace = namespace
             .as_fd()
             .try_clone_to_owned()
             .map_err(|e| request_error("duplicate namespace descriptor", e))?;
-        let segments: Vec<String> = segments.iter().map(|s| (*s).to_owned()).collect();
-        let result = netns::run_in_async(namespace, move || {
-            let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-            sysctl::ensure_if_present(&segments, value)
-        })
-        .await?;
-        Ok(result?)
+        Ok(netns::run_in_async(namespace, work).await?)
     }
 
     /// All interfaces.
@@ -241,17 +240,18 @@ impl Netlink {
     /// # Errors
     /// The request failed.
     pub async fn routes4(&self) -> Result<Vec<Route4>, NetlinkError> {
+        let messages = self.route_messages4().await?;
+        Ok(messages.iter().filter_map(read_route).collect())
+    }
+
+    pub(super) async fn route_messages4(&self) -> Result<Vec<RouteMessage>, NetlinkError> {
         let _one = self.listing.lock().await;
         let request = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let messages: Vec<RouteMessage> = self
-            .handle
-            .route()
-            .get(request)
-            .execute()
+        let listed = self.handle.route().get(request).execute();
+        listed
             .try_collect()
             .await
-            .map_err(|e| failed("list routes", e))?;
-        Ok(messages.iter().filter_map(read_route).collect())
+            .map_err(|e| failed("list routes", e))
     }
 
     /// Deletes an interface; one that is not there is no error. Says whether it was there.

@@ -86,7 +86,7 @@ pub fn name(segments: &[&str]) -> String {
         .join(".")
 }
 
-fn path(segments: &[&str]) -> Result<PathBuf, SysctlError> {
+pub(super) fn path(segments: &[&str]) -> Result<PathBuf, SysctlError> {
     let mut path = PathBuf::from(ROOT);
     for segment in segments {
         if segment.is_empty() || matches!(*segment, "." | "..") || segment.contains(['/', '\0']) {

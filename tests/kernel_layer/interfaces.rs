@@ -246,7 +246,7 @@ fn a_containers_interface_is_complete() {
         let bridge = netlink.ensure_bridge(&bridge_spec()).await.unwrap();
         let container = anonymous_namespace();
         let spec = VethSpec {
-            mtu: 1400,
+            mtu: Some(1400),
             ..veth_spec(&container, &bridge)
         };
         let host_end = netlink.create_veth(&spec).await.unwrap();
@@ -361,7 +361,10 @@ fn a_failed_interface_leaves_nothing() {
             "lo is as it was"
         );
 
-        let bad_mtu = VethSpec { mtu: 10, ..spec };
+        let bad_mtu = VethSpec {
+            mtu: Some(10),
+            ..spec
+        };
         netlink.create_veth(&bad_mtu).await.unwrap_err();
         gone().await;
 
@@ -408,7 +411,8 @@ fn conflicts_inside_the_container_are_named() {
             ..spec
         };
         let error = netlink.create_veth(&taken).await.unwrap_err();
-        let text = "interface other0 already exists in the container's network namespace";
+        let text = "interface other0 already exists in the container's network namespace: choose \
+                    another name with com.docker.network.endpoint.ifname";
         assert_eq!(error.to_string(), text);
 
         run("ip link add klv1 type veth peer klv2");

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod containers;
 mod interfaces;
 mod namespaces;
 mod reading;
@@ -11,7 +12,7 @@ mod watching;
 use std::collections::BTreeSet;
 use std::fs;
 use std::future::Future;
-use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Command;
@@ -26,7 +27,8 @@ use tunbridge::kernel::host_ports::host_ports;
 use tunbridge::kernel::netns::{self, NetnsError};
 use tunbridge::kernel::route::CACHE_CAPACITY;
 use tunbridge::kernel::{
-    Bridge, BridgeSpec, Event, Netlink, Resolved, RouteResolver, VethSpec, Watcher, sysctl,
+    Bridge, BridgeSpec, EndpointSysctl, Event, Netlink, Resolved, RouteResolver, VethSpec, Watcher,
+    sysctl,
 };
 
 /// Runs a test in a fresh network namespace with `lo` up, on a thread that ends with it.
@@ -87,7 +89,8 @@ fn veth_spec<'a>(namespace: &'a OwnedFd, bridge: &Bridge) -> VethSpec<'a> {
         mac: [0x02, 0x42, 172, 17, 0, 2],
         address: "172.17.0.2/16".parse().unwrap(),
         gateway: Some("172.17.0.1".parse().unwrap()),
-        mtu: 1500,
+        mtu: None,
+        sysctls: &[],
         bridge_if_index: bridge.if_index,
         bridge_mac: bridge.mac,
     }

@@ -69,12 +69,12 @@ fn resolver_follows_two_uplinks() {
 
         let start = Instant::now();
         for n in 0..1000u32 {
-            route(&std::net::Ipv4Addr::from(0xc633_6400 + n % 200 + 3).to_string());
+            route(&Ipv4Addr::from(0xc633_6400 + n % 200 + 3).to_string());
         }
         println!("1000 resolutions, 200 of them asked: {:?}", start.elapsed());
         assert_eq!(resolver.cached(), 201);
         let many = u32::try_from(CACHE_CAPACITY).unwrap();
-        for address in (0x0a00_0000..0x0a00_0000 + many).map(std::net::Ipv4Addr::from) {
+        for address in (0x0a00_0000..0x0a00_0000 + many).map(Ipv4Addr::from) {
             let _ = resolver.route(address.into());
             assert!(resolver.cached() <= CACHE_CAPACITY);
         }
