@@ -93,36 +93,32 @@ impl Backend for Daemon {
         Ok(inspect::network(&state, network))
     }
 
-    async fn create_network(&self, _request: CreateNetwork) -> Result<CreatedNetwork, ApiError> {
-        not_yet("create networks")
+    async fn create_network(&self, request: CreateNetwork) -> Result<CreatedNetwork, ApiError> {
+        self.core.create_network(request).await
     }
 
-    async fn remove_network(&self, _network: &str) -> Result<(), ApiError> {
-        not_yet("remove networks")
+    async fn remove_network(&self, network: &str) -> Result<(), ApiError> {
+        self.core.remove_network(network).await
     }
 
-    async fn prune_networks(&self, _filters: Filters) -> Result<Vec<String>, ApiError> {
-        not_yet("remove networks")
+    async fn prune_networks(&self, filters: Filters) -> Result<Vec<String>, ApiError> {
+        self.core.prune_networks(&filters).await
     }
 
-    async fn connect(&self, _network: &str, _request: ConnectNetwork) -> Result<(), ApiError> {
-        not_yet("connect containers to more networks")
+    async fn connect(&self, network: &str, request: ConnectNetwork) -> Result<(), ApiError> {
+        self.core.connect(network, request).await
     }
 
-    async fn disconnect(
-        &self,
-        _network: &str,
-        _request: DisconnectNetwork,
-    ) -> Result<(), ApiError> {
-        not_yet("disconnect containers")
+    async fn disconnect(&self, network: &str, request: DisconnectNetwork) -> Result<(), ApiError> {
+        self.core.disconnect(network, request).await
     }
 
-    async fn restart(&self, _reference: &str, _peer: Peer) -> Result<StartSpec, ApiError> {
-        not_yet("start containers again")
+    async fn restart(&self, reference: &str, peer: Peer) -> Result<StartSpec, ApiError> {
+        self.core.restart(reference, peer).await
     }
 
-    async fn remove_link(&self, _link: &str) -> Result<(), ApiError> {
-        not_yet("make links")
+    async fn remove_link(&self, link: &str) -> Result<(), ApiError> {
+        self.core.remove_link(link).await
     }
 
     fn events(&self) -> &EventBus {
@@ -161,11 +157,4 @@ impl Backend for Daemon {
             ..HostInfo::default()
         })
     }
-}
-
-/// For what the daemon cannot do yet.
-fn not_yet<T>(what: &str) -> Result<T, ApiError> {
-    Err(ApiError::not_implemented(format!(
-        "this version of tunbridge does not {what}"
-    )))
 }

@@ -18,11 +18,12 @@ use crate::api::events::EventBus;
 use crate::api::server::ApiError;
 use crate::control::projections::{self, Publication};
 use crate::control::{ControlError, State};
+use crate::dns::{Resolver, View};
 use crate::engine::{Clock, Engine};
 use crate::forwarder::{EndpointId, Forwarder, Policy};
 use crate::kernel::Netlink;
 use crate::kernel::forwarding::Keeper;
-use crate::steering::{LocalAddress, Steering, SteeringError};
+use crate::steering::{ContainerPort, LocalAddress, Steering, SteeringError};
 
 /// Everything that lives as long as the daemon.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub(super) struct Core {
     pub(super) engine: Engine,
     pub(super) facts: Mutex<Facts>,
     pub(super) projected: Mutex<Projected>,
+    pub(super) resolver: Resolver,
     /// What happened, for `GET /events`.
     pub(super) events: EventBus,
 }
@@ -64,8 +66,12 @@ pub(super) struct Facts {
     pub(super) ethernet: BTreeSet<u32>,
     /// Interface of the default route.
     pub(super) default_uplink: Option<u32>,
-    /// Our bridge, if there is a default network.
-    pub(super) bridge: Option<BridgePort>,
+    /// Ethernet addresses of the host's interfaces.
+    pub(super) macs: Vec<[u8; 6]>,
+    /// The bridges of networks, by network id.
+    pub(super) bridges: BTreeMap<String, BridgePort>,
+    /// Networks whose bridge cannot be made, by id.
+    pub(super) broken: BTreeSet<String>,
 }
 
 /// A bridge as steering needs to know it.
@@ -75,11 +81,17 @@ pub(super) struct BridgePort {
     pub(super) mac: [u8; 6],
 }
 
-/// What forwarder and steering were told last.
+/// What forwarder, steering and resolvers were told last.
 #[derive(Debug, Default)]
 pub(super) struct Projected {
     policy: Policy,
     published: BTreeSet<Port>,
+    /// Endpoints that take part in a link, by number.
+    pub(super) linked: BTreeSet<u32>,
+    /// Interfaces of containers, by endpoint number.
+    pub(super) ports: BTreeMap<u32, ContainerPort>,
+    /// Containers that have a resolver, by id.
+    pub(super) views: BTreeMap<String, View>,
 }
 
 /// A published port: protocol number, host address, port.
@@ -127,6 +139,11 @@ impl Core {
         }
         projected.published.retain(|port| wanted.contains(port));
         // Even an equal policy makes the forwarder look at every flow.
+        projected.linked = policy
+            .links
+            .iter()
+            .flat_map(|link| [link.client.0, link.server.0])
+            .collect();
         if policy != projected.policy {
             self.forwarder.set_policy(policy.clone(), self.clock.now());
             projected.policy = policy;

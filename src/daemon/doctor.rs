@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::core::Core;
-use super::watch::ipv4;
+use super::bridges::ipv4;
 use crate::api::types::{Finding, Severity};
 use crate::forwarder::Config;
 use crate::kernel::doctor::{self, Network, Scope};
