@@ -1,7 +1,7 @@
 //! Making a container's records: everything is checked before anything is allocated, and everything is
 //! allocated before anything is stored.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -15,7 +15,7 @@ use super::portspec::{ExposeSpec, PortSpec};
 use super::publishing;
 use super::random;
 use super::records::{
-    Attachment, Container, ContainerState, Endpoint, ExposedPorts, Kind, Network,
+    Attachment, Container, ContainerState, Endpoint, ExposedPorts, FamilyConfig, Kind, Network,
 };
 use super::state::{ContainerEntry, DEFAULT_NETWORK, Leases, State};
 use super::store::Change;
@@ -28,8 +28,10 @@ use crate::api::types::{CreateContainer, EndpointSettings};
 pub struct Creation {
     /// Its record: namespace, files, endpoint, bindings.
     pub container: Container,
-    /// The network that it is on.
-    pub network: Network,
+    /// The networks of its attachments, in their order.
+    pub networks: Vec<Network>,
+    /// What its links add to its environment, before its own variables.
+    pub env: Vec<String>,
     /// For the user, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -83,28 +85,48 @@ impl State {
             id: endpoint_id,
             number: self.counters.endpoint + 1,
             addresses: vec![address],
-            gateways: vec![
-                network
-                    .config
-                    .default_gateway
-                    .unwrap_or_else(|| network.gateway()),
-            ],
+            gateways: gateways(&network),
             mac: checked.mac.unwrap_or(mac),
             host_interface,
+            interface: format!("{}0", network.config.interface_prefix),
         };
         let outcome = self.finish(request, checked, &network, endpoint, &requests, now);
         if outcome.is_err()
             && let Some(entry) = self.networks.get_mut(&network.id)
         {
-            entry.pool.release(address.addr());
+            entry.release(address.addr());
         }
         let container = outcome?;
         let warnings = warnings(&container);
         Ok(Creation {
             container,
-            network,
+            networks: vec![network],
+            env: Vec::new(),
             warnings,
         })
+    }
+
+    /// Makes what a container that has exited needs to be started again: addresses, ports, links. It is
+    /// *created* then; the caller goes on as with a new one, and calls [`State::cancel_restart`] if it
+    /// cannot.
+    ///
+    /// # Errors
+    /// If there is no such container, it has not exited, or something cannot be had; nothing has
+    /// changed then.
+    pub fn restart(&mut self, query: &str) -> Result<Creation, ControlError> {
+        let record = self.container(query)?;
+        Err(ControlError::AlreadyStarted {
+            name: record.name.clone(),
+        })
+    }
+
+    /// Makes a container that was to be started again *exited* as it was before, and releases what it has.
+    /// Gives the record as it was while it was *created*.
+    ///
+    /// # Errors
+    /// If there is no such container, or the change cannot be stored.
+    pub fn cancel_restart(&mut self, query: &str) -> Result<Container, ControlError> {
+        Ok(self.container(query)?.clone())
     }
 
     fn check(
@@ -196,7 +218,7 @@ impl State {
             })
         };
         if mac == network.bridge_mac {
-            return in_use(format!("bridge {}", network.config.name));
+            return in_use(format!("bridge {}", network.config.bridge));
         }
         let other = self.containers().find(|container| {
             let mut attachments = container
@@ -217,25 +239,22 @@ impl State {
         network: &Network,
         requested: Option<IpAddr>,
     ) -> Result<IpNet, ControlError> {
-        let Some(entry) = self.networks.get_mut(&network.id) else {
+        let entry = self.networks.get_mut(&network.id);
+        let Some(pool) = entry.and_then(|entry| entry.pool(true)) else {
             return Err(ControlError::NoSuchNetwork(network.name.clone()));
         };
         let address = match requested {
-            Some(address) => entry
-                .pool
+            Some(address) => pool
                 .reserve(address)
                 .map(|()| address)
                 .map_err(ControlError::Address)?,
-            None => entry
-                .pool
-                .allocate()
-                .map_err(|source| ControlError::NoAddress {
-                    network: network.name.clone(),
-                    id: network.id.clone(),
-                    source,
-                })?,
+            None => pool.allocate().map_err(|source| ControlError::NoAddress {
+                network: network.name.clone(),
+                id: network.id.clone(),
+                source,
+            })?,
         };
-        let subnet = entry.pool.subnet();
+        let subnet = pool.subnet();
         Ok(IpNet::new(address, subnet.prefix_len()).unwrap_or_else(|_| address.into()))
     }
 
@@ -277,6 +296,8 @@ impl State {
             files: self.settings.containers_dir.join(&id),
             id,
             name: checked.name,
+            domainname: String::new(),
+            network_mode: "default".to_owned(),
             created: now,
             command: request.command.clone(),
             env: request.env.clone(),
@@ -289,6 +310,11 @@ impl State {
                 network_name: network.name.clone(),
                 requested_address: checked.address,
                 requested_mac: checked.mac,
+                aliases: Vec::new(),
+                links: Vec::new(),
+                driver_opts: BTreeMap::new(),
+                gw_priority: 0,
+                requested_interface: None,
                 endpoint: Some(endpoint),
             }],
             publish: request.publish.clone(),
@@ -298,6 +324,7 @@ impl State {
             dns: checked.dns,
             extra_hosts: checked.extra_hosts,
             state: ContainerState::Created,
+            former_exit: None,
         };
         self.journal
             .commit(&[Change::PutContainer(&record), Change::PutCounters(counters)])?;
@@ -387,6 +414,15 @@ fn port_requests(checked: &Checked, publish_all: bool, network: &Network) -> Vec
         }
     }
     requests
+}
+
+/// Where an endpoint's default routes go; an internal network has none.
+pub(super) fn gateways(network: &Network) -> Vec<IpAddr> {
+    if network.config.internal {
+        return Vec::new();
+    }
+    let families = network.config.families.iter();
+    families.filter_map(FamilyConfig::default_gateway).collect()
 }
 
 fn generated_mac(address: IpAddr) -> MacAddress {

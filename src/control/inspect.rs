@@ -14,7 +14,9 @@ use serde_json::{Map, Value, json};
 use super::ports_text;
 use super::portspec::{HostPorts, PortSpec};
 use super::projections::{ContainerPort, container_ports};
-use super::records::{Attachment, Container, ContainerState, Endpoint, Kind, Network};
+use super::records::{
+    Attachment, Container, ContainerState, Endpoint, FamilyConfig, Kind, Network,
+};
 use super::state::State;
 use super::timestamp::{NEVER, Timestamp, human_duration};
 use super::transport::Transport;
@@ -112,18 +114,7 @@ pub fn network_summary(network: &Network) -> Value {
 }
 
 fn network_head(network: &Network) -> Map<String, Value> {
-    let mut pool = Map::new();
-    pool.insert("Subnet".to_owned(), json!(network.subnet()));
-    if let Some(range) = network.config.allocation_range {
-        pool.insert("IPRange".to_owned(), json!(range));
-    }
-    pool.insert("Gateway".to_owned(), json!(network.gateway()));
-    if let Some(gateway) = network.config.default_gateway {
-        pool.insert(
-            "AuxiliaryAddresses".to_owned(),
-            json!({ "DefaultGatewayIPv4": gateway }),
-        );
-    }
+    let pools: Vec<Value> = network.config.families.iter().map(pool).collect();
     object(json!({
         "Name": network.name,
         "Id": network.id,
@@ -131,7 +122,7 @@ fn network_head(network: &Network) -> Map<String, Value> {
         "Scope": "local",
         "Driver": network.driver,
         "EnableIPv6": false,
-        "IPAM": { "Driver": "default", "Options": null, "Config": [pool] },
+        "IPAM": { "Driver": "default", "Options": null, "Config": pools },
         "Internal": false,
         "Attachable": false,
         "Ingress": false,
@@ -140,14 +131,29 @@ fn network_head(network: &Network) -> Map<String, Value> {
     }))
 }
 
+fn pool(family: &FamilyConfig) -> Value {
+    let mut pool = Map::new();
+    pool.insert("Subnet".to_owned(), json!(family.subnet));
+    if let Some(range) = family.allocation_range {
+        pool.insert("IPRange".to_owned(), json!(range));
+    }
+    if let Some(gateway) = family.gateway {
+        pool.insert("Gateway".to_owned(), json!(gateway));
+    }
+    if !family.auxiliary.is_empty() {
+        pool.insert("AuxiliaryAddresses".to_owned(), json!(family.auxiliary));
+    }
+    Value::Object(pool)
+}
+
 fn network_tail(body: &mut Map<String, Value>, network: &Network) {
     let config = &network.config;
     let options = json!({
         "com.docker.network.bridge.default_bridge": "true",
         "com.docker.network.bridge.enable_icc": config.icc.to_string(),
-        "com.docker.network.bridge.enable_ip_masquerade": config.masquerade.to_string(),
+        "com.docker.network.bridge.enable_ip_masquerade": network.v4().is_some_and(|family| family.masquerade).to_string(),
         "com.docker.network.bridge.host_binding_ipv4": config.host_address.to_string(),
-        "com.docker.network.bridge.name": config.name,
+        "com.docker.network.bridge.name": config.bridge,
         "com.docker.network.driver.mtu": config.mtu.to_string(),
     });
     body.insert("Options".to_owned(), options);

@@ -10,7 +10,7 @@
 //! knows whether a port is free.
 //!
 //! ```text
-//!  text of flags ─► daemon_options ─► BridgeConfig ─┐
+//!  text of flags ─► daemon_options ─► NetworkConfig ┐
 //!  CreateContainer ─► portspec, mac, names, files ──┴─► State ─► records ─► store
 //!                                      ipam, port_allocator ─┘     │
 //!                         projections: forwarder::Policy, steering's publications
@@ -25,14 +25,18 @@
 //! ports opens 10,000 sockets; call them where blocking is allowed.
 
 pub mod address_pool;
+mod attachments;
 pub mod creation;
 pub mod daemon_options;
 mod error;
 pub mod files;
+mod gateway;
 pub mod inspect;
 pub mod ipam;
 pub mod mac;
 pub mod names;
+pub mod network_config;
+mod networks;
 pub mod port_allocator;
 pub mod port_holder;
 pub mod ports_text;
@@ -50,6 +54,7 @@ mod test_state;
 pub mod timestamp;
 mod transport;
 
+pub use attachments::{Connection, Disconnection};
 pub use creation::Creation;
 pub use error::ControlError;
 pub use state::{DEFAULT_NETWORK, FileTexts, Settings, State};

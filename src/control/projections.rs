@@ -7,7 +7,9 @@ use std::ops::RangeInclusive;
 use super::records::{Container, PortBinding};
 use super::state::State;
 use super::transport::Transport;
-use crate::forwarder::{EndpointId, EndpointPolicy, NetworkId, NetworkPolicy, Policy, Published};
+use crate::forwarder::{
+    Access, EndpointId, EndpointPolicy, NetworkId, NetworkPolicy, Policy, Published,
+};
 
 /// Published ports as steering's maps hold them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,19 +33,29 @@ impl Publication {
 
 /// The forwarder's policy. `local_addresses` are the host's own, as the kernel reports them.
 pub fn policy(state: &State, local_addresses: &[IpAddr]) -> Policy {
-    let networks = state.networks().map(|network| NetworkPolicy {
+    let bridges = state.networks().filter(|network| network.is_bridge());
+    let networks = bridges.map(|network| NetworkPolicy {
         id: NetworkId(network.number),
-        subnets: vec![network.subnet()],
-        gateways: vec![network.gateway()],
+        subnets: network.subnets(),
+        gateways: network
+            .config
+            .bridge_addresses()
+            .iter()
+            .map(ipnet::IpNet::addr)
+            .collect(),
         mtu: network.config.mtu,
-        masquerade: network.config.masquerade,
+        masquerade: network.v4().is_some_and(|family| family.masquerade),
+        sources: Vec::new(),
         icc: network.config.icc,
+        internal: false,
+        access: Access::Closed,
         clamp_mss: false,
     });
     let mut policy = Policy {
         networks: networks.collect(),
         endpoints: Vec::new(),
         published: Vec::new(),
+        links: Vec::new(),
         local_addresses: local_addresses.to_vec(),
     };
     for (_, network, endpoint) in state.endpoints() {
@@ -51,6 +63,7 @@ pub fn policy(state: &State, local_addresses: &[IpAddr]) -> Policy {
             id: EndpointId(endpoint.number),
             network: NetworkId(network.number),
             addresses: endpoint.addresses.iter().map(ipnet::IpNet::addr).collect(),
+            open: Vec::new(),
         });
     }
     for container in state.containers() {

@@ -19,14 +19,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::daemon_options::BridgeConfig;
+use super::address_pool::AddressPools;
 use super::error::ControlError;
 use super::files::{self, DnsSettings};
-use super::ipam::{Pool, PoolConfig};
+use super::ipam::Pool;
 use super::mac::MacAddress;
 use super::names::{self, LookupError};
+use super::network_config::{FamilyConfig, NetworkConfig};
 use super::port_allocator::{PortAllocator, PortLease};
-use super::records::{Container, ContainerState, Counters, Endpoint, Network, Process};
+use super::records::{
+    BRIDGE_DRIVER, Container, ContainerState, Counters, Endpoint, Network, Process,
+};
 use super::store::{Change, Journal, Records};
 use super::timestamp::Timestamp;
 
@@ -42,6 +45,8 @@ pub struct Settings {
     pub containers_dir: PathBuf,
     /// The daemon's `--dns…` flags.
     pub dns: DnsSettings,
+    /// Where the subnets of networks come from that name none (`--default-address-pool`).
+    pub pools: AddressPools,
 }
 
 /// What a container finds in /etc.
@@ -69,7 +74,32 @@ pub struct State {
 #[derive(Debug)]
 pub(super) struct NetworkEntry {
     pub(super) record: Network,
-    pub(super) pool: Pool,
+    /// One for each of its families, in their order.
+    pub(super) pools: Vec<Pool>,
+}
+
+impl NetworkEntry {
+    fn new(record: Network) -> Result<Self, ControlError> {
+        let pools = record.config.families.iter().map(pool);
+        Ok(Self {
+            pools: pools
+                .collect::<Result<_, _>>()
+                .map_err(ControlError::Address)?,
+            record,
+        })
+    }
+
+    /// The pool of an address's family.
+    pub(super) fn pool(&mut self, ipv4: bool) -> Option<&mut Pool> {
+        let mut pools = self.pools.iter_mut();
+        pools.find(|pool| pool.subnet().addr().is_ipv4() == ipv4)
+    }
+
+    pub(super) fn release(&mut self, address: IpAddr) {
+        if let Some(pool) = self.pool(address.is_ipv4()) {
+            pool.release(address);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -100,8 +130,7 @@ impl State {
     ) -> Result<(Self, Vec<String>), ControlError> {
         let mut networks = BTreeMap::new();
         for record in records.networks {
-            let pool = pool(&record.config).map_err(ControlError::Address)?;
-            networks.insert(record.id.clone(), NetworkEntry { record, pool });
+            networks.insert(record.id.clone(), NetworkEntry::new(record)?);
         }
         let mut state = Self {
             journal,
@@ -132,9 +161,10 @@ impl State {
                 .iter()
                 .flat_map(|endpoint| &endpoint.addresses)
             {
-                let outcome = match self.networks.get_mut(&attachment.network) {
-                    Some(network) => network
-                        .pool
+                let network = self.networks.get_mut(&attachment.network);
+                let pool = network.and_then(|network| network.pool(address.addr().is_ipv4()));
+                let outcome = match pool {
+                    Some(pool) => pool
                         .reserve(address.addr())
                         .map_err(|error| error.to_string()),
                     None => Err(format!("its network {} is gone", attachment.network_name)),
@@ -157,7 +187,7 @@ impl State {
     /// If the change cannot be stored.
     pub fn set_default_network(
         &mut self,
-        config: Option<&BridgeConfig>,
+        config: Option<&NetworkConfig>,
         now: Timestamp,
     ) -> Result<Vec<String>, ControlError> {
         let current = self.default_network().cloned();
@@ -199,7 +229,7 @@ impl State {
                 .as_ref()
                 .map(|network| Change::DeleteNetwork(&network.id)),
         );
-        let pool_of_wanted = pool(&wanted.config).map_err(ControlError::Address)?;
+        let entry_of_wanted = NetworkEntry::new(wanted.clone())?;
         self.journal.commit(&changes)?;
         if let Some(replaced) = replaced {
             self.networks.remove(&replaced.id);
@@ -207,13 +237,7 @@ impl State {
         match self.networks.get_mut(&wanted.id) {
             Some(entry) => entry.record = wanted,
             None => {
-                self.networks.insert(
-                    wanted.id.clone(),
-                    NetworkEntry {
-                        record: wanted,
-                        pool: pool_of_wanted,
-                    },
-                );
+                self.networks.insert(wanted.id, entry_of_wanted);
             }
         }
         Ok(warnings)
@@ -221,7 +245,7 @@ impl State {
 
     fn new_network(
         &mut self,
-        config: &BridgeConfig,
+        config: &NetworkConfig,
         now: Timestamp,
     ) -> Result<Network, ControlError> {
         self.counters.network += 1;
@@ -230,7 +254,11 @@ impl State {
             number: self.counters.network,
             name: DEFAULT_NETWORK.to_owned(),
             created: now,
-            driver: "bridge".to_owned(),
+            driver: BRIDGE_DRIVER.to_owned(),
+            labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+            attachable: false,
+            enable_ipv6: false,
             config: config.clone(),
             bridge_mac: MacAddress::random().map_err(ControlError::Random)?,
         })
@@ -365,7 +393,7 @@ impl State {
                 .iter()
                 .flat_map(|endpoint| &endpoint.addresses)
             {
-                network.pool.release(address.addr());
+                network.release(address.addr());
             }
         }
         if let Some(entry) = self.containers.get_mut(&container.id) {
@@ -410,6 +438,21 @@ impl State {
             LookupError::NotFound => ControlError::NoSuchNetwork(query.escape_debug().to_string()),
             LookupError::Ambiguous => ControlError::AmbiguousNetwork(query.to_owned()),
         })
+    }
+
+    /// The network with this id.
+    pub fn network_by_id(&self, id: &str) -> Option<&Network> {
+        self.networks.get(id).map(|entry| &entry.record)
+    }
+
+    /// The container with this id.
+    pub fn container_by_id(&self, id: &str) -> Option<&Container> {
+        self.containers.get(id).map(|entry| &entry.record)
+    }
+
+    /// The networks that have a bridge, by id.
+    pub fn bridge_networks(&self) -> impl Iterator<Item = &Network> + Clone {
+        self.networks().filter(|network| network.is_bridge())
     }
 
     /// The default network, unless the daemon runs with `--bridge none`.
@@ -459,8 +502,9 @@ impl State {
         let ipv6 = addresses.iter().any(IpAddr::is_ipv6);
         let host_gateway: Vec<IpAddr> = self
             .default_network()
-            .map(Network::gateway)
-            .into_iter()
+            .iter()
+            .flat_map(|network| &network.config.families)
+            .filter_map(|family| family.gateway)
             .collect();
         let dns = container.dns.or(&self.settings.dns);
         FileTexts {
@@ -480,7 +524,7 @@ impl State {
     pub fn addresses_in_use(&self, network: &str) -> u128 {
         self.networks
             .get(network)
-            .map_or(0, |entry| entry.pool.in_use())
+            .map_or(0, |entry| entry.pools.iter().map(Pool::in_use).sum())
     }
 
     /// Names of the host's ends of all veth pairs that should exist; what else hangs on a managed
@@ -500,40 +544,30 @@ impl State {
 }
 
 /// What cannot change under running containers.
-fn same_shape(current: Option<&Network>, config: Option<&BridgeConfig>) -> bool {
+fn same_shape(current: Option<&Network>, config: Option<&NetworkConfig>) -> bool {
+    let shape = |family: &FamilyConfig| {
+        (
+            family.subnet,
+            family.gateway,
+            family.allocation_range,
+            family.container_gateway,
+        )
+    };
     match (current.map(|network| &network.config), config) {
         (Some(a), Some(b)) => {
-            (
-                &a.name,
-                a.address,
-                a.allocation_range,
-                a.default_gateway,
-                a.mtu,
-            ) == (
-                &b.name,
-                b.address,
-                b.allocation_range,
-                b.default_gateway,
-                b.mtu,
-            )
+            (&a.bridge, a.mtu) == (&b.bridge, b.mtu)
+                && a.families
+                    .iter()
+                    .map(shape)
+                    .eq(b.families.iter().map(shape))
         }
         (None, None) => true,
         _ => false,
     }
 }
 
-fn pool(config: &BridgeConfig) -> Result<Pool, super::ipam::IpamError> {
-    let auxiliary: BTreeMap<String, IpAddr> = config
-        .default_gateway
-        .map(|gateway| ("DefaultGatewayIPv4".to_owned(), gateway))
-        .into_iter()
-        .collect();
-    Pool::new(&PoolConfig {
-        subnet: config.subnet(),
-        range: config.allocation_range,
-        gateway: super::ipam::Gateway::At(config.address.addr()),
-        auxiliary,
-    })
+fn pool(family: &FamilyConfig) -> Result<Pool, super::ipam::IpamError> {
+    Pool::new(&family.into())
 }
 
 #[cfg(test)]

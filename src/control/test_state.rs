@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::daemon_options::{BridgeConfig, BridgeOptions, HostFacts};
+use super::address_pool::AddressPools;
+use super::daemon_options::{BridgeOptions, HostFacts};
 use super::files::DnsSettings;
+use super::network_config::NetworkConfig;
 use super::port_allocator::PortAllocator;
 use super::port_holder::{HeldPort, HoldError, HoldPorts};
 use super::state::{Settings, State};
@@ -73,7 +75,7 @@ impl Journal for Memory {
     }
 }
 
-pub(super) fn config(set: impl FnOnce(&mut BridgeOptions)) -> BridgeConfig {
+pub(super) fn config(set: impl FnOnce(&mut BridgeOptions)) -> NetworkConfig {
     let mut options = BridgeOptions::default();
     set(&mut options);
     options.resolve(&HostFacts::default()).unwrap().unwrap()
@@ -84,6 +86,7 @@ pub(super) fn settings() -> Settings {
         netns_dir: "/run/netns".into(),
         containers_dir: "/var/lib/tunbridge/containers".into(),
         dns: DnsSettings::default(),
+        pools: AddressPools::default(),
     }
 }
 

@@ -39,9 +39,6 @@ const REPORT_GRACE: Duration = Duration::from_millis(1500);
 /// How long to wait before what could not be stored is stored again.
 const STORE_RETRY: Duration = Duration::from_secs(5);
 
-/// Name of the interface in the container.
-const CONTAINER_INTERFACE: &str = "eth0";
-
 const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 
 impl Core {
@@ -58,7 +55,7 @@ impl Core {
         let begun = match prepare(&state, &container) {
             Ok(()) => {
                 let begun = self
-                    .arrange(&mut state, &container, &creation.network, peer)
+                    .arrange(&mut state, &container, &creation.networks, peer)
                     .await;
                 if begun.is_err() {
                     self.dismantle(&container).await;
@@ -244,10 +241,12 @@ impl Core {
         self: &Arc<Self>,
         state: &mut State,
         container: &Container,
-        network: &Network,
+        networks: &[Network],
         peer: Peer,
     ) -> Result<(), ApiError> {
-        self.connect(container, network).await?;
+        for network in networks {
+            self.connect(container, network).await?;
+        }
         self.project(state)?;
         self.begin(state, container, peer)
     }
@@ -262,18 +261,16 @@ impl Core {
             ApiError::internal(format!("container {} has no endpoint", container.name))
         })?;
         let bridge = self.facts.lock().bridge.ok_or_else(|| {
-            ApiError::internal(format!("bridge {} is missing", network.config.name))
+            ApiError::internal(format!("bridge {} is missing", network.config.bridge))
         })?;
         let namespace = netns::open_path(&container.netns)
             .map_err(|error| ApiError::internal(error.to_string()))?;
-        let address = endpoint
-            .addresses
-            .first()
-            .copied()
-            .unwrap_or_else(|| network.subnet());
+        let address = endpoint.address(true).ok_or_else(|| {
+            ApiError::internal(format!("container {} has no address", container.name))
+        })?;
         let veth = VethSpec {
             host_name: &endpoint.host_interface,
-            container_name: CONTAINER_INTERFACE,
+            container_name: &endpoint.interface,
             netns: namespace.as_fd(),
             mac: endpoint.mac.octets(),
             address: ipv4(address).map_err(|error| ApiError::internal(error.to_string()))?,
@@ -312,6 +309,9 @@ impl Core {
             bridge_if_index: bridge.if_index,
             bridge_mac: bridge.mac,
             icc: network.config.icc,
+            linked: false,
+            internal: false,
+            container: endpoint.number,
         })?;
         Ok(())
     }

@@ -18,8 +18,8 @@ impl Core {
             .filter_map(|network| {
                 Some(Network {
                     name: network.name.clone(),
-                    bridge: network.config.name.clone(),
-                    subnet: ipv4(network.subnet()).ok()?.trunc(),
+                    bridge: network.config.bridge.clone(),
+                    subnet: ipv4(network.v4()?.subnet).ok()?,
                     mtu: network.config.mtu,
                 })
             })

@@ -76,6 +76,7 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
             netns_dir: NETNS_DIR.into(),
             containers_dir: args.state_dir.join("containers"),
             dns,
+            pools: args.bridge.address_pools()?,
         },
     )?;
     warn(&warnings);
@@ -328,7 +329,7 @@ fn is_dead(container: &Container) -> bool {
 /// Name of the default network's bridge, if it is ours to make and remove.
 fn managed_bridge(state: &State) -> Option<String> {
     let config = &state.default_network()?.config;
-    config.managed.then(|| config.name.clone())
+    config.managed.then(|| config.bridge.clone())
 }
 
 fn seed() -> io::Result<[u8; 32]> {

@@ -115,23 +115,26 @@ impl Core {
             self.facts.lock().bridge = None;
             return Ok(());
         };
+        let Some(address) = network.config.bridge_addresses().first().copied() else {
+            bail!("network {} has no address", network.name);
+        };
         let bridge = self
             .netlink
             .ensure_bridge(&BridgeSpec {
-                name: network.config.name.clone(),
-                address: ipv4(network.config.address)?,
+                name: network.config.bridge.clone(),
+                address: ipv4(address)?,
                 mtu: network.config.mtu,
                 mac: network.bridge_mac.octets(),
                 user_managed: !network.config.managed,
             })
             .await
-            .with_context(|| format!("cannot set up bridge {}", network.config.name))?;
+            .with_context(|| format!("cannot set up bridge {}", network.config.bridge))?;
         if bridge.mac != network.bridge_mac.octets() {
             let mac = crate::control::mac::MacAddress::from_octets(bridge.mac)?;
             tokio::task::block_in_place(|| state.set_bridge_mac(&network.id, mac))?;
         }
         if bridge.created {
-            tracing::info!(bridge = %network.config.name, address = %network.config.address, "bridge made");
+            tracing::info!(bridge = %network.config.bridge, %address, "bridge made");
         }
         self.facts.lock().bridge = Some(BridgePort {
             if_index: bridge.if_index,
@@ -179,7 +182,7 @@ impl Core {
         let bridge = self.facts.lock().bridge;
         let own: BTreeSet<&str> = state
             .networks()
-            .map(|network| network.config.name.as_str())
+            .map(|network| network.config.bridge.as_str())
             .chain([self.settings.tun_name.as_str()])
             .collect();
         let veths = state.host_interfaces();
@@ -234,11 +237,12 @@ impl Core {
             .networks()
             .filter_map(|network| {
                 let bridge = facts.bridge?;
+                let family = network.v4()?;
                 Some(Subnet {
-                    prefix: network.subnet(),
+                    prefix: family.subnet,
                     bridge_if_index: bridge.if_index,
                     bridge_mac: bridge.mac,
-                    routed: !network.config.masquerade,
+                    routed: !family.masquerade,
                 })
             })
             .collect();

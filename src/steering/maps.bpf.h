@@ -55,6 +55,10 @@ struct uplink {
 	__u32 ethernet;
 };
 
+struct mac {
+	__u8 octets[ETH_ALEN];
+};
+
 struct settings {
 	__u32 tun;
 	__u32 loopback;
@@ -78,6 +82,7 @@ MAP(BPF_MAP_TYPE_HASH, struct address, struct endpoint, 1 << 14, BPF_F_NO_PREALL
 endpoints SEC(".maps");
 MAP(BPF_MAP_TYPE_HASH, struct address, struct local, 1 << 12, BPF_F_NO_PREALLOC)
 locals SEC(".maps");
+MAP(BPF_MAP_TYPE_HASH, struct mac, __u8, 1 << 12, BPF_F_NO_PREALLOC) local_macs SEC(".maps");
 MAP(BPF_MAP_TYPE_LPM_TRIE, struct prefix, struct subnet, 1 << 12, BPF_F_NO_PREALLOC)
 subnets SEC(".maps");
 MAP(BPF_MAP_TYPE_HASH, struct published_port, __u8, 1 << 17, BPF_F_NO_PREALLOC)

@@ -62,6 +62,7 @@ pub(super) struct Maps {
     containers: Mirror<HashMap<MapData, u32, EndpointValue>, u32, EndpointValue>,
     endpoints: Mirror<HashMap<MapData, AddressKey, EndpointValue>, AddressKey, EndpointValue>,
     locals: Mirror<HashMap<MapData, AddressKey, LocalValue>, AddressKey, LocalValue>,
+    local_macs: Mirror<HashMap<MapData, [u8; 6], u8>, [u8; 6], u8>,
     subnets: Mirror<LpmTrie<MapData, AddressKey, SubnetValue>, (u32, AddressKey), SubnetValue>,
     uplinks: Mirror<HashMap<MapData, u32, u32>, u32, u32>,
     published: HashMap<MapData, PublishedKey, u8>,
@@ -88,6 +89,7 @@ impl Maps {
             containers: Mirror::new("containers", typed(object, "containers")?),
             endpoints: Mirror::new("endpoints", typed(object, "endpoints")?),
             locals: Mirror::new("locals", typed(object, "locals")?),
+            local_macs: Mirror::new("local_macs", typed(object, "local_macs")?),
             subnets: Mirror::new("subnets", typed(object, "subnets")?),
             uplinks: Mirror::new("uplinks", typed(object, "uplinks")?),
             published: typed(object, "published")?,
@@ -170,6 +172,11 @@ impl Maps {
                 .map(|a| (address_key(a.address), local_value(a)))
                 .collect(),
         )
+    }
+
+    pub(super) fn set_local_macs(&mut self, macs: &[[u8; 6]]) -> Result<(), SteeringError> {
+        self.local_macs
+            .replace(macs.iter().map(|&mac| (mac, 1)).collect())
     }
 
     pub(super) fn set_subnets(&mut self, subnets: &[Subnet]) -> Result<(), SteeringError> {
@@ -456,6 +463,9 @@ mod tests {
             bridge_if_index: 0x0506_0708,
             bridge_mac: [2; 6],
             icc: true,
+            linked: false,
+            internal: false,
+            container: 0,
         };
         let value = endpoint_value(&port);
         assert_eq!(value[16..20], 0x0102_0304_u32.to_ne_bytes());

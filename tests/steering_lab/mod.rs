@@ -241,6 +241,9 @@ impl Lab {
             bridge_if_index: self.host.if_index("tb0"),
             bridge_mac: self.host.mac("tb0"),
             icc,
+            linked: false,
+            internal: false,
+            container: 0,
         }
     }
 

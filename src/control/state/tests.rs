@@ -45,7 +45,7 @@ fn addresses_and_macs_as_in_the_transcript() {
     );
     assert_eq!(c1.container.netns.to_str(), Some("/run/netns/c1"));
     assert_eq!(c1.container.hostname, names::short_id(&c1.container.id));
-    assert_eq!(c1.network.config.name, "tb0");
+    assert_eq!(c1.networks[0].config.bridge, "tb0");
     // "Allocation order after a release".
     running(&mut state, "c2", &[]);
     state.set_exited("c2", 0, at(5)).unwrap();
@@ -563,8 +563,11 @@ fn the_default_network_follows_the_flags() {
     let third = state.default_network().unwrap().clone();
     assert_ne!(third.id, first.id);
     assert_eq!(
-        (third.number, third.gateway().to_string().as_str()),
-        (2, "10.9.0.1")
+        (
+            third.number,
+            third.config.bridge_addresses()[0].to_string().as_str()
+        ),
+        (2, "10.9.0.1/24")
     );
     assert_eq!(memory.records().networks, std::slice::from_ref(&third));
     let mac: MacAddress = "02:11:22:33:44:55".parse().unwrap();

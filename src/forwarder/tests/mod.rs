@@ -72,13 +72,17 @@ pub(super) fn policy() -> Policy {
         gateways: vec![ip(gateway)],
         mtu: 1500,
         masquerade: id != 4,
+        sources: Vec::new(),
         icc: id != 3,
+        internal: false,
+        access: Access::Closed,
         clamp_mss: id == 2,
     };
     let endpoint = |id: u32, net: u32, address: &str| EndpointPolicy {
         id: EndpointId(id),
         network: NetworkId(net),
         addresses: vec![ip(address)],
+        open: Vec::new(),
     };
     let published = |protocol, at: &str, host_ports, id: u32, address: &str, port| Published {
         protocol,
@@ -113,6 +117,7 @@ pub(super) fn policy() -> Policy {
             published(udp, "0.0.0.0", 20_000..=29_999, 2, "172.17.0.3", 30_000),
             published(tcp, "0.0.0.0", 9090..=9090, 3, "172.18.0.2", 90),
         ],
+        links: Vec::new(),
         local_addresses: ["192.0.2.10", "192.0.2.11", "127.0.0.1", "172.17.0.1"]
             .map(ip)
             .to_vec(),
