@@ -36,6 +36,7 @@ pub mod ipam;
 pub mod mac;
 pub mod names;
 pub mod network_config;
+pub mod network_options;
 mod networks;
 pub mod port_allocator;
 pub mod port_holder;
