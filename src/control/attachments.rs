@@ -132,7 +132,11 @@ impl State {
                 network.name.clone()
             }
             Err(_) if force || before.has_exited() => network.to_owned(),
-            Err(_) => return Err(ControlError::NoSuchNetwork(network.escape_debug().to_string())),
+            Err(_) => {
+                return Err(ControlError::NoSuchNetwork(
+                    network.escape_debug().to_string(),
+                ));
+            }
         };
         let mut after = before.clone();
         let Some(index) = after

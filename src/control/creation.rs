@@ -181,7 +181,9 @@ impl State {
     fn unpublished_warning(&self, record: &Container) -> Option<String> {
         let wanted = !record.publish.is_empty() || record.publish_all;
         let internal = !record.attachments.is_empty()
-            && record.endpoints().all(|(_, endpoint)| endpoint.gateways.is_empty());
+            && record
+                .endpoints()
+                .all(|(_, endpoint)| endpoint.gateways.is_empty());
         let none = record.attachments.is_empty();
         (wanted && (internal || none)).then(|| {
             "no port is published: the container is on internal networks only, or on none; connect it to another network"

@@ -78,10 +78,7 @@ impl State {
             number: counters.endpoint,
             addresses,
             gateways: gateways(&network),
-            mac: attachment
-                .requested_mac
-                .or(generated)
-                .unwrap_or(spare_mac),
+            mac: attachment.requested_mac.or(generated).unwrap_or(spare_mac),
             host_interface,
             interface,
         };
@@ -181,13 +178,11 @@ fn take_address(
             .reserve(address)
             .map(|()| address)
             .map_err(ControlError::Address)?,
-        None => pool
-            .allocate()
-            .map_err(|source| ControlError::NoAddress {
-                network: network.name.clone(),
-                id: network.id.clone(),
-                source,
-            })?,
+        None => pool.allocate().map_err(|source| ControlError::NoAddress {
+            network: network.name.clone(),
+            id: network.id.clone(),
+            source,
+        })?,
     };
     Ok(IpNet::new(address, pool.subnet().prefix_len()).unwrap_or_else(|_| address.into()))
 }
@@ -235,9 +230,7 @@ pub(super) fn gateways(network: &Network) -> Vec<IpAddr> {
         return Vec::new();
     }
     let families = network.config.families.iter();
-    families
-        .filter_map(FamilyConfig::default_gateway)
-        .collect()
+    families.filter_map(FamilyConfig::default_gateway).collect()
 }
 
 /// `02:42:` and the IPv4 address; none without one.

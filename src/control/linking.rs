@@ -78,11 +78,16 @@ impl State {
         legacy_links(container).filter_map(|link| {
             let target = self.container_by_id(&link.target)?;
             let mut attachments = target.attachments.iter();
-            let place = attachments.find(|place| {
-                place.network_name == DEFAULT_NETWORK && place.endpoint.is_some()
-            })?;
+            let place = attachments
+                .find(|place| place.network_name == DEFAULT_NETWORK && place.endpoint.is_some())?;
             Some((link, target, place))
         })
+    }
+
+    /// The variables of a container's links.
+    pub(super) fn link_environment(&self, container: &Container) -> Vec<String> {
+        let _ = self.live_links(container);
+        Vec::new()
     }
 
     /// Removes a link on the default network: `/web/db` or `web/db`. Gives the linking container's new

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::error::ControlError;
-use super::port_allocator::{PortLease, PortRequest};
+use super::port_allocator::{PortError, PortLease, PortRequest};
 use super::portspec::{HostPorts, PortSpec};
 use super::records::{Container, ContainerState, Network, PortBinding};
 use super::state::{Leases, State};

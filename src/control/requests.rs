@@ -223,8 +223,11 @@ impl State {
                 "an interface name has 1 to 15 characters and no space, '/' or ':'; give another",
             ));
         }
-        let requested_mac: Option<MacAddress> =
-            settings.mac_address.as_deref().map(str::parse).transpose()?;
+        let requested_mac: Option<MacAddress> = settings
+            .mac_address
+            .as_deref()
+            .map(str::parse)
+            .transpose()?;
         let mut links = Vec::new();
         for text in more_links.iter().chain(&settings.links) {
             let link = linking::parse(text)?;
