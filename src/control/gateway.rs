@@ -10,23 +10,23 @@ use std::cmp::Reverse;
 use super::records::{Attachment, Container, Endpoint, Network};
 use super::state::State;
 
+/// A container's attachment to a network, and what it has there.
+pub type Place<'s, 'c> = (&'c Attachment, &'s Network, &'c Endpoint);
+
 impl State {
     /// The endpoint that makes the default route of `ipv4` or IPv6; `None`: no route.
-    pub fn gateway_endpoint<'a>(
-        &'a self,
-        container: &'a Container,
+    pub fn gateway_endpoint<'s, 'c>(
+        &'s self,
+        container: &'c Container,
         ipv4: bool,
-    ) -> Option<(&'a Attachment, &'a Network, &'a Endpoint)> {
+    ) -> Option<Place<'s, 'c>> {
         let mut ordered = self.gateway_order(container).into_iter();
         ordered.find(|(_, _, endpoint)| endpoint.gateway(ipv4).is_some())
     }
 
     /// Its endpoints in the order in which they may be default gateways: also that in which interfaces are
     /// named and names looked up.
-    pub fn gateway_order<'a>(
-        &'a self,
-        container: &'a Container,
-    ) -> Vec<(&'a Attachment, &'a Network, &'a Endpoint)> {
+    pub fn gateway_order<'s, 'c>(&'s self, container: &'c Container) -> Vec<Place<'s, 'c>> {
         let mut ordered: Vec<_> = container
             .endpoints()
             .filter_map(|(attachment, endpoint)| {

@@ -16,6 +16,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+use super::network_config::FamilyConfig;
+
 /// What a pool is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
@@ -27,6 +29,17 @@ pub struct PoolConfig {
     pub gateway: Gateway,
     /// Addresses that are never given out, by name.
     pub auxiliary: BTreeMap<String, IpAddr>,
+}
+
+impl From<&FamilyConfig> for PoolConfig {
+    fn from(family: &FamilyConfig) -> Self {
+        Self {
+            subnet: family.subnet,
+            range: family.allocation_range,
+            gateway: family.gateway.map_or(Gateway::Absent, Gateway::At),
+            auxiliary: family.auxiliary.clone(),
+        }
+    }
 }
 
 /// Which address of a pool is the gateway's.

@@ -20,16 +20,15 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::address_pool::AddressPools;
+use super::creation;
 use super::error::ControlError;
 use super::files::{self, DnsSettings};
-use super::ipam::{Pool, PoolConfig};
-use super::mac::MacAddress;
+use super::ipam::Pool;
+use super::linking;
 use super::names::{self, LookupError};
-use super::network_config::{FamilyConfig, NetworkConfig};
+use super::network_config::FamilyConfig;
 use super::port_allocator::{PortAllocator, PortLease};
-use super::records::{
-    BRIDGE_DRIVER, Container, ContainerState, Counters, Endpoint, Network, Process,
-};
+use super::records::{Container, ContainerState, Counters, Endpoint, Network, Process};
 use super::store::{Change, Journal, Records};
 use super::timestamp::Timestamp;
 
@@ -47,6 +46,8 @@ pub struct Settings {
     pub dns: DnsSettings,
     /// Where the subnets of networks come from that name none (`--default-address-pool`).
     pub pools: AddressPools,
+    /// Options of networks that do not give them (`--default-network-opt bridge=key=value`).
+    pub default_network_options: BTreeMap<String, String>,
 }
 
 /// What a container finds in /etc.
@@ -79,7 +80,7 @@ pub(super) struct NetworkEntry {
 }
 
 impl NetworkEntry {
-    fn new(record: Network) -> Result<Self, ControlError> {
+    pub(super) fn new(record: Network) -> Result<Self, ControlError> {
         let pools = record.config.families.iter().map(pool);
         Ok(Self {
             pools: pools
@@ -179,108 +180,6 @@ impl State {
         }
     }
 
-    /// Makes the default network what the flags say, or removes it (`None`, `--bridge none`). Its id and
-    /// the bridge's MAC are kept while the bridge and its subnet are the same. While containers are on
-    /// it, only `icc`, `ip-masq` and `ip` take effect, and a warning says so. Texts are warnings.
-    ///
-    /// # Errors
-    /// If the change cannot be stored.
-    pub fn set_default_network(
-        &mut self,
-        config: Option<&NetworkConfig>,
-        now: Timestamp,
-    ) -> Result<Vec<String>, ControlError> {
-        let current = self.default_network().cloned();
-        let busy = current
-            .as_ref()
-            .is_some_and(|network| self.has_endpoints(&network.id));
-        let mut warnings = Vec::new();
-        let wanted = match (current.as_ref(), config) {
-            (None, None) => return Ok(warnings),
-            (None, Some(config)) => self.new_network(config, now)?,
-            (Some(_), _) if busy && !same_shape(current.as_ref(), config) => {
-                warnings.push(
-                    "there are running containers, updated network configuration will not take effect; stop them and restart the daemon"
-                        .to_owned(),
-                );
-                return Ok(warnings);
-            }
-            (Some(current), None) => {
-                self.journal.commit(&[Change::DeleteNetwork(&current.id)])?;
-                self.networks.remove(&current.id);
-                return Ok(warnings);
-            }
-            (Some(current), Some(config)) if same_shape(Some(current), Some(config)) => Network {
-                config: config.clone(),
-                ..current.clone()
-            },
-            (Some(_), Some(config)) => self.new_network(config, now)?,
-        };
-        if current.as_ref() == Some(&wanted) {
-            return Ok(warnings);
-        }
-        let mut changes = vec![
-            Change::PutNetwork(&wanted),
-            Change::PutCounters(self.counters),
-        ];
-        let replaced = current.filter(|current| current.id != wanted.id);
-        changes.extend(
-            replaced
-                .as_ref()
-                .map(|network| Change::DeleteNetwork(&network.id)),
-        );
-        let entry_of_wanted = NetworkEntry::new(wanted.clone())?;
-        self.journal.commit(&changes)?;
-        if let Some(replaced) = replaced {
-            self.networks.remove(&replaced.id);
-        }
-        match self.networks.get_mut(&wanted.id) {
-            Some(entry) => entry.record = wanted,
-            None => {
-                self.networks.insert(wanted.id, entry_of_wanted);
-            }
-        }
-        Ok(warnings)
-    }
-
-    fn new_network(
-        &mut self,
-        config: &NetworkConfig,
-        now: Timestamp,
-    ) -> Result<Network, ControlError> {
-        self.counters.network += 1;
-        Ok(Network {
-            id: names::new_id().map_err(ControlError::Random)?,
-            number: self.counters.network,
-            name: DEFAULT_NETWORK.to_owned(),
-            created: now,
-            driver: BRIDGE_DRIVER.to_owned(),
-            labels: BTreeMap::new(),
-            options: BTreeMap::new(),
-            attachable: false,
-            enable_ipv6: false,
-            config: config.clone(),
-            bridge_mac: MacAddress::random().map_err(ControlError::Random)?,
-        })
-    }
-
-    /// Records the MAC that the bridge really has, if the kernel was left to choose it or the bridge is
-    /// the user's.
-    ///
-    /// # Errors
-    /// If there is no such network, or the change cannot be stored.
-    pub fn set_bridge_mac(&mut self, network: &str, mac: MacAddress) -> Result<(), ControlError> {
-        let record = Network {
-            bridge_mac: mac,
-            ..self.network(network)?.clone()
-        };
-        self.journal.commit(&[Change::PutNetwork(&record)])?;
-        if let Some(entry) = self.networks.get_mut(&record.id) {
-            entry.record = record;
-        }
-        Ok(())
-    }
-
     /// Takes the stored ports of all containers that have not exited. A port that is gone is no longer
     /// published, and a warning says so.
     ///
@@ -319,6 +218,7 @@ impl State {
             process,
             started: now,
         };
+        record.former_exit = None;
         self.put(record.clone())?;
         Ok(record)
     }
@@ -341,17 +241,12 @@ impl State {
             ContainerState::Running { started, .. } => Some(started),
             ContainerState::Exited { .. } => return Ok(None),
         };
-        let mut after = before.clone();
-        after.state = ContainerState::Exited {
+        let state = ContainerState::Exited {
             code,
             started,
             finished: now,
         };
-        after.bindings.clear();
-        for attachment in &mut after.attachments {
-            attachment.endpoint = None;
-        }
-        self.put(after)?;
+        self.put(creation::ended(&before, state))?;
         self.release(&before);
         Ok(Some(before))
     }
@@ -370,32 +265,29 @@ impl State {
         Ok(record)
     }
 
-    /// Forgets a container, releasing what it still has. Gives its last record.
+    /// Forgets a container and links to it, releasing what it still has. Gives its last record; the hosts
+    /// files of those in [`State::linking_to`] must be written again.
     ///
     /// # Errors
     /// If there is no such container, it runs and `force` is false, or the change cannot be stored.
     pub fn remove(&mut self, query: &str, force: bool) -> Result<Container, ControlError> {
         let record = self.removable(query, force)?.clone();
-        self.journal
-            .commit(&[Change::DeleteContainer(&record.id)])?;
+        let linking = self.without_links_to(&record.id);
+        let mut changes = vec![Change::DeleteContainer(&record.id)];
+        changes.extend(linking::puts(&linking));
+        self.journal.commit(&changes)?;
         self.release(&record);
         self.containers.remove(&record.id);
+        for parent in linking {
+            if let Some(entry) = self.containers.get_mut(&parent.id) {
+                entry.record = parent;
+            }
+        }
         Ok(record)
     }
 
-    fn release(&mut self, container: &Container) {
-        for attachment in &container.attachments {
-            let Some(network) = self.networks.get_mut(&attachment.network) else {
-                continue;
-            };
-            for address in attachment
-                .endpoint
-                .iter()
-                .flat_map(|endpoint| &endpoint.addresses)
-            {
-                network.release(address.addr());
-            }
-        }
+    pub(super) fn release(&mut self, container: &Container) {
+        self.release_addresses(container);
         if let Some(entry) = self.containers.get_mut(&container.id) {
             entry.leases.clear();
         }
@@ -436,7 +328,14 @@ impl State {
             .map(|network| (network.id.as_str(), network.name.as_str(), network));
         names::lookup(query, items).map_err(|error| match error {
             LookupError::NotFound => ControlError::NoSuchNetwork(query.escape_debug().to_string()),
-            LookupError::Ambiguous => ControlError::AmbiguousNetwork(query.to_owned()),
+            LookupError::Ambiguous => ControlError::AmbiguousNetwork {
+                query: query.to_owned(),
+                matches: self
+                    .networks
+                    .keys()
+                    .filter(|id| id.starts_with(query))
+                    .count(),
+            },
         })
     }
 
@@ -483,11 +382,8 @@ impl State {
 
     /// The container that has the endpoint `number`, for naming flows.
     pub fn container_of_endpoint(&self, number: u32) -> Option<&Container> {
-        self.containers().find(|container| {
-            container
-                .endpoint()
-                .is_some_and(|endpoint| endpoint.number == number)
-        })
+        self.containers()
+            .find(|container| container.endpoints().any(|(_, e)| e.number == number))
     }
 
     /// The text of a container's three files. `host_path` and `host_text` are the host's resolv.conf (see
@@ -534,47 +430,10 @@ impl State {
             .map(|(_, _, endpoint)| endpoint.host_interface.clone())
             .collect()
     }
-
-    fn has_endpoints(&self, network: &str) -> bool {
-        let mut attachments = self
-            .containers()
-            .flat_map(|container| &container.attachments);
-        attachments.any(|attachment| attachment.network == network && attachment.endpoint.is_some())
-    }
-}
-
-/// What cannot change under running containers.
-fn same_shape(current: Option<&Network>, config: Option<&NetworkConfig>) -> bool {
-    let shape = |family: &FamilyConfig| {
-        (
-            family.subnet,
-            family.gateway,
-            family.allocation_range,
-            family.container_gateway,
-        )
-    };
-    match (current.map(|network| &network.config), config) {
-        (Some(a), Some(b)) => {
-            (&a.bridge, a.mtu) == (&b.bridge, b.mtu)
-                && a.families
-                    .iter()
-                    .map(shape)
-                    .eq(b.families.iter().map(shape))
-        }
-        (None, None) => true,
-        _ => false,
-    }
 }
 
 fn pool(family: &FamilyConfig) -> Result<Pool, super::ipam::IpamError> {
-    Pool::new(&PoolConfig {
-        subnet: family.subnet,
-        range: family.allocation_range,
-        gateway: family
-            .gateway
-            .map_or(super::ipam::Gateway::Absent, super::ipam::Gateway::At),
-        auxiliary: family.auxiliary.clone(),
-    })
+    Pool::new(&family.into())
 }
 
 #[cfg(test)]

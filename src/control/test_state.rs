@@ -1,6 +1,6 @@
 //! A state for tests of decisions: no disk, no sockets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -87,6 +87,7 @@ pub(super) fn settings() -> Settings {
         containers_dir: "/var/lib/tunbridge/containers".into(),
         dns: DnsSettings::default(),
         pools: AddressPools::default(),
+        default_network_options: BTreeMap::new(),
     }
 }
 

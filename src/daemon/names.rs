@@ -48,7 +48,7 @@ impl Core {
 
     /// Starts, updates and stops resolvers.
     async fn follow_names(&self, state: &State) -> Result<(), ApiError> {
-        let mut wanted = projections::dns_views(state, &name_servers());
+        let mut wanted: BTreeMap<String, View> = projections::dns_views(state, &name_servers());
         let (gone, new) = {
             let projected = self.projected.lock();
             share_zones(&mut wanted, &projected.views);

@@ -93,7 +93,6 @@ impl Core {
                 &request.container,
                 network,
                 &request.endpoint_config,
-                Timestamp::now(),
             )
         })?;
         let (container, network) = (&connection.container, &connection.network);
@@ -144,8 +143,10 @@ impl Core {
             self.refresh_files(&state, &done.after);
         }
         self.log_warnings(&done.after, &done.warnings);
-        tracing::info!(container = %done.after.name, network = %done.network.name, "disconnected");
-        self.tell_of(&done.network, "disconnect", &done.after);
+        tracing::info!(container = %done.after.name, network, "disconnected");
+        if let Some(network) = &done.network {
+            self.tell_of(network, "disconnect", &done.after);
+        }
         Ok(())
     }
 

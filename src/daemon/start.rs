@@ -76,6 +76,7 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
             containers_dir: args.state_dir.join("containers"),
             dns,
             pools: args.bridge.address_pools()?,
+            default_network_options: std::collections::BTreeMap::new(),
         },
     )?;
     warn(&warnings);

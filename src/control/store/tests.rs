@@ -35,16 +35,14 @@ fn what_is_committed_is_found_again() {
         .unwrap();
     first.set_started("web", None, at(1)).unwrap();
     first.remove("gone", true).unwrap();
-    let (network, web) = (
-        first.default_network().unwrap().clone(),
-        first.container("web").unwrap().clone(),
-    );
+    let networks: Vec<_> = first.networks().cloned().collect();
+    let web = first.container("web").unwrap().clone();
     drop(first);
     let records = Store::open(&path).unwrap().load().unwrap();
     assert_eq!(
         records,
         Records {
-            networks: vec![network],
+            networks,
             containers: vec![web],
             counters: Counters {
                 network: 1,
