@@ -113,6 +113,10 @@ impl Backend for Daemon {
         self.core.disconnect(network, request).await
     }
 
+    async fn kill(&self, reference: &str, signal: i32) -> Result<(), ApiError> {
+        self.core.kill(reference, signal).await
+    }
+
     async fn restart(&self, reference: &str, peer: Peer) -> Result<StartSpec, ApiError> {
         self.core.restart(reference, peer).await
     }

@@ -261,6 +261,42 @@ impl Core {
         Ok(true)
     }
 
+    /// Sends a signal to a container's process.
+    pub(super) async fn kill(&self, reference: &str, signal: i32) -> Result<(), ApiError> {
+        let state = self.lock().await;
+        let container = state.container(reference)?;
+        let signal = Signal::try_from(signal).map_err(|_| {
+            ApiError::bad_request(format!(
+                "invalid signal: {signal}: give a number from 1 to 31"
+            ))
+        })?;
+        let refuse = |problem: String| {
+            Err(ApiError::new(
+                409,
+                format!("Cannot kill container: {reference}: {problem}"),
+            ))
+        };
+        match (&container.kind, &container.state) {
+            (
+                Kind::Run,
+                ContainerState::Running {
+                    process: Some(process),
+                    ..
+                },
+            ) => {
+                process::signal(*process, signal);
+                Ok(())
+            }
+            (_, ContainerState::Running { .. }) => refuse(
+                "its processes are not tunbridge's: end them with the program that started them"
+                    .to_owned(),
+            ),
+            (_, ContainerState::Created | ContainerState::Exited { .. }) => {
+                refuse(format!("Container {} is not running", container.id))
+            }
+        }
+    }
+
     pub(super) async fn publish(&self, reference: &str, spec: &str) -> Result<(), ApiError> {
         let mut state = self.lock().await;
         let (container, added) = tokio::task::block_in_place(|| state.publish(reference, spec))?;

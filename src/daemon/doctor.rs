@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::core::Core;
 use super::bridges::ipv4;
+use super::core::Core;
 use crate::api::types::{Finding, Severity};
 use crate::forwarder::Config;
 use crate::kernel::doctor::{self, Network, Scope};

@@ -89,11 +89,7 @@ impl Core {
     ) -> Result<(), ApiError> {
         let mut state = self.lock().await;
         let connection = tokio::task::block_in_place(|| {
-            state.connect(
-                &request.container,
-                network,
-                &request.endpoint_config,
-            )
+            state.connect(&request.container, network, &request.endpoint_config)
         })?;
         let (container, network) = (&connection.container, &connection.network);
         if let Some(endpoint) = &connection.endpoint {

@@ -114,8 +114,10 @@ impl Core {
     /// Puts back veth pairs that somebody took off their bridge or deleted.
     async fn reconnect(&self, state: &State, links: &[Link]) -> anyhow::Result<()> {
         let bridges = self.facts.lock().bridges.clone();
-        let by_name: HashMap<&str, &Link> =
-            links.iter().map(|link| (link.name.as_str(), link)).collect();
+        let by_name: HashMap<&str, &Link> = links
+            .iter()
+            .map(|link| (link.name.as_str(), link))
+            .collect();
         for (container, network, endpoint) in state.endpoints() {
             let Some(bridge) = bridges.get(&network.id) else {
                 continue;
