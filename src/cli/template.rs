@@ -20,12 +20,10 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-
 use serde_json::Value;
 use thiserror::Error;
 
-use parse::Node;
+use parse::{Defined, Node};
 
 /// What is wrong with a template, or with it and the data at hand.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -52,7 +50,7 @@ pub(super) enum Missing {
 pub(super) struct Template {
     root: Vec<Node>,
     /// By `{{define "NAME"}}` and `{{block "NAME"}}`.
-    defined: HashMap<String, Vec<Node>>,
+    defined: Defined,
 }
 
 impl Template {

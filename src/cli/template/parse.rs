@@ -87,6 +87,9 @@ enum Token {
 /// A token, and whether blanks stand before it: `.a.b` is one operand, `.a .b` are two.
 type Spaced = (Token, bool);
 
+/// Templates by name.
+pub(super) type Defined = HashMap<String, Vec<Node>>;
+
 /// Text, or the tokens of an action.
 enum Piece {
     Text(String),
@@ -100,7 +103,7 @@ fn error<T>(problem: impl Into<String>) -> Result<T> {
 }
 
 /// The tree of `text` and the templates that it defines.
-pub(super) fn template(text: &str) -> Result<(Vec<Node>, HashMap<String, Vec<Node>>)> {
+pub(super) fn template(text: &str) -> Result<(Vec<Node>, Defined)> {
     let pieces = pieces(text)?;
     let mut parser = Parser {
         pieces: pieces.into_iter(),
@@ -114,7 +117,7 @@ pub(super) fn template(text: &str) -> Result<(Vec<Node>, HashMap<String, Vec<Nod
         End::Else(_) => {
             error("unexpected {{else}}: there is no {{if}}, {{range}} or {{with}} before it")
         }
-        End::End => {
+        End::OfBlock => {
             error("unexpected {{end}}: there is no {{if}}, {{range}} or {{with}} before it")
         }
     }
@@ -259,7 +262,10 @@ impl Tokens<'_> {
             }
         }
         let plain = text.replace('_', "");
-        let integer = match plain.strip_prefix("0x").or(plain.strip_prefix("0X")) {
+        let integer = match plain
+            .strip_prefix("0x")
+            .or_else(|| plain.strip_prefix("0X"))
+        {
             Some(digits) => i64::from_str_radix(digits, 16).ok(),
             None => plain.parse().ok(),
         };
@@ -337,14 +343,14 @@ impl Tokens<'_> {
 /// What ends a list of nodes.
 enum End {
     OfText,
-    End,
+    OfBlock,
     /// With what stands after `else`.
     Else(Vec<Spaced>),
 }
 
 struct Parser {
     pieces: std::vec::IntoIter<Piece>,
-    defined: HashMap<String, Vec<Node>>,
+    defined: Defined,
     depth: u32,
     /// Loops that `break` could leave.
     loops: u32,
@@ -368,7 +374,7 @@ impl Parser {
             };
             let rest = || action[1..].to_vec();
             match keyword.as_str() {
-                "end" if action.len() == 1 => return Ok((nodes, End::End)),
+                "end" if action.len() == 1 => return Ok((nodes, End::OfBlock)),
                 "else" => return Ok((nodes, End::Else(rest()))),
                 "if" | "with" | "range" => nodes.push(self.control(&keyword, rest())?),
                 "template" => nodes.push(template_call(rest())?),
@@ -413,7 +419,7 @@ impl Parser {
         self.loops -= u32::from(keyword == "range");
         let otherwise = match end {
             End::Else(rest) => self.otherwise(keyword, rest)?,
-            End::End | End::OfText => Vec::new(),
+            End::OfBlock | End::OfText => Vec::new(),
         };
         Ok(match keyword {
             "if" => Node::If {
@@ -439,7 +445,7 @@ impl Parser {
         if rest.is_empty() {
             let (nodes, end) = self.body(keyword)?;
             return match end {
-                End::End => Ok(nodes),
+                End::OfBlock => Ok(nodes),
                 End::Else(_) | End::OfText => error("expected {{end}}, found a second {{else}}"),
             };
         }
@@ -461,7 +467,7 @@ impl Parser {
         let (nodes, end) = self.body(what)?;
         self.loops = loops;
         match end {
-            End::End => Ok(nodes),
+            End::OfBlock => Ok(nodes),
             End::Else(_) | End::OfText => error(format!("unexpected {{{{else}}}} in {what}")),
         }
     }
