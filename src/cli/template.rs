@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //!
-//! [`parse`] turns a text into a tree, [`run`] walks it with a JSON value as the dot. The language is that of Go's
+//! [`tokens`] and [`parse`] turn a text into a tree, [`run`] walks it with a JSON value as the dot. The language is that of Go's
 //! text/template with the functions that Docker's client adds; numbers, strings, objects and lists are JSON's.
 //! Objects keep the order of their keys for `json`, and are ranged over in the order of the keys' names, as Go does
 //! with its maps.
@@ -19,6 +19,7 @@ mod parse;
 mod run;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use serde_json::Value;
 use thiserror::Error;
