@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //!
-//! [`parse`] turns a text into a tree, [`run`] walks it with a JSON value as the dot. The language is that of Go's
+//! [`tokens`] and [`parse`] turn a text into a tree, [`run`] walks it with a JSON value as the dot. The language is that of Go's
 //! text/template with the functions that Docker's client adds; numbers, strings, objects and lists are JSON's.
 //! Objects keep the order of their keys for `json`, and are ranged over in the order of the keys' names, as Go does
 //! with its maps.
@@ -19,13 +19,12 @@ mod parse;
 mod run;
 #[cfg(test)]
 mod tests;
-
-use std::collections::HashMap;
+mod tokens;
 
 use serde_json::Value;
 use thiserror::Error;
 
-use parse::Node;
+use parse::{Defined, Node};
 
 /// What is wrong with a template, or with it and the data at hand.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -52,7 +51,7 @@ pub(super) enum Missing {
 pub(super) struct Template {
     root: Vec<Node>,
     /// By `{{define "NAME"}}` and `{{block "NAME"}}`.
-    defined: HashMap<String, Vec<Node>>,
+    defined: Defined,
 }
 
 impl Template {
