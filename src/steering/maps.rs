@@ -383,9 +383,7 @@ fn endpoint_value(port: &ContainerPort) -> EndpointValue {
     value[20..24].copy_from_slice(&port.bridge_if_index.to_ne_bytes());
     value[24..30].copy_from_slice(&port.mac);
     value[30..36].copy_from_slice(&port.bridge_mac);
-    let flags = u32::from(port.icc)
-        | u32::from(port.linked) << 1
-        | u32::from(port.internal) << 2;
+    let flags = u32::from(port.icc) | u32::from(port.linked) << 1 | u32::from(port.internal) << 2;
     value[36..40].copy_from_slice(&flags.to_ne_bytes());
     value[40..].copy_from_slice(&port.container.to_ne_bytes());
     value

@@ -102,7 +102,8 @@ static __always_inline int container_arp(struct __sk_buff *skb, const struct end
 	return LEAVE;
 }
 
-// Would a bridge give the frame to its host? It does so for the MAC of any of its ports.
+// May a bridge give the frame to its host? It does so for the MACs of its ports, too; and the host
+// would route what is not its own.
 static __always_inline bool is_host_mac(const struct endpoint *from, const __u8 *mac)
 {
 	return same_mac(mac, from->bridge_mac) || bpf_map_lookup_elem(&local_macs, mac);
