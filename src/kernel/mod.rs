@@ -10,6 +10,7 @@
 //! | [`bridge`] | creates or adopts a network's bridge |
 //! | [`veth`] | a container's interface as a whole: both ends, addresses, default route |
 //! | [`container`] | what interfaces a container has, which network is its way out |
+//! | [`announce`] | tells a container's neighbours its address (gratuitous ARP) |
 //! | [`endpoint_sysctl`] | parameters of an interface that has no name yet |
 //! | [`sysctl`] | `/proc/sys` by path segments |
 //! | [`watch`] | kernel notifications as a short list of events |
@@ -30,6 +31,7 @@
 //!
 //! **Kernels.** Written for 5.10 and later; `tests/kernel_layer.rs` exercises every assumption.
 
+pub mod announce;
 pub mod bridge;
 pub mod container;
 pub mod doctor;
@@ -47,6 +49,7 @@ pub mod veth;
 pub mod watch;
 mod wire;
 
+pub use announce::{Announcement, announce};
 pub use bridge::{Bridge, BridgeSpec};
 pub use container::ContainerInterface;
 pub use dump::{Address, Link, NextHop, Route4, RouteKind};

@@ -424,7 +424,7 @@ pub(super) fn failed(doing: impl Into<String>, error: rtnetlink::Error) -> Netli
     request_error(doing, source)
 }
 
-fn request_error(doing: impl Into<String>, source: io::Error) -> NetlinkError {
+pub(super) fn request_error(doing: impl Into<String>, source: io::Error) -> NetlinkError {
     NetlinkError::Request {
         doing: doing.into(),
         source,
