@@ -155,7 +155,7 @@ fn networks_are_listed_removed_and_pruned() {
     ] {
         said(&lab, words);
     }
-    tunbridge.container_with("c", &["--network", "used"]);
+    tunbridge.container_with("cc", &["--network", "used"]);
     let format = "{{.Name}} {{.Driver}} {{.Scope}} internal={{.Internal}} ipv6={{.IPv6}}";
     assert_eq!(
         said(&lab, &["network", "ls", "--format", format]),

@@ -1,7 +1,8 @@
 //! Reachability, isolation, and which network leads outside (integration/networking, integration/network/bridge).
 
 use super::{address, create, endpoint, gateway_mode};
-use crate::lab::{FAR, HOST, Lab, Place, World};
+use crate::lab::{FAR, HOST, Lab, Outcome, Place, World};
+use crate::tunbridge_under_test::Tunbridge;
 
 const NAT1: [&str; 2] = ["--subnet", "10.20.1.0/24"];
 const NAT2: [&str; 2] = ["--subnet", "10.20.2.0/24"];
@@ -10,6 +11,13 @@ const NAT2: [&str; 2] = ["--subnet", "10.20.2.0/24"];
 fn default_route(container: &Place) -> String {
     let routes = container.run(&["ip", "route", "show", "default"]);
     routes.stdout.trim().to_owned()
+}
+
+/// With the names that the container itself knows.
+fn ping_by_name(tunbridge: &Tunbridge<'_>, container: &str, name: &str) -> Outcome {
+    tunbridge.cli(&[
+        "exec", container, "--", "ping", "-n", "-c", "1", "-W", "2", name,
+    ])
 }
 
 #[test]
@@ -22,7 +30,7 @@ fn test_bridge_icc() {
         let one = tunbridge.container_with(&format!("one-{network}"), &["--network", network]);
         let two = format!("two-{network}");
         tunbridge.container_with(&two, &["--network", network]);
-        one.ping(&two).expect_success();
+        ping_by_name(&tunbridge, one.name(), &two).expect_success();
         one.ping(&address(&tunbridge, &two, network))
             .expect_success();
     }
@@ -52,7 +60,7 @@ fn test_bridge_inc() {
         "{}",
         no_route.output()
     );
-    one.ping("c2").expect_failure();
+    ping_by_name(&tunbridge, "c1", "c2").expect_failure();
 }
 
 #[test]
@@ -90,7 +98,7 @@ fn test_inter_network_direct_routing() {
     let tunbridge = lab.start_daemon(&[]);
     create(&tunbridge, "client", &NAT1);
     let client = tunbridge
-        .container_with("c", &["--network", "client"])
+        .container_with("cc", &["--network", "client"])
         .impatient();
     for (mode, reachable) in [("nat", false), ("nat-unprotected", true)] {
         create(&tunbridge, mode, &["-o", &gateway_mode(mode)]);
@@ -166,7 +174,7 @@ fn test_isolated() {
     );
     assert_eq!(endpoint(&tunbridge, "c1", "alone")["Gateway"], "");
     c2.tcp("10.20.4.1:80").unwrap();
-    c2.ping("c1").expect_success();
+    ping_by_name(&tunbridge, "c2", "c1").expect_success();
     let bridge = format!("tb-{}", &alone[..12]);
     let addresses = lab
         .host()
@@ -207,7 +215,7 @@ fn test_point_to_point() {
         let (one, two) = (format!("{name}1"), format!("{name}2"));
         let first = tunbridge.container_with(&one, &["--network", name]);
         tunbridge.container_with(&two, &["--network", name]);
-        first.ping(&two).expect_success();
+        ping_by_name(&tunbridge, first.name(), &two).expect_success();
     }
 }
 

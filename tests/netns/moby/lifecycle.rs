@@ -120,7 +120,7 @@ fn test_api_network_filter() {
     let tunbridge = lab.start_daemon(&[]);
     create(&tunbridge, "one", &["--label", "env=dev", "--internal"]);
     let two = create(&tunbridge, "two", &["--label", "env=prod"]);
-    tunbridge.container_with("c", &["--network", "two"]);
+    tunbridge.container_with("cc", &["--network", "two"]);
     let filtered = |filter: &str| list(&tunbridge, &["--filter", filter]);
     assert_eq!(filtered("name=on"), ["none", "one"]);
     assert_eq!(filtered("label=env"), ["one", "two"]);

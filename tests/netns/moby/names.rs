@@ -489,9 +489,9 @@ fn test_docker_network_link_on_default_network_only() {
         ("stopped:bad/alias", "bad/alias"),
     ] {
         let refused = tunbridge
-            .cli(&["run", "-d", "--name", "c", "--link", link, "--", "true"])
+            .cli(&["run", "-d", "--name", "cc", "--link", link, "--", "true"])
             .expect_failure();
         assert!(refused.stderr.contains(text), "{}", refused.stderr);
     }
-    assert!(!tunbridge.names(&["-a"]).contains(&"c".to_owned()));
+    assert!(!tunbridge.names(&["-a"]).contains(&"cc".to_owned()));
 }

@@ -26,8 +26,8 @@ fn test_access_published_port_from_another_network() {
     let tunbridge = lab.start_daemon(&[]);
     create(&tunbridge, "client", &[]);
     create(&tunbridge, "server", &[]);
-    tunbridge.server("s", &["--network", "server", "-p", "8080:80"]);
-    let client = tunbridge.container_with("c", &["--network", "client"]);
+    tunbridge.server("ss", &["--network", "server", "-p", "8080:80"]);
+    let client = tunbridge.container_with("cc", &["--network", "client"]);
     for host_address in [HOST, "172.17.0.1", "172.18.0.1", "172.19.0.1"] {
         let answer = client.tcp(&format!("{host_address}:8080")).unwrap();
         assert_eq!(answer.saw_address(), "172.19.0.1", "at {host_address}");
@@ -40,8 +40,8 @@ fn test_access_published_port_from_ctr() {
     let lab = Lab::plain();
     let tunbridge = lab.start_daemon(&[]);
     create(&tunbridge, "one", &[]);
-    let server = tunbridge.server("s", &["--network", "one", "-p", "8080:80"]);
-    let neighbour = tunbridge.container_with("c", &["--network", "one"]);
+    let server = tunbridge.server("ss", &["--network", "one", "-p", "8080:80"]);
+    let neighbour = tunbridge.container_with("cc", &["--network", "one"]);
     for client in [server, neighbour] {
         for host_address in [HOST, "172.18.0.1"] {
             client.tcp(&format!("{host_address}:8080")).unwrap();
@@ -54,7 +54,7 @@ fn test_access_published_port_from_host() {
     let lab = Lab::plain();
     let tunbridge = lab.start_daemon(&[]);
     create(&tunbridge, "one", &[]);
-    tunbridge.server("s", &["--network", "one", "-p", "8080:80"]);
+    tunbridge.server("ss", &["--network", "one", "-p", "8080:80"]);
     for address in [HOST, "127.0.0.1", "172.17.0.1", "172.18.0.1"] {
         lab.host().tcp(&format!("{address}:8080")).unwrap();
     }
@@ -65,7 +65,7 @@ fn test_access_published_port_from_remote_host() {
     let lab = Lab::plain();
     let tunbridge = lab.start_daemon(&[]);
     create(&tunbridge, "one", &[]);
-    tunbridge.server("s", &["--network", "one", "-p", "8080:80"]);
+    tunbridge.server("ss", &["--network", "one", "-p", "8080:80"]);
     let answer = lab.lan().tcp("198.51.100.2:8080").unwrap();
     assert_eq!(answer.saw_address(), LAN);
 }
@@ -87,10 +87,13 @@ fn hairpin(protocol: &str) {
     create(&tunbridge, "server", &[]);
     create(&tunbridge, "client", &[]);
     let spec = format!("80/{protocol}");
-    tunbridge.server("s", &["--network", "server", "-p", &spec]);
-    let listing = tunbridge.cli(&["port", "s", &spec]).expect_success().stdout;
+    tunbridge.server("ss", &["--network", "server", "-p", &spec]);
+    let listing = tunbridge
+        .cli(&["port", "ss", &spec])
+        .expect_success()
+        .stdout;
     let port = listing.trim().rsplit(':').next().unwrap().to_owned();
-    let client = tunbridge.container_with("c", &["--network", "client"]);
+    let client = tunbridge.container_with("cc", &["--network", "client"]);
     let target = format!("{HOST}:{port}");
     match protocol {
         "tcp" => client.tcp(&target).unwrap(),
@@ -159,7 +162,7 @@ fn test_routed_non_gateway() {
         "-p",
         "8080:80",
     ];
-    let server = tunbridge.server("s", &both);
+    let server = tunbridge.server("ss", &both);
     let route = server.run(&["ip", "route", "show", "default"]).stdout;
     assert!(route.contains("via 10.30.0.1"), "{route}");
     for (place, via) in [(lab.lan(), "203.0.113.1"), (lab.wan(), HOST)] {
@@ -169,7 +172,7 @@ fn test_routed_non_gateway() {
     }
     lab.lan().tcp("198.51.100.2:8080").unwrap();
     // The answers leave by the other interface unless the container routes by source, as in moby's test.
-    let from = address(&tunbridge, "s", "b-routed");
+    let from = address(&tunbridge, "ss", "b-routed");
     for line in [
         "ip route add default via 10.30.1.1 dev eth1 table 100".to_owned(),
         format!("ip rule add from {from} lookup 100"),
@@ -196,10 +199,10 @@ fn test_disable_nat() {
             serde_json::json!([{"HostIp": "0.0.0.0", "HostPort": ""}]),
         ),
     ] {
-        tunbridge.container_with("c", &["--network", network, "-p", "8080:80"]);
-        let ports = tunbridge.inspect("c")["NetworkSettings"]["Ports"].clone();
+        tunbridge.container_with("cc", &["--network", network, "-p", "8080:80"]);
+        let ports = tunbridge.inspect("cc")["NetworkSettings"]["Ports"].clone();
         assert_eq!(ports, serde_json::json!({"80/tcp": bindings}), "{network}");
-        tunbridge.cli(&["rm", "-f", "c"]).expect_success();
+        tunbridge.cli(&["rm", "-f", "cc"]).expect_success();
     }
 }
 
@@ -217,7 +220,7 @@ fn test_mix_any_with_specific_host_addrs() {
         "-p",
         "198.51.100.2:8081:80",
     ];
-    tunbridge.server("s", &[&["--network", "one"], &ports[..]].concat());
+    tunbridge.server("ss", &[&["--network", "one"], &ports[..]].concat());
     lab.host().tcp("127.0.0.1:8080").unwrap();
     lab.lan().tcp("198.51.100.2:8081").unwrap();
     lab.lan().impatient().tcp("198.51.100.2:8080").unwrap_err();
@@ -284,15 +287,15 @@ fn test_bindings_follow_the_gateway_endpoint() {
     let tunbridge = lab.start_daemon(&[]);
     create(&tunbridge, "a", &["--subnet", "10.30.0.0/24"]);
     create(&tunbridge, "b", &["--subnet", "10.30.1.0/24"]);
-    let server = tunbridge.server("s", &["--network", "b", "-p", "8080:80"]);
+    let server = tunbridge.server("ss", &["--network", "b", "-p", "8080:80"]);
     let at = || lab.lan().tcp("198.51.100.2:8080").unwrap().at.to_string();
     assert_eq!(at(), "10.30.1.2:80");
     tunbridge
-        .cli(&["network", "connect", "a", "s"])
+        .cli(&["network", "connect", "a", "ss"])
         .expect_success();
     assert_eq!(at(), "10.30.0.2:80");
     tunbridge
-        .cli(&["network", "disconnect", "a", "s"])
+        .cli(&["network", "disconnect", "a", "ss"])
         .expect_success();
     assert_eq!(at(), "10.30.1.2:80");
     drop(server);
