@@ -22,6 +22,7 @@ use crate::dns::{Resolver, View};
 use crate::engine::{Clock, Engine};
 use crate::forwarder::{EndpointId, Forwarder, Policy};
 use crate::kernel::Netlink;
+use crate::kernel::announce::Announcement;
 use crate::kernel::forwarding::Keeper;
 use crate::steering::{ContainerPort, LocalAddress, Steering, SteeringError};
 
@@ -39,6 +40,8 @@ pub(super) struct Core {
     pub(super) facts: Mutex<Facts>,
     pub(super) projected: Mutex<Projected>,
     pub(super) resolver: Resolver,
+    /// Addresses that are being announced, by endpoint number.
+    pub(super) announcements: Mutex<BTreeMap<u32, Announcement>>,
     /// What happened, for `GET /events`.
     pub(super) events: EventBus,
 }

@@ -5,12 +5,16 @@
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::bridges::ipv4;
 use super::core::Core;
 use crate::api::server::ApiError;
 use crate::control::State;
 use crate::control::records::{Container, Endpoint, Network};
+use crate::kernel::announce::announce;
 use crate::kernel::{EndpointSysctl, Netlink, VethSpec, netns};
 use crate::steering::ContainerPort;
 
@@ -54,7 +58,42 @@ impl Core {
         let if_index = self.netlink.create_veth(&veth).await.map_err(|error| {
             ApiError::internal(format!("failed to set up container networking: {error}"))
         })?;
-        self.steer(container, network, endpoint, if_index)
+        self.steer(container, network, endpoint, if_index)?;
+        self.announce(container, network, endpoint).await;
+        Ok(())
+    }
+
+    /// Tells the neighbours who has the address now; a failure is logged.
+    pub(super) async fn announce(
+        &self,
+        container: &Container,
+        network: &Network,
+        endpoint: &Endpoint,
+    ) {
+        let advertise = network.config.advertise;
+        let (Some(IpNet::V4(address)), Ok(namespace)) = (endpoint.address(true), open(container))
+        else {
+            return;
+        };
+        let announced = announce(
+            namespace.as_fd(),
+            &endpoint.interface,
+            endpoint.mac.octets(),
+            address.addr(),
+            advertise.count,
+            Duration::from_millis(advertise.interval_ms.into()),
+        )
+        .await;
+        match announced {
+            Ok(announcement) => {
+                let mut announcements = self.announcements.lock();
+                announcements.retain(|_, announcement| !announcement.is_over());
+                announcements.insert(endpoint.number, announcement);
+            }
+            Err(error) => tracing::warn!(
+                container = %container.name, %error, "cannot announce its address"
+            ),
+        }
     }
 
     /// Attaches steering to the host's end of a veth pair, or tells it what has changed.
@@ -148,6 +187,7 @@ impl Core {
 
     /// Takes down an endpoint's interface; a failure is logged.
     pub(super) async fn unplug(&self, endpoint: &Endpoint) {
+        self.announcements.lock().remove(&endpoint.number);
         // The programs go with the interface: not for a moment does it carry frames without them.
         if let Err(error) = self.netlink.delete_link(&endpoint.host_interface).await {
             tracing::warn!(interface = %endpoint.host_interface, %error, "cannot remove interface");

@@ -136,12 +136,16 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
         facts: Mutex::new(Facts::default()),
         projected: Mutex::default(),
         resolver: Resolver::new(),
+        announcements: Mutex::default(),
         events: EventBus::default(),
     });
     core.keep_forwarding(&Event::Overrun);
     {
         let mut state = core.lock().await;
         core.reconcile(&mut state).await?;
+        for (container, network, endpoint) in state.endpoints() {
+            core.announce(container, network, endpoint).await;
+        }
         for container in state.containers() {
             if let ContainerState::Running {
                 process: Some(process),
