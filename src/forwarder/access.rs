@@ -46,7 +46,8 @@ pub(super) fn source_between(
             Some(client) if !client.masquerade => return Ok(None),
             Some(client) => {
                 if let Some(source) = configured_source(client, server.1) {
-                    return Ok(Some(source));
+                    let found = index.is_local(source).then_some(Some(source));
+                    return found.ok_or(DropReason::NoGateway);
                 }
             }
             None => {}

@@ -81,7 +81,8 @@ drop_reasons! {
     Malformed = "malformed",
     /// Source or destination address that no packet on a wire may have.
     Martian = "martian",
-    /// To a container that would have to see an address of its gateway, on a network without one.
+    /// To a container that would have to see an address of the host instead of the caller's, but its
+    /// network has no gateway address, or the one that the caller's is to use is not the host's.
     NoGateway = "no_gateway",
     /// Nothing routes to the destination, or the address to masquerade with is not the host's; the
     /// sender was told.
