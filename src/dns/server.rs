@@ -13,7 +13,7 @@ use std::io;
 use std::net::{
     SocketAddr, SocketAddrV4, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket,
 };
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -164,7 +164,9 @@ impl Server {
     /// Returns when everything is closed.
     pub(super) async fn stop(mut self) {
         // First no new queries, then no answers.
-        self.redirection = None;
+        let redirection = self.redirection.take();
+        // Detaching waits until no processor runs the program any more.
+        let _ = tokio::task::spawn_blocking(|| drop(redirection)).await;
         drop(self.stop.take());
         // It can only have panicked, and then it has closed its sockets, too.
         let _ = (&mut self.task).await;
@@ -240,7 +242,7 @@ fn open(kind: SockType, port: u16) -> io::Result<OwnedFd> {
     // lo may be down yet.
     setsockopt(&fd, sockopt::IpFreebind, &true)?;
     let address = SockaddrIn::from(SocketAddrV4::new(RESOLVER_ADDRESS, port));
-    bind(std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd()), &address)?;
+    bind(fd.as_raw_fd(), &address)?;
     Ok(fd)
 }
 

@@ -13,13 +13,13 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdTcpStream, UdpSocket as StdUdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socket};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -128,7 +128,7 @@ impl Sockets {
         // The lock moves along, so that `close` knows when nobody is inside any more, even if the
         // query itself has been given up.
         let made = tokio::task::spawn_blocking(move || {
-            let inside = netns::run_in(std::os::fd::AsFd::as_fd(&netns), || {
+            let inside = netns::run_in(netns.as_fd(), || {
                 (0..count)
                     .map(|_| make(family, kind))
                     .collect::<io::Result<Vec<OwnedFd>>>()
@@ -210,17 +210,18 @@ async fn exchange_udp(query: &[u8], upstream: Upstream, sockets: &Sockets) -> io
     let socket = sockets.udp(upstream).await?;
     socket.send(query).await?;
     loop {
-        socket.readable().await?;
-        // Only now: a thousand waiting queries must not hold a thousand large buffers.
-        let mut reply = Vec::with_capacity(MAX_DATAGRAM);
-        match socket.try_recv_buf(&mut reply) {
-            Ok(_) if answer::is_reply_to(&reply, query) => {
-                reply.shrink_to_fit();
-                return Ok(reply);
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+        // A refusal by ICMP makes the socket erroneous, not readable.
+        let reply = socket
+            .async_io(Interest::READABLE | Interest::ERROR, || {
+                // Only now: a thousand waiting queries must not hold a thousand large buffers.
+                let mut reply = vec![0; MAX_DATAGRAM];
+                let length = recv(socket.as_raw_fd(), &mut reply, MsgFlags::empty())?;
+                reply.truncate(length);
+                Ok(reply)
+            })
+            .await?;
+        if answer::is_reply_to(&reply, query) {
+            return Ok(reply);
         }
     }
 }

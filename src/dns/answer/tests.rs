@@ -68,7 +68,7 @@ fn reply_of(query: &[u8], view: &View) -> Message<Vec<u8>> {
 fn reply_over(query: &[u8], view: &View, transport: Transport) -> Message<Vec<u8>> {
     match answer(query, view, transport, 1) {
         Answer::Reply(reply) => Message::from_octets(reply).unwrap(),
-        other => panic!("{other:?}"),
+        other @ (Answer::Forward | Answer::Drop) => panic!("{other:?}"),
     }
 }
 
