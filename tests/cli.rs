@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, to panic is to report")]
 
+#[path = "cli/docker_client.rs"]
+mod docker_client;
 #[path = "cli/fake_daemon.rs"]
 mod fake_daemon;
 #[path = "cli/namespaces.rs"]

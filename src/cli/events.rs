@@ -1,8 +1,6 @@
 //! `events`: what happens to containers and networks, as it happens.
 
-use std::time::Duration;
-
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -33,13 +31,11 @@ pub(super) struct Events {
 
 impl Events {
     pub(super) fn run(&self, client: &Client) -> Outcome {
-        let now = Timestamp::now();
         let mut query = filter_query(&self.filter, '?')?;
         for (name, value) in [("since", &self.since), ("until", &self.until)] {
             if let Some(value) = value {
-                let moment = moment(value, now).with_context(|| format!("--{name} {value}"))?;
                 let separator = if query.is_empty() { '?' } else { '&' };
-                query += &format!("{separator}{name}={}", segment(&moment));
+                query += &format!("{separator}{name}={}", segment(&moment(value)));
             }
         }
         let template = match self.format.as_deref() {
@@ -100,70 +96,13 @@ fn fixed(nanoseconds: i64) -> String {
     format!("{whole}.{:09}Z", nanoseconds.rem_euclid(1_000_000_000))
 }
 
-/// What the user says as seconds since 1970: such a number, a time in RFC 3339 (UTC if it names no zone), or a
-/// duration before `now`.
-fn moment(text: &str, now: Timestamp) -> anyhow::Result<String> {
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    if is_number(whole) && is_number(fraction) {
-        return Ok(text.to_owned());
-    }
-    let now = now.seconds() * 1_000_000_000 + i64::from(now_nanoseconds(now));
-    let nanoseconds = if let Some(ago) = go_duration(text) {
-        i128::from(now) - i128::try_from(ago.as_nanos()).unwrap_or(i128::MAX)
-    } else {
-        const MISSING: [&str; 5] = ["", "Z", ":00Z", ":00:00Z", "T00:00:00Z"];
-        let completed = MISSING
-            .iter()
-            .find_map(|rest| OffsetDateTime::parse(&format!("{text}{rest}"), &Rfc3339).ok());
-        let Some(time) = completed else {
-            bail!(
-                "give seconds since 1970, a time such as 2026-11-21T07:06:57Z, or how long ago, as in 10m or 1h30m"
-            );
-        };
-        time.unix_timestamp_nanos()
-    };
-    let nanoseconds = nanoseconds.max(0);
-    Ok(format!(
-        "{}.{:09}",
-        nanoseconds / 1_000_000_000,
-        nanoseconds % 1_000_000_000
-    ))
-}
-
-fn now_nanoseconds(now: Timestamp) -> u32 {
-    let second = Timestamp::from_nanoseconds(now.seconds() * 1_000_000_000);
-    now.since(second).subsec_nanos()
-}
-
-/// `1h30m`, `1.5s`, `300ms`.
-fn go_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..end].parse().ok()?;
-        rest = &rest[end..];
-        let (unit, seconds) = [
-            ("ns", 1e-9),
-            ("us", 1e-6),
-            ("ms", 1e-3),
-            ("s", 1.0),
-            ("m", 60.0),
-            ("h", 3600.0),
-        ]
-        .into_iter()
-        .find(|(unit, _)| {
-            rest.strip_prefix(unit)
-                .is_some_and(|rest| !rest.starts_with(char::is_alphabetic))
-        })?;
-        total = total.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
-        rest = &rest[unit.len()..];
-    }
-    Some(total)
+/// A date or time without a zone is completed, to UTC; the daemon knows the other forms.
+fn moment(text: &str) -> String {
+    ["Z", ":00Z", ":00:00Z", "T00:00:00Z"]
+        .iter()
+        .map(|rest| format!("{text}{rest}"))
+        .find(|time| OffsetDateTime::parse(time, &Rfc3339).is_ok())
+        .unwrap_or_else(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -173,24 +112,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_said_as_to_docker() {
-        let now = Timestamp::from_nanoseconds(1_700_000_000_500_000_000);
-        for (text, seconds) in [
-            ("1700000000", "1700000000"),
+    fn times_without_a_zone_are_completed() {
+        for (text, sent) in [
             ("1700000000.25", "1700000000.25"),
-            ("0s", "1700000000.500000000"),
-            ("10m", "1699999400.500000000"),
-            ("1h0.5s", "1699996400.000000000"),
-            ("2023-11-14T22:13:20Z", "1700000000.000000000"),
-            ("2023-11-14T23:13:20.5+01:00", "1700000000.500000000"),
-            ("2023-11-14T22:13", "1699999980.000000000"),
-            ("2023-11-14", "1699920000.000000000"),
+            ("10m", "10m"),
+            ("yesterday", "yesterday"),
+            ("2023-11-14T23:13:20.5+01:00", "2023-11-14T23:13:20.5+01:00"),
+            ("2023-11-14T22:13:20", "2023-11-14T22:13:20Z"),
+            ("2023-11-14T22:13", "2023-11-14T22:13:00Z"),
+            ("2023-11-14T22", "2023-11-14T22:00:00Z"),
+            ("2023-11-14", "2023-11-14T00:00:00Z"),
         ] {
-            assert_eq!(moment(text, now).unwrap(), seconds, "{text}");
-        }
-        for wrong in ["", "yesterday", "10", "10x", "-5m", "1h30", "2023-13-01"] {
-            let outcome = moment(wrong, now);
-            assert_eq!(outcome.is_ok(), wrong == "10", "{wrong}: {outcome:?}");
+            assert_eq!(moment(text), sent);
         }
     }
 

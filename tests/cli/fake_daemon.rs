@@ -248,6 +248,11 @@ async fn answer(
         return error(StatusCode::CONFLICT, format!("refused: {target}"));
     }
     let path: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
+    // As Docker's client asks.
+    let path = match path.as_slice() {
+        [version, rest @ ..] if version.starts_with("v1.") => rest.to_vec(),
+        _ => path,
+    };
     match (method.as_str(), path.as_slice()) {
         ("POST", ["tunbridge", "containers"]) => {
             let request: CreateContainer = match serde_json::from_value(body) {
@@ -309,6 +314,7 @@ async fn answer(
             "severity": "error", "subject": "uplink", "found": "there is none",
             "why": "nothing leaves the host", "fix": "ip link set eth0 up",
         }])).into_response(),
+        (_, ["_ping"]) => ([("Api-Version", "1.41"), ("Ostype", "linux")], "OK").into_response(),
         ("GET", ["version"]) => axum::Json(json!({
             "Version": "9.9.9", "ApiVersion": "1.41", "TunbridgeApiVersion": 1,
         })).into_response(),
