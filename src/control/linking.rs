@@ -10,31 +10,6 @@ use super::records::{Attachment, Container, Link};
 use super::state::{DEFAULT_NETWORK, State};
 use super::store::Change;
 
-/// A `--link` value: `NAME` or `NAME:ALIAS`, or as `inspect` shows it, `/NAME:/PARENT/ALIAS`.
-pub(super) fn parse(text: &str) -> Result<Link, ControlError> {
-    let bad = || ControlError::LinkFormat(text.escape_debug().to_string());
-    let (target, alias) = text.split_once(':').unwrap_or((text, text));
-    let (target, alias) = match target.strip_prefix('/') {
-        Some(target) => (target, alias.rsplit('/').next().unwrap_or(alias)),
-        None => (target, alias),
-    };
-    if target.is_empty() || target.len() > 255 || !is_alias(alias) {
-        return Err(bad());
-    }
-    Ok(Link {
-        target: target.to_owned(),
-        alias: alias.to_owned(),
-    })
-}
-
-/// It becomes a word in a line of /etc/hosts, and part of the names of variables.
-fn is_alias(text: &str) -> bool {
-    (1..=253).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-}
-
 impl State {
     /// A link of the container `name` on the default network, its target found.
     pub(super) fn legacy_link(&self, name: &str, link: Link) -> Result<Link, ControlError> {

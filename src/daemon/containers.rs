@@ -18,7 +18,6 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::core::Core;
-use super::names::write_files;
 use super::process::{self, identify};
 use super::start::NETNS_DIR;
 use crate::api::events::EventKind;
@@ -105,7 +104,13 @@ impl Core {
         peer: Peer,
     ) -> Result<(), ApiError> {
         let container = &creation.container;
-        prepare(state, container)?;
+        self.write_files(state, container).map_err(|error| {
+            ApiError::internal(format!(
+                "cannot write {}: {error}",
+                container.files.display()
+            ))
+        })?;
+        prepare(container)?;
         let made = self
             .arrange(state, container, &creation.networks, peer)
             .await;
@@ -113,10 +118,6 @@ impl Core {
             self.dismantle(container).await;
         }
         made?;
-        let linking: Vec<Container> = state.linking_to(&container.id).cloned().collect();
-        for other in &linking {
-            self.refresh_files(state, other);
-        }
         tracing::info!(
             container = %container.name,
             address = %container.endpoint().map(addresses).unwrap_or_default(),
@@ -428,15 +429,8 @@ impl Core {
     }
 }
 
-/// Files, and the namespace under its name. A name that cannot be had is not taken away from whom it
-/// belongs to.
-fn prepare(state: &State, container: &Container) -> Result<(), ApiError> {
-    write_files(state, container).map_err(|error| {
-        ApiError::internal(format!(
-            "cannot write {}: {error}",
-            container.files.display()
-        ))
-    })?;
+/// The namespace under its name. A name that cannot be had is not taken away from whom it belongs to.
+fn prepare(container: &Container) -> Result<(), ApiError> {
     let (flag, opened) = match &container.kind {
         Kind::Run => {
             return netns::create_named(&container.name)

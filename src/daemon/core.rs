@@ -12,6 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::MutexGuard;
 
+use super::files::Written;
 use super::host::KernelHost;
 use super::sysctls::LoopbackSysctls;
 use crate::api::events::EventBus;
@@ -95,6 +96,8 @@ pub(super) struct Projected {
     pub(super) ports: BTreeMap<u32, ContainerPort>,
     /// Containers that have a resolver, by id.
     pub(super) views: BTreeMap<String, View>,
+    /// What the files of containers were made of, by id.
+    pub(super) files: BTreeMap<String, Written>,
 }
 
 /// A published port: protocol number, host address, port.

@@ -29,6 +29,7 @@ mod bridges;
 mod containers;
 mod core;
 mod doctor;
+mod files;
 mod host;
 mod host_facts;
 mod interfaces;

@@ -1,37 +1,22 @@
-//! What containers know of each other by name: the embedded resolver and the files in /etc.
+//! What containers know of each other by name: the embedded resolver.
 //!
-//! Both follow the state after every change ([`Core::settle`]): views of the resolvers that differ are replaced,
-//! resolvers start with a container's first user-defined network and stop with its last; files are written
-//! in place, because they are mounted.
+//! It follows the state after every change ([`Core::settle`]): views that differ are replaced; a resolver starts with a
+//! container's first user-defined network and stops with its last.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::core::Core;
 use crate::api::server::ApiError;
-use crate::control::records::Container;
 use crate::control::{State, files, projections};
 use crate::dns::{View, Zone};
 use crate::kernel::netns;
 
-const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
-
-/// The host's resolver configuration: which file it is from, and its text.
-pub(super) fn host_resolv_conf() -> (&'static str, String) {
-    let own = fs::read_to_string(HOST_RESOLV_CONF).unwrap_or_default();
-    let source = files::resolv_conf_source(&own);
-    if source == HOST_RESOLV_CONF {
-        return (source, own);
-    }
-    (source, fs::read_to_string(source).unwrap_or_default())
-}
-
 /// The host's name servers, those on its loopback included.
 pub(super) fn name_servers() -> Vec<IpAddr> {
-    fs::read_to_string(HOST_RESOLV_CONF)
+    fs::read_to_string(files::RESOLV_CONF)
         .unwrap_or_default()
         .lines()
         .filter_map(|line| line.strip_prefix("nameserver")?.trim().parse().ok())
@@ -39,10 +24,11 @@ pub(super) fn name_servers() -> Vec<IpAddr> {
 }
 
 impl Core {
-    /// Makes forwarder, steering and resolvers follow the state.
+    /// Makes forwarder, steering, files and resolvers follow the state.
     pub(super) async fn settle(&self, state: &State) -> Result<(), ApiError> {
         self.project(state)?;
         self.steer_again(state)?;
+        tokio::task::block_in_place(|| self.follow_files(state));
         self.follow_names(state).await
     }
 
@@ -126,23 +112,4 @@ fn share_zones(views: &mut BTreeMap<String, View>, former: &BTreeMap<String, Vie
         });
         *zone = Arc::clone(same);
     }
-}
-
-impl Core {
-    /// Writes a running container's files again after something that they tell of has changed.
-    pub(super) fn refresh_files(&self, state: &State, container: &Container) {
-        if let Err(error) = write_files(state, container) {
-            tracing::warn!(container = %container.name, %error, "cannot write its files");
-        }
-    }
-}
-
-/// Writes a container's files, all of them; what was there is overwritten in place.
-pub(super) fn write_files(state: &State, container: &Container) -> io::Result<()> {
-    fs::create_dir_all(&container.files)?;
-    let (source, text) = host_resolv_conf();
-    let texts = state.files(container, source, &text);
-    fs::write(container.files.join("hosts"), texts.hosts)?;
-    fs::write(container.files.join("hostname"), texts.hostname)?;
-    fs::write(container.files.join("resolv.conf"), texts.resolv_conf)
 }

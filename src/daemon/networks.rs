@@ -112,7 +112,6 @@ impl Core {
                 self.settle(&state).await?;
                 return Err(error);
             }
-            self.refresh_files(&state, container);
         }
         self.log_warnings(container, &connection.warnings);
         tracing::info!(container = %container.name, network = %network.name, "connected");
@@ -136,7 +135,6 @@ impl Core {
                 tracing::warn!(container = %done.after.name, error = %error.message, "no default route");
             }
             self.settle(&state).await?;
-            self.refresh_files(&state, &done.after);
         }
         self.log_warnings(&done.after, &done.warnings);
         tracing::info!(container = %done.after.name, network, "disconnected");
@@ -150,11 +148,8 @@ impl Core {
     pub(super) async fn remove_link(&self, link: &str) -> Result<(), ApiError> {
         let mut state = self.lock().await;
         let container = tokio::task::block_in_place(|| state.remove_link(link))?;
-        self.settle(&state).await?;
-        if container.endpoint().is_some() {
-            self.refresh_files(&state, &container);
-        }
-        Ok(())
+        tracing::info!(container = %container.name, link, "link removed");
+        self.settle(&state).await
     }
 
     fn log_warnings(&self, container: &Container, warnings: &[String]) {
