@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use super::files::{self, HostsLine, RESOLV_CONF, SYSTEMD_RESOLV_CONF};
 use super::linking;
 use super::links;
-use super::records::{Container, Network};
-use super::state::{DEFAULT_NETWORK, State};
+use super::records::Container;
+use super::state::State;
 
 /// The text of a container's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,16 +88,6 @@ impl State {
             addresses.map(ipnet::IpNet::addr),
         ));
         lines
-    }
-
-    /// True if names are resolved for it at 127.0.0.11: it is on a network of a user's.
-    pub fn has_resolver(&self, container: &Container) -> bool {
-        container.attachments.iter().any(|place| {
-            place.network_name != DEFAULT_NETWORK
-                && self
-                    .network_by_id(&place.network)
-                    .is_some_and(Network::is_bridge)
-        })
     }
 }
 

@@ -6,7 +6,7 @@
 //! every query.
 
 use super::error::ControlError;
-use super::records::{Attachment, Container, Link};
+use super::records::{Attachment, Container, Endpoint, Link};
 use super::state::{DEFAULT_NETWORK, State};
 use super::store::Change;
 
@@ -38,7 +38,7 @@ impl State {
             });
         }
         let mut endpoints = target.endpoints();
-        if endpoints.any(|(attachment, _)| attachment.network_name == DEFAULT_NETWORK) {
+        if endpoints.any(|(attachment, _)| is_default(attachment)) {
             Ok(())
         } else {
             Err(ControlError::LinkElsewhere(target.name.clone()))
@@ -49,13 +49,12 @@ impl State {
     pub(super) fn live_links<'a>(
         &'a self,
         container: &'a Container,
-    ) -> impl Iterator<Item = (&'a Link, &'a Container, &'a Attachment)> {
+    ) -> impl Iterator<Item = (&'a Link, &'a Container, &'a Endpoint)> {
         legacy_links(container).filter_map(|link| {
             let target = self.container_by_id(&link.target)?;
-            let mut attachments = target.attachments.iter();
-            let place = attachments
-                .find(|place| place.network_name == DEFAULT_NETWORK && place.endpoint.is_some())?;
-            Some((link, target, place))
+            let mut places = target.endpoints();
+            let (_, endpoint) = places.find(|(place, _)| is_default(place))?;
+            Some((link, target, endpoint))
         })
     }
 

@@ -51,6 +51,7 @@ mod publishing;
 mod random;
 pub mod records;
 mod requests;
+pub mod resolution;
 mod state;
 pub mod store;
 #[cfg(test)]

@@ -34,7 +34,10 @@ impl Core {
 
     /// Starts, updates and stops resolvers.
     async fn follow_names(&self, state: &State) -> Result<(), ApiError> {
-        let mut wanted: BTreeMap<String, View> = projections::dns_views(state, &name_servers());
+        let mut wanted: BTreeMap<String, View> = projections::dns_views(
+            state,
+            &fs::read_to_string(files::RESOLV_CONF).unwrap_or_default(),
+        );
         let (gone, new) = {
             let projected = self.projected.lock();
             share_zones(&mut wanted, &projected.views);
