@@ -369,6 +369,21 @@ fn every_route_of_the_document_is_served() {
     }
 }
 
+#[test]
+fn the_page_on_the_api_names_exactly_the_routes() {
+    let page = include_str!("../../docs/api.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let rows = rows
+        .filter_map(|row| row.split_once('`'))
+        .map(|(route, _)| route.to_owned());
+    let named: Vec<String> = rows.collect();
+    let served: Vec<String> = ROUTES
+        .iter()
+        .map(|(method, path)| format!("{} {path}", method.to_uppercase()))
+        .collect();
+    assert_eq!(named, served);
+}
+
 fn lines(server: &Server, target: &str) -> impl Iterator<Item = Value> {
     let mut stream = server.open();
     let request = format!("GET {target} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n");

@@ -30,11 +30,19 @@ use super::{Backend, Peer, versions};
 /// Connections at a time; more wait to be accepted.
 const CONNECTIONS: usize = 256;
 
-/// For the head of a request, counted from the end of the one before.
-const HEAD_TIME: Duration = Duration::from_secs(30);
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// For the head of a request, counted from the end of the one before.
+    head: Duration,
+    /// Without taking a single octet that is written to it.
+    stall: Duration,
+}
 
-/// Without being able to write a single octet.
-const STALL_TIME: Duration = Duration::from_secs(15);
+const PATIENCE: Patience = Patience {
+    head: Duration::from_secs(30),
+    stall: Duration::from_secs(15),
+};
 
 /// After an error of `accept` that is not the connection's own, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -69,7 +77,7 @@ pub async fn serve<B: Backend>(
             Some(_) = connections.join_next() => {}
             (accepted, slot) = accepted => match accepted {
                 Ok((stream, _)) => {
-                    let connection = connection(stream, app.clone(), closing.clone());
+                    let connection = connection(stream, app.clone(), closing.clone(), PATIENCE);
                     connections.spawn(async move {
                         connection.await;
                         drop(slot);
@@ -89,7 +97,12 @@ pub async fn serve<B: Backend>(
     Ok(())
 }
 
-async fn connection(stream: UnixStream, app: Router, mut closing: watch::Receiver<bool>) {
+async fn connection(
+    stream: UnixStream,
+    app: Router,
+    mut closing: watch::Receiver<bool>,
+    patience: Patience,
+) {
     let credentials = stream.peer_cred().ok();
     let peer = Peer {
         pid: credentials.as_ref().and_then(tokio::net::unix::UCred::pid),
@@ -101,10 +114,10 @@ async fn connection(stream: UnixStream, app: Router, mut closing: watch::Receive
         request.extensions_mut().insert(ConnectInfo(peer));
         app.call(request)
     });
-    let io = TokioIo::new(Stalling::new(stream, STALL_TIME));
+    let io = TokioIo::new(Stalling::new(stream, patience.stall));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
+        .header_read_timeout(patience.head)
         .serve_connection(io, service);
     tokio::pin!(connection);
     let ended = tokio::select! {
@@ -230,5 +243,39 @@ mod tests {
         let error = writer.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(begun.elapsed() >= Duration::from_millis(350));
+    }
+
+    /// What a client gets that sends `request` and then nothing, and how long it is kept.
+    async fn silent_after(request: &str) -> (String, Duration) {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let (_close, closing) = watch::channel(false);
+        let app = Router::new().fallback(|| async { "hello" });
+        let patience = Patience {
+            head: Duration::from_millis(200),
+            stall: Duration::from_secs(9),
+        };
+        let begun = Instant::now();
+        let serving = tokio::spawn(connection(server, app, closing, patience));
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        serving.await.unwrap();
+        (answer, begun.elapsed())
+    }
+
+    #[tokio::test]
+    async fn who_says_half_a_head_or_nothing_more_is_let_go() {
+        for (request, answered) in [
+            ("", false),
+            ("GET / HTTP/1.1\r\nHost:", false),
+            ("GET / HTTP/1.1\r\nHost: d\r\n\r\n", true),
+        ] {
+            let (answer, kept) = silent_after(request).await;
+            assert_eq!(answer.ends_with("hello"), answered, "{answer}");
+            assert!(
+                (150..5000).contains(&kept.as_millis()),
+                "{request}: {kept:?}"
+            );
+        }
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use utoipa::{IntoResponses, OpenApi};
 
@@ -88,6 +87,7 @@ routes! {
     post "/networks/{id}/disconnect" networks::disconnect;
     get "/images/{name}/json" system::inspect_image;
     get "/volumes/{name}" system::inspect_volume;
+    get "/plugins/{name}/json" system::inspect_plugin;
     post "/tunbridge/containers" own::create_container;
     post "/tunbridge/containers/{id}/start" own::start_container;
     post "/tunbridge/containers/{id}/started" own::started;
@@ -134,45 +134,57 @@ pub(super) fn router<B: Backend>(api: Arc<Api<B>>) -> Router {
         .with_state(api)
 }
 
-/// What Docker has at this path and method, in words; `None`: nothing.
-fn missing(method: &str, path: &str) -> Option<&'static str> {
+/// Why what Docker has at this path and method is not here, in words; `None`: Docker has nothing there.
+fn missing(method: &str, path: &str) -> Option<String> {
+    const DOCKERS: [&str; 16] = [
+        "images",
+        "build",
+        "commit",
+        "distribution",
+        "auth",
+        "volumes",
+        "plugins",
+        "swarm",
+        "nodes",
+        "services",
+        "tasks",
+        "secrets",
+        "configs",
+        "system",
+        "session",
+        "grpc",
+    ];
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let not_implemented =
+        |why: &str| format!("tunbridge does not implement {method} {path}: {why}");
     Some(match (method, segments.as_slice()) {
         ("POST", ["containers", "create"]) => {
-            "make containers from images: use `tunbridge run`, or give another program's container a network with `tunbridge attach`"
+            "tunbridge makes no containers from images: use `tunbridge run`, or give another program's container a network with `tunbridge attach`".to_owned()
         }
         ("POST", ["containers", _, "start" | "restart"]) => {
-            "start programs over this API, because they would be the daemon's children: use `tunbridge start`"
+            "tunbridge does not start programs over the API, they would be the daemon's children: use `tunbridge start`".to_owned()
         }
         ("POST", ["containers", _, "exec"]) | (_, ["exec", ..]) => {
-            "run programs over this API: use `tunbridge exec`"
+            "tunbridge does not run programs over the API: use `tunbridge exec`".to_owned()
         }
-        (_, ["containers", ..]) => "do this with containers: it provides their networks",
+        (_, ["containers", ..]) => {
+            not_implemented("it provides the networks of containers, nothing else of them")
+        }
         (_, ["networks" | "tunbridge", ..]) => {
-            "do this: see GET /tunbridge/openapi.json for what it does"
+            not_implemented("GET /tunbridge/openapi.json lists what it does")
         }
-        (
-            _,
-            [
-                "images" | "build" | "commit" | "distribution" | "auth" | "volumes" | "plugins"
-                | "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs" | "system"
-                | "session" | "grpc",
-                ..,
-            ],
-        ) => "have images, volumes, plugins, swarms or builds: it provides container networks",
+        (_, [first, ..]) if DOCKERS.contains(first) => {
+            not_implemented("it has no images, volumes, plugins, swarms or builds, only container networks")
+        }
         _ => return None,
     })
 }
 
-async fn not_served(request: Request) -> Response {
-    let (method, path) = (request.method().as_str(), request.uri().path());
-    match missing(method, path) {
-        Some(what) => ApiError::not_implemented(format!(
-            "tunbridge does not implement {method} {path}: it does not {what}"
-        )),
+async fn not_served(request: Request) -> ApiError {
+    match missing(request.method().as_str(), request.uri().path()) {
+        Some(sentence) => ApiError::not_implemented(sentence),
         None => ApiError::new(404, "page not found"),
     }
-    .into_response()
 }
 
 #[cfg(test)]

@@ -217,6 +217,16 @@ pub(super) async fn inspect_volume<B: Backend>(_: Shared<B>, Id(name): Id) -> Ap
     ApiError::new(404, format!("get {name}: no such volume"))
 }
 
+/// And last for a plugin.
+#[utoipa::path(
+    get, path = "/plugins/{name}/json", tag = "docker",
+    params(("name" = String, Path, description = "Any")),
+    responses((status = 404, description = "There are no plugins", body = ErrorBody)),
+)]
+pub(super) async fn inspect_plugin<B: Backend>(_: Shared<B>, Id(name): Id) -> ApiError {
+    ApiError::new(404, format!("plugin \"{name}\" not found"))
+}
+
 fn kernel_version() -> String {
     let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     text.trim().to_owned()

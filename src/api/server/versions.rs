@@ -141,7 +141,8 @@ mod tests {
     use super::*;
 
     fn asked(uri: &str) -> Result<(String, Version), String> {
-        let mut request = Request::builder().uri(uri).body(Body::empty()).unwrap();
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = uri.parse().map_err(|_| uri.to_owned())?;
         let version = split(&mut request).map_err(|error| error.message)?;
         Ok((request.uri().to_string(), version))
     }
