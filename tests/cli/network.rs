@@ -61,7 +61,7 @@ fn create_sends_every_flag_and_prints_the_id() {
         "--ipv6",
         "--ipv4=false",
         "--internal",
-        "--attachable",
+        "--attachable=true",
         "--label",
         "a=b",
         "--label",

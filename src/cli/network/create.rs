@@ -15,7 +15,7 @@ use crate::cli::{Outcome, complain, print};
 #[derive(Args, Clone, Debug)]
 pub(in crate::cli) struct Create {
     /// Accepted for Docker's sake: it matters to swarms only
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, action = clap::ArgAction::Set)]
     attachable: bool,
     /// Address that no container gets, NAME=ADDR; may be repeated
     #[arg(long, value_name = "NAME=ADDR")]
@@ -27,7 +27,7 @@ pub(in crate::cli) struct Create {
     #[arg(long, value_name = "ADDR", value_delimiter = ',')]
     gateway: Vec<String>,
     /// No way out of the network, and none in
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, action = clap::ArgAction::Set)]
     internal: bool,
     /// Part of a subnet that container addresses are taken from; may be repeated
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]

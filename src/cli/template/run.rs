@@ -267,7 +267,7 @@ impl<'t> Run<'t> {
         let mut given = self.arguments(arguments, dot)?;
         given.extend(piped);
         let base = self.term(&first.term, dot)?;
-        let base = self.fields(base, path)?;
+        let base = self.fields(&base, path)?;
         let members = base
             .as_ref()
             .and_then(|base| base.get(format!("{method}()")));
@@ -324,23 +324,33 @@ impl<'t> Run<'t> {
         }
     }
 
+    /// Only what is asked for is copied: `$` may be all containers of a network.
     fn operand(&mut self, operand: &'t Operand, dot: &Item) -> Result<Item> {
-        let base = self.term(&operand.term, dot)?;
-        self.fields(base, &operand.fields)
+        match &operand.term {
+            Term::Dot => self.fields(dot, &operand.fields),
+            Term::Variable(name) => self.fields(self.variable(name)?, &operand.fields),
+            term @ (Term::Constant(_) | Term::Function(_) | Term::Group(_)) => {
+                let base = self.term(term, dot)?;
+                self.fields(&base, &operand.fields)
+            }
+        }
+    }
+
+    fn variable(&self, name: &str) -> Result<&Item> {
+        let found = self.variables.iter().rev().find(|(known, _)| known == name);
+        match found {
+            Some((_, value)) => Ok(value),
+            None => error(format!(
+                "undefined variable {name:?}: declare it with {name} := …"
+            )),
+        }
     }
 
     fn term(&mut self, term: &'t Term, dot: &Item) -> Result<Item> {
         match term {
             Term::Dot => Ok(dot.clone()),
             Term::Constant(value) => Ok(Some(value.clone())),
-            Term::Variable(name) => {
-                match self.variables.iter().rev().find(|(known, _)| known == name) {
-                    Some((_, value)) => Ok(value.clone()),
-                    None => error(format!(
-                        "undefined variable {name:?}: declare it with {name} := …"
-                    )),
-                }
-            }
+            Term::Variable(name) => self.variable(name).cloned(),
             Term::Function(function) => self.call(*function, &[], None, dot),
             Term::Group(pipeline) => {
                 let outer = self.variables.len();
@@ -351,35 +361,37 @@ impl<'t> Run<'t> {
         }
     }
 
-    fn fields(&self, base: Item, names: &[String]) -> Result<Item> {
-        let mut value = base;
+    fn fields(&self, base: &Item, names: &[String]) -> Result<Item> {
+        let mut value = base.as_ref();
         for name in names {
             value = match value {
-                Some(Value::Object(mut members)) => {
-                    let found = members.remove(name);
+                Some(Value::Object(members)) => {
+                    let found = members.get(name);
                     if found.is_none() && self.missing == Missing::Refuse {
-                        let mut known: Vec<String> = members
-                            .keys()
-                            .map(|key| format!(".{}", key.trim_end_matches("()")))
-                            .collect();
-                        known.sort();
-                        known.dedup();
                         return error(format!(
                             "can't evaluate field {name}: the fields are {}",
-                            known.join(" ")
+                            known_fields(members)
                         ));
                     }
                     found
                 }
                 None | Some(Value::Null) => None,
-                other => {
-                    return error(format!(
-                        "can't evaluate field {name} in type {}",
-                        type_of(&other)
-                    ));
+                Some(other) => {
+                    let kind = type_of(&Some(other.clone()));
+                    return error(format!("can't evaluate field {name} in type {kind}"));
                 }
             };
         }
-        Ok(value)
+        Ok(value.cloned())
     }
+}
+
+fn known_fields(members: &serde_json::Map<String, Value>) -> String {
+    let mut known: Vec<String> = members
+        .keys()
+        .map(|key| format!(".{}", key.trim_end_matches("()")))
+        .collect();
+    known.sort();
+    known.dedup();
+    known.join(" ")
 }
