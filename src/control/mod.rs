@@ -32,6 +32,7 @@ pub mod daemon_options;
 mod endpoints;
 mod error;
 pub mod files;
+pub mod filters;
 mod gateway;
 pub mod inspect;
 pub mod ipam;
