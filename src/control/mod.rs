@@ -36,6 +36,8 @@ pub mod inspect;
 pub mod ipam;
 mod linking;
 pub mod mac;
+#[cfg(test)]
+mod model_tests;
 pub mod names;
 pub mod network_config;
 pub mod network_options;
