@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::daemon_options::OptionError;
 use super::files::FileValueError;
 use super::ipam::IpamError;
+use super::links::LinkError;
 use super::mac::MacError;
 use super::names::NameError;
 use super::network_options::NetworkOptionError;
@@ -90,8 +91,8 @@ pub enum ControlError {
         interface: String,
         container: String,
     },
-    #[error("bad format for links: {0}: give --link NAME or NAME:ALIAS")]
-    LinkFormat(String),
+    #[error(transparent)]
+    Link(#[from] LinkError),
     #[error(
         "could not get container for {0}: No such container: {0}: start it before linking to it"
     )]
@@ -178,7 +179,9 @@ impl ControlError {
             | Self::HostNetwork
             | Self::AliasOnDefault
             | Self::AddressOutside { .. }
-            | Self::LinkFormat(_)
+            | Self::Link(_)
+            // With 404 Docker's client would say that the image is missing (moby#39823).
+            | Self::LinkTarget(_)
             | Self::LinkElsewhere(_) => 400,
             Self::NetworkOption(error) => error.http_status(),
             Self::Predefined(_) | Self::ActiveEndpoints { .. } | Self::AlreadyConnected { .. } => {
@@ -187,8 +190,7 @@ impl ControlError {
             Self::NoSuchContainer(_)
             | Self::NoSuchNetwork(_)
             | Self::NotPublished { .. }
-            | Self::NotConnected { .. }
-            | Self::LinkTarget(_) => 404,
+            | Self::NotConnected { .. } => 404,
             Self::NameInUse { .. }
             | Self::MacInUse { .. }
             | Self::InterfaceInUse { .. }

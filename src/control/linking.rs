@@ -6,34 +6,11 @@
 //! every query.
 
 use super::error::ControlError;
+use super::links;
+use super::projections::exposed_ports;
 use super::records::{Attachment, Container, Endpoint, Link};
 use super::state::{DEFAULT_NETWORK, State};
 use super::store::Change;
-
-/// A `--link` value: `NAME` or `NAME:ALIAS`, or as `inspect` shows it, `/NAME:/PARENT/ALIAS`.
-pub(super) fn parse(text: &str) -> Result<Link, ControlError> {
-    let bad = || ControlError::LinkFormat(text.escape_debug().to_string());
-    let (target, alias) = text.split_once(':').unwrap_or((text, text));
-    let (target, alias) = match target.strip_prefix('/') {
-        Some(target) => (target, alias.rsplit('/').next().unwrap_or(alias)),
-        None => (target, alias),
-    };
-    if target.is_empty() || target.len() > 255 || !is_alias(alias) {
-        return Err(bad());
-    }
-    Ok(Link {
-        target: target.to_owned(),
-        alias: alias.to_owned(),
-    })
-}
-
-/// It becomes a word in a line of /etc/hosts, and part of the names of variables.
-fn is_alias(text: &str) -> bool {
-    (1..=253).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-}
 
 impl State {
     /// A link of the container `name` on the default network, its target found.
@@ -83,10 +60,25 @@ impl State {
         })
     }
 
-    /// The variables of a container's links.
+    /// The variables of a container's links, as they are when it starts.
     pub(super) fn link_environment(&self, container: &Container) -> Vec<String> {
-        let _ = self.live_links(container);
-        Vec::new()
+        let links = self.live_links(container);
+        links
+            .filter_map(|(link, target, endpoint)| {
+                let address = endpoint.addresses.first()?.addr();
+                let ports = exposed_ports(target).into_iter();
+                let ports =
+                    ports.flat_map(|(transport, range)| range.map(move |port| (transport, port)));
+                Some(links::environment(
+                    &container.name,
+                    &link.alias,
+                    address,
+                    ports,
+                    &target.env,
+                ))
+            })
+            .flatten()
+            .collect()
     }
 
     /// Removes a link on the default network: `/web/db` or `web/db`. Gives the linking container's new

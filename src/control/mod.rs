@@ -26,6 +26,7 @@
 
 pub mod address_pool;
 mod attachments;
+mod container_files;
 pub mod creation;
 pub mod daemon_options;
 mod endpoints;
@@ -35,6 +36,7 @@ mod gateway;
 pub mod inspect;
 pub mod ipam;
 mod linking;
+pub mod links;
 pub mod mac;
 #[cfg(test)]
 mod model_tests;
@@ -62,9 +64,10 @@ pub mod timestamp;
 mod transport;
 
 pub use attachments::{Connection, Disconnection};
+pub use container_files::{FileFacts, FileTexts};
 pub use creation::Creation;
 pub use error::ControlError;
 pub use gateway::Place;
-pub use state::{DEFAULT_NETWORK, FileTexts, Settings, State};
+pub use state::{DEFAULT_NETWORK, Settings, State};
 pub use timestamp::Timestamp;
 pub use transport::Transport;

@@ -6,11 +6,10 @@ use std::net::IpAddr;
 
 use super::error::ControlError;
 use super::files::{DnsSettings, ExtraHost};
-use super::linking;
 use super::mac::MacAddress;
 use super::names;
 use super::portspec::{ExposeSpec, PortSpec};
-use super::records::{Attachment, Container, ContainerState, ExposedPorts, Kind, Network};
+use super::records::{Attachment, Container, ContainerState, ExposedPorts, Kind, Link, Network};
 use super::state::{DEFAULT_NETWORK, State};
 use super::timestamp::Timestamp;
 use crate::api::types::{CreateContainer, EndpointSettings, NetworkAttachment};
@@ -230,7 +229,7 @@ impl State {
             .transpose()?;
         let mut links = Vec::new();
         for text in more_links.iter().chain(&settings.links) {
-            let link = linking::parse(text)?;
+            let link: Link = text.parse()?;
             links.push(if default {
                 self.legacy_link(name, link)?
             } else {

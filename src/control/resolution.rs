@@ -33,14 +33,6 @@ pub fn dns_names(container: &Container, attachment: &Attachment) -> Vec<String> 
         .collect()
 }
 
-impl State {
-    /// Whether a container has a resolver at 127.0.0.11: it is on a network that users made.
-    pub fn has_resolver(&self, container: &Container) -> bool {
-        let mut places = container.endpoints();
-        places.any(|(attachment, _)| attachment.network_name != DEFAULT_NETWORK)
-    }
-}
-
 /// What the resolver of each container that has one must know, by the container's id.
 pub fn dns_views(state: &State, host: &HostResolver) -> BTreeMap<String, View> {
     let mut zones: HashMap<&str, Zone> = HashMap::new();
@@ -62,7 +54,7 @@ pub fn dns_views(state: &State, host: &HostResolver) -> BTreeMap<String, View> {
         .collect();
     let served = state
         .containers()
-        .filter(|container| state.has_resolver(container));
+        .filter(|container| !container.has_exited() && state.has_resolver(container));
     served
         .map(|container| (container.id.clone(), view(state, container, &zones, host)))
         .collect()

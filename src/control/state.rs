@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use super::address_pool::AddressPools;
 use super::creation;
 use super::error::ControlError;
-use super::files::{self, DnsSettings};
+use super::files::DnsSettings;
 use super::ipam::Pool;
 use super::linking;
 use super::names::{self, LookupError};
@@ -48,17 +48,6 @@ pub struct Settings {
     pub pools: AddressPools,
     /// Options of networks that do not give them (`--default-network-opt bridge=key=value`).
     pub default_network_options: BTreeMap<String, String>,
-}
-
-/// What a container finds in /etc.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileTexts {
-    /// /etc/hosts.
-    pub hosts: String,
-    /// /etc/hostname.
-    pub hostname: String,
-    /// /etc/resolv.conf.
-    pub resolv_conf: String,
 }
 
 /// The state.
@@ -384,36 +373,6 @@ impl State {
     pub fn container_of_endpoint(&self, number: u32) -> Option<&Container> {
         self.containers()
             .find(|container| container.endpoints().any(|(_, e)| e.number == number))
-    }
-
-    /// The text of a container's three files. `host_path` and `host_text` are the host's resolv.conf (see
-    /// [`files::resolv_conf_source`]).
-    pub fn files(&self, container: &Container, host_path: &str, host_text: &str) -> FileTexts {
-        let endpoint = container.endpoint();
-        let addresses: Vec<IpAddr> = endpoint
-            .iter()
-            .flat_map(|endpoint| &endpoint.addresses)
-            .map(ipnet::IpNet::addr)
-            .collect();
-        let ipv6 = addresses.iter().any(IpAddr::is_ipv6);
-        let host_gateway: Vec<IpAddr> = self
-            .default_network()
-            .iter()
-            .flat_map(|network| &network.config.families)
-            .filter_map(|family| family.gateway)
-            .collect();
-        let dns = container.dns.or(&self.settings.dns);
-        FileTexts {
-            hosts: files::hosts(
-                &container.hostname,
-                &addresses,
-                &container.extra_hosts,
-                &host_gateway,
-                ipv6,
-            ),
-            hostname: files::hostname(&container.hostname),
-            resolv_conf: files::resolv_conf(host_path, host_text, &dns, ipv6),
-        }
     }
 
     /// The address pools of a network, in the order of its families.

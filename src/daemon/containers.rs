@@ -26,7 +26,7 @@ use super::watch::ipv4;
 use crate::api::server::{ApiError, Peer};
 use crate::api::types::{CreateContainer, CreatedContainer};
 use crate::control::records::{Container, ContainerState, Endpoint, Kind, Network, Process};
-use crate::control::{State, Timestamp, files, names};
+use crate::control::{FileFacts, State, Timestamp, files, names};
 use crate::kernel::{VethSpec, netns};
 use crate::steering::ContainerPort;
 
@@ -38,8 +38,6 @@ const REPORT_GRACE: Duration = Duration::from_millis(1500);
 
 /// How long to wait before what could not be stored is stored again.
 const STORE_RETRY: Duration = Duration::from_secs(5);
-
-const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 
 impl Core {
     pub(super) async fn create(
@@ -462,14 +460,16 @@ fn addresses(endpoint: &Endpoint) -> String {
 
 fn write_files(state: &State, container: &Container) -> io::Result<()> {
     fs::create_dir_all(&container.files)?;
-    let own = fs::read_to_string(HOST_RESOLV_CONF).unwrap_or_default();
-    let source = files::resolv_conf_source(&own);
-    let text = if source == HOST_RESOLV_CONF {
-        own
-    } else {
-        fs::read_to_string(source).unwrap_or_default()
-    };
-    let texts = state.files(container, source, &text);
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let texts = state.files(
+        container,
+        &FileFacts {
+            resolv_conf: &read(files::RESOLV_CONF),
+            systemd_resolv_conf: &read(files::SYSTEMD_RESOLV_CONF),
+            // Every new namespace's lo has ::1, if the kernel has IPv6.
+            ipv6_loopback: Path::new("/proc/net/if_inet6").exists(),
+        },
+    );
     fs::write(container.files.join("hosts"), texts.hosts)?;
     fs::write(container.files.join("hostname"), texts.hostname)?;
     fs::write(container.files.join("resolv.conf"), texts.resolv_conf)

@@ -97,6 +97,16 @@ fn hosts_hostname_and_resolv_conf_are_the_containers_own() {
         "{hosts}"
     );
     assert!(hosts.contains("10.1.2.3\tdb"), "{hosts}");
+    // As in Docker: they are there because the container's lo has the address.
+    let loopback = tunbridge
+        .cli(&["exec", "c1", "--", "ip", "-6", "addr", "show", "lo"])
+        .expect_success()
+        .stdout;
+    assert_eq!(
+        hosts.contains("::1\tlocalhost ip6-localhost ip6-loopback\n"),
+        loopback.contains("inet6 ::1/128"),
+        "{hosts}{loopback}"
+    );
     let resolv_conf = read("c1", "/etc/resolv.conf");
     assert!(
         resolv_conf.contains("nameserver 192.0.2.53") && resolv_conf.contains("search example.org"),

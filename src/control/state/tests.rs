@@ -1,5 +1,6 @@
 use super::*;
 use crate::api::types::{CreateContainer, NetworkAttachment};
+use crate::control::FileFacts;
 use crate::control::mac::MacAddress;
 use crate::control::names::LookupError;
 use crate::control::records::{Kind, PortBinding};
@@ -678,7 +679,12 @@ fn the_files_of_a_container() {
         ..request("c1", &[])
     };
     let made = state.create_container(&wanted, at(0)).unwrap().container;
-    let files = state.files(&made, "/etc/resolv.conf", "nameserver 203.0.113.53\n");
+    let facts = FileFacts {
+        resolv_conf: "nameserver 203.0.113.53\n",
+        systemd_resolv_conf: "",
+        ipv6_loopback: false,
+    };
+    let files = state.files(&made, &facts);
     assert_eq!(
         files.hosts,
         "127.0.0.1\tlocalhost\n172.17.0.1\tgw\n172.17.0.2\tweb\n"
