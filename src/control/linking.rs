@@ -6,7 +6,9 @@
 //! every query.
 
 use super::error::ControlError;
-use super::records::{Attachment, Container, Link};
+use super::links;
+use super::projections::exposed_ports;
+use super::records::{Attachment, Container, Endpoint, Link};
 use super::state::{DEFAULT_NETWORK, State};
 use super::store::Change;
 
@@ -38,7 +40,7 @@ impl State {
             });
         }
         let mut endpoints = target.endpoints();
-        if endpoints.any(|(attachment, _)| attachment.network_name == DEFAULT_NETWORK) {
+        if endpoints.any(|(attachment, _)| is_default(attachment)) {
             Ok(())
         } else {
             Err(ControlError::LinkElsewhere(target.name.clone()))
@@ -49,20 +51,34 @@ impl State {
     pub(super) fn live_links<'a>(
         &'a self,
         container: &'a Container,
-    ) -> impl Iterator<Item = (&'a Link, &'a Container, &'a Attachment)> {
+    ) -> impl Iterator<Item = (&'a Link, &'a Container, &'a Endpoint)> {
         legacy_links(container).filter_map(|link| {
             let target = self.container_by_id(&link.target)?;
-            let mut attachments = target.attachments.iter();
-            let place = attachments
-                .find(|place| place.network_name == DEFAULT_NETWORK && place.endpoint.is_some())?;
-            Some((link, target, place))
+            let mut places = target.endpoints();
+            let (_, endpoint) = places.find(|(place, _)| is_default(place))?;
+            Some((link, target, endpoint))
         })
     }
 
-    /// The variables of a container's links.
+    /// The variables of a container's links, as they are when it starts.
     pub(super) fn link_environment(&self, container: &Container) -> Vec<String> {
-        let _ = self.live_links(container);
-        Vec::new()
+        let links = self.live_links(container);
+        links
+            .filter_map(|(link, target, endpoint)| {
+                let address = endpoint.addresses.first()?.addr();
+                let ports = exposed_ports(target).into_iter();
+                let ports =
+                    ports.flat_map(|(transport, range)| range.map(move |port| (transport, port)));
+                Some(links::environment(
+                    &container.name,
+                    &link.alias,
+                    address,
+                    ports,
+                    &target.env,
+                ))
+            })
+            .flatten()
+            .collect()
     }
 
     /// Removes a link on the default network: `/web/db` or `web/db`. Gives the linking container's new

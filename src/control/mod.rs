@@ -39,6 +39,8 @@ pub mod ipam;
 mod linking;
 pub mod links;
 pub mod mac;
+#[cfg(test)]
+mod model_tests;
 pub mod names;
 pub mod network_config;
 pub mod network_options;
@@ -52,6 +54,7 @@ mod publishing;
 mod random;
 pub mod records;
 mod requests;
+pub mod resolution;
 mod state;
 pub mod store;
 #[cfg(test)]

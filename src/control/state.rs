@@ -375,6 +375,11 @@ impl State {
             .find(|container| container.endpoints().any(|(_, e)| e.number == number))
     }
 
+    /// The address pools of a network, in the order of its families.
+    pub(super) fn pools(&self, network: &str) -> &[Pool] {
+        self.networks.get(network).map_or(&[], |entry| &entry.pools)
+    }
+
     /// How many addresses of a network are in use, reserved ones included.
     pub fn addresses_in_use(&self, network: &str) -> u128 {
         self.networks

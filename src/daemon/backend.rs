@@ -73,13 +73,13 @@ impl Backend for Daemon {
         let now = Timestamp::now();
         Ok(containers
             .into_iter()
-            .map(|container| inspect::container_summary(container, now))
+            .map(|container| inspect::container_summary(&state, container, now))
             .collect())
     }
 
     async fn inspect_container(&self, reference: &str) -> Result<Value, ApiError> {
         let state = self.core.lock().await;
-        Ok(inspect::container(state.container(reference)?))
+        Ok(inspect::container(&state, state.container(reference)?))
     }
 
     async fn list_networks(&self, _filters: Filters) -> Result<Value, ApiError> {
