@@ -29,6 +29,7 @@ mod attachments;
 mod container_files;
 pub mod creation;
 pub mod daemon_options;
+pub mod endpoint_options;
 mod endpoints;
 mod error;
 pub mod files;
