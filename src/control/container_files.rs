@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use super::files::{self, HostsLine, RESOLV_CONF, SYSTEMD_RESOLV_CONF};
-use super::linking;
 use super::links;
 use super::records::Container;
 use super::state::State;
@@ -65,20 +64,13 @@ impl State {
             .filter_map(|family| family.gateway)
             .collect();
         let mut lines = files::extra_lines(&container.extra_hosts, &host_gateway);
-        for link in linking::legacy_links(container) {
-            let target = self.container_by_id(&link.target);
-            let place = target.zip(default).and_then(|(target, network)| {
-                let endpoint = target.attachment(&network.id)?.endpoint.as_ref()?;
-                Some((target, endpoint))
-            });
-            if let Some((target, endpoint)) = place {
-                lines.extend(links::hosts_lines(
-                    &link.alias,
-                    &target.hostname,
-                    &target.name,
-                    endpoint.addresses.iter().map(ipnet::IpNet::addr),
-                ));
-            }
+        for (link, target, endpoint) in self.live_links(container) {
+            lines.extend(links::hosts_lines(
+                &link.alias,
+                &target.hostname,
+                &target.name,
+                endpoint.addresses.iter().map(ipnet::IpNet::addr),
+            ));
         }
         let endpoints = container.endpoints();
         let addresses = endpoints.flat_map(|(_, endpoint)| &endpoint.addresses);

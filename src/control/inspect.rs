@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::linking::legacy_links;
+use super::links;
 use super::ports_text;
 use super::portspec::{HostPorts, PortSpec};
 use super::projections::{ContainerPort, container_ports};
@@ -147,13 +148,10 @@ fn host_config(state: &State, container: &Container) -> Value {
         .iter()
         .map(ToString::to_string)
         .collect();
-    let links: Vec<String> = legacy_links(container)
+    let described: Vec<String> = legacy_links(container)
         .filter_map(|link| {
             let target = state.container_by_id(&link.target)?;
-            Some(format!(
-                "/{}:/{}/{}",
-                target.name, container.name, link.alias
-            ))
+            Some(links::described(&target.name, &container.name, &link.alias))
         })
         .collect();
     json!({
@@ -168,7 +166,7 @@ fn host_config(state: &State, container: &Container) -> Value {
         "DnsOptions": container.dns.options,
         "DnsSearch": container.dns.search,
         "ExtraHosts": if extra.is_empty() { Value::Null } else { json!(extra) },
-        "Links": if links.is_empty() { Value::Null } else { json!(links) },
+        "Links": if described.is_empty() { Value::Null } else { json!(described) },
         "PublishAllPorts": container.publish_all,
         "ReadonlyRootfs": false,
     })

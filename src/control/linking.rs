@@ -6,6 +6,8 @@
 //! every query.
 
 use super::error::ControlError;
+use super::links;
+use super::projections::exposed_ports;
 use super::records::{Attachment, Container, Endpoint, Link};
 use super::state::{DEFAULT_NETWORK, State};
 use super::store::Change;
@@ -58,10 +60,25 @@ impl State {
         })
     }
 
-    /// The variables of a container's links.
+    /// The variables of a container's links, as they are when it starts.
     pub(super) fn link_environment(&self, container: &Container) -> Vec<String> {
-        let _ = self.live_links(container);
-        Vec::new()
+        let links = self.live_links(container);
+        links
+            .filter_map(|(link, target, endpoint)| {
+                let address = endpoint.addresses.first()?.addr();
+                let ports = exposed_ports(target).into_iter();
+                let ports =
+                    ports.flat_map(|(transport, range)| range.map(move |port| (transport, port)));
+                Some(links::environment(
+                    &container.name,
+                    &link.alias,
+                    address,
+                    ports,
+                    &target.env,
+                ))
+            })
+            .flatten()
+            .collect()
     }
 
     /// Removes a link on the default network: `/web/db` or `web/db`. Gives the linking container's new

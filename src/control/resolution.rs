@@ -55,7 +55,7 @@ pub fn dns_views(state: &State, host: &str) -> BTreeMap<String, View> {
         .collect();
     let served = state
         .containers()
-        .filter(|container| state.has_resolver(container));
+        .filter(|container| !container.has_exited() && state.has_resolver(container));
     served
         .map(|container| (container.id.clone(), view(state, container, &zones, host)))
         .collect()

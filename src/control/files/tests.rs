@@ -265,7 +265,9 @@ fn flags_override() {
     let text = resolv_conf("/etc/resolv.conf", HOST, &settings, false);
     assert!(
         text.contains("\n\nnameserver 192.0.2.53\nsearch corp.example\noptions ndots:3\n\n")
-            && text.ends_with("# Overrides: [nameservers search options]\n# Option ndots from: override\n"),
+            && text.ends_with(
+                "# Overrides: [nameservers search options]\n# Option ndots from: override\n"
+            ),
         "{text}"
     );
     let none = DnsSettings {
