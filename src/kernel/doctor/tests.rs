@@ -14,6 +14,7 @@ fn link(index: u32, name: &str, mtu: u32) -> Link {
         master: None,
         ethernet: name != "lo",
         loopback: name == "lo",
+        ipv6: None,
     }
 }
 
