@@ -16,7 +16,7 @@ use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use super::dump::{Address, Link};
 use super::netlink::{Netlink, NetlinkError, check_name, errno, failed};
-use super::sysctl::{self, SysctlError};
+use super::sysctl;
 
 /// What a network wants of its bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,17 +60,24 @@ impl Netlink {
     /// order of `specs`.
     ///
     /// # Errors
-    /// Links or addresses cannot be listed. What fails for one bridge does not concern the others.
+    /// Bridges or addresses cannot be listed. What fails for one bridge does not concern the others.
     pub async fn ensure_bridges(
         &self,
         specs: &[BridgeSpec],
     ) -> Result<Vec<Result<Bridge, NetlinkError>>, NetlinkError> {
-        let links = self.links().await?;
+        let bridges = self.bridges().await?;
         let addresses = self.addresses().await?;
         let mut results = Vec::with_capacity(specs.len());
         for spec in specs {
-            let link = links.iter().find(|link| link.name == spec.name).cloned();
-            results.push(self.ensure(spec, link, &addresses).await);
+            let found = match bridges.iter().find(|link| link.name == spec.name) {
+                Some(bridge) => Ok(Some(bridge.clone())),
+                // It may be there and something else.
+                None => self.link(&spec.name).await,
+            };
+            results.push(match found {
+                Ok(link) => self.ensure(spec, link, &addresses).await,
+                Err(error) => Err(error),
+            });
         }
         Ok(results)
     }
@@ -157,15 +164,7 @@ impl Netlink {
             if !created && spec.mac != mac {
                 self.set_mac(link.index, mac).await?;
             }
-            let name = link.name.clone();
-            self.run(move || {
-                for (parameter, value) in [("accept_ra", "0"), ("disable_ipv6", "1")] {
-                    let conf = ["net", "ipv6", "conf", &name, parameter];
-                    sysctl::ensure_if_present(&conf, value)?;
-                }
-                Ok::<_, SysctlError>(())
-            })
-            .await??;
+            self.keep_off_ipv6(link).await?;
             if link.mtu != spec.mtu {
                 let message = LinkUnspec::new_with_index(link.index).mtu(spec.mtu).build();
                 let doing = format!("set MTU {} on bridge {}", spec.mtu, link.name);
@@ -177,6 +176,25 @@ impl Netlink {
             self.set_up(link.index).await?;
         }
         Ok(mac)
+    }
+
+    async fn keep_off_ipv6(&self, link: &Link) -> Result<(), NetlinkError> {
+        let Some(ipv6) = link.ipv6 else {
+            return Ok(());
+        };
+        for (parameter, value, is_so) in [
+            ("accept_ra", "0", !ipv6.accepts_advertisements),
+            ("disable_ipv6", "1", ipv6.disabled),
+        ] {
+            if !is_so {
+                let name = link.name.clone();
+                let set = move || {
+                    sysctl::set_if_present(&["net", "ipv6", "conf", &name, parameter], value)
+                };
+                self.run(set).await??;
+            }
+        }
+        Ok(())
     }
 
     async fn reconcile_address(

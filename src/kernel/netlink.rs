@@ -9,18 +9,20 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::TryStreamExt;
 use ipnet::Ipv4Net;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkExtentMask, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage,
 };
 use netlink_packet_route::route::RouteMessage;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
-use super::dump::{Address, Link, Route4, read_address, read_link, read_route};
+use super::dump::{Address, Link, Route4, read_address, read_route};
+
 use super::endpoint_sysctl::EndpointSysctlError;
+use super::links::LinkQuestions;
 use super::netns::{self, NetnsError};
 use super::sysctl::SysctlError;
 
@@ -87,6 +89,7 @@ pub enum NetlinkError {
 #[derive(Clone)]
 pub struct Netlink {
     handle: Handle,
+    questions: LinkQuestions,
     /// The namespace, unless it is that of the process.
     namespace: Option<Arc<OwnedFd>>,
     /// Held while a list is read: the kernel refuses a second one on the same socket (EBUSY).
@@ -110,12 +113,14 @@ impl Netlink {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new() -> Result<Self, NetlinkError> {
-        let (connection, handle, _) =
-            rtnetlink::new_connection().map_err(|e| request_error("open netlink socket", e))?;
+        let open = || Ok((rtnetlink::new_connection()?, LinkQuestions::new()?));
+        let ((connection, handle, _), questions) =
+            open().map_err(|e| request_error("open netlink socket", e))?;
         // The task owns the socket and ends with the last handle.
         tokio::spawn(connection);
         Ok(Self {
             handle,
+            questions,
             namespace: None,
             listing: Arc::default(),
         })
@@ -134,14 +139,15 @@ impl Netlink {
             .try_clone_to_owned()
             .map_err(|e| request_error("duplicate namespace descriptor", e))?;
         let runtime = tokio::runtime::Handle::current();
-        let (connection, handle, _) = netns::run_in(namespace, || {
+        let ((connection, handle, _), questions) = netns::run_in(namespace, || {
             let _entered = runtime.enter();
-            rtnetlink::new_connection()
+            Ok((rtnetlink::new_connection()?, LinkQuestions::new()?))
         })?
         .map_err(|e| request_error("open netlink socket", e))?;
         tokio::spawn(connection);
         Ok(Self {
             handle,
+            questions,
             namespace: Some(Arc::new(owned)),
             listing: Arc::default(),
         })
@@ -171,18 +177,21 @@ impl Netlink {
     /// # Errors
     /// The request failed.
     pub async fn links(&self) -> Result<Vec<Link>, NetlinkError> {
-        let _one = self.listing.lock().await;
-        let request = self
-            .handle
-            .link()
-            .get()
-            .set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]);
-        let messages: Vec<LinkMessage> = request
-            .execute()
-            .try_collect()
+        self.questions
+            .all(None)
             .await
-            .map_err(|e| failed("list interfaces", e))?;
-        Ok(messages.iter().filter_map(read_link).collect())
+            .map_err(|e| request_error("list interfaces", e))
+    }
+
+    /// All bridges.
+    ///
+    /// # Errors
+    /// The request failed.
+    pub async fn bridges(&self) -> Result<Vec<Link>, NetlinkError> {
+        self.questions
+            .all(Some("bridge"))
+            .await
+            .map_err(|e| request_error("list bridges", e))
     }
 
     /// The interfaces whose names start with `prefix`: for finding what an earlier run left.
@@ -200,22 +209,10 @@ impl Netlink {
     /// # Errors
     /// The request failed.
     pub async fn link(&self, name: &str) -> Result<Option<Link>, NetlinkError> {
-        // The kernel answers over-long names with ERANGE, and no interface can have one.
-        if name.is_empty() || name.len() >= libc::IFNAMSIZ {
-            return Ok(None);
-        }
-        let mut answers = self
-            .handle
-            .link()
-            .get()
-            .match_name(name.to_owned())
-            .execute();
-        match answers.next().await {
-            Some(Ok(message)) => Ok(read_link(&message)),
-            Some(Err(error)) if errno(&error) == Some(libc::ENODEV) => Ok(None),
-            Some(Err(error)) => Err(failed(format!("look up interface {name}"), error)),
-            None => Ok(None),
-        }
+        self.questions
+            .named(name)
+            .await
+            .map_err(|e| request_error(format!("look up interface {name}"), e))
     }
 
     /// All addresses of both families.

@@ -15,7 +15,7 @@ use ipnet::Ipv4Net;
 use netlink_packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use super::dump::{Route4, RouteKind, TABLE_MAIN};
+use super::dump::{Link, Route4, RouteKind, TABLE_MAIN};
 use super::endpoint_sysctl::EndpointSysctl;
 use super::netlink::{Netlink, NetlinkError, check_name, errno, failed};
 use super::sysctl;
@@ -114,10 +114,9 @@ impl Netlink {
     async fn complete_pair(&self, spec: &VethSpec<'_>, inside: &Self) -> Result<u32, NetlinkError> {
         let host = self.existing_link(spec.host_name).await?;
         let container = inside.existing_link(spec.container_name).await?;
-        let (name, sysctls) = (spec.host_name.to_owned(), &[]);
-        self.run(move || prepare(&name, sysctls)).await??;
-        let (name, sysctls) = (spec.container_name.to_owned(), spec.sysctls.to_vec());
-        inside.run(move || prepare(&name, &sysctls)).await??;
+        self.prepare(&host, &[]).await?;
+        inside.prepare(&container, spec.sysctls).await?;
+        let (host, container) = (host.index, container.index);
         inside.add_address4(container, spec.address).await?;
         self.set_up(host).await?;
         inside.set_up(container).await?;
@@ -126,14 +125,34 @@ impl Netlink {
         }
         // Last, because nothing undoes it.
         let loopback = inside.existing_link("lo").await?;
-        inside.set_up(loopback).await?;
+        inside.set_up(loopback.index).await?;
         self.wait_until_operational(spec.host_name).await?;
         Ok(host)
     }
 
-    async fn existing_link(&self, name: &str) -> Result<u32, NetlinkError> {
+    /// What an interface must be before it comes up.
+    async fn prepare(&self, link: &Link, sysctls: &[EndpointSysctl]) -> Result<(), NetlinkError> {
+        let disable_ipv6 = link.ipv6.is_some_and(|ipv6| !ipv6.disabled);
+        if !disable_ipv6 && sysctls.is_empty() {
+            return Ok(());
+        }
+        let (name, sysctls) = (link.name.clone(), sysctls.to_vec());
+        self.run(move || {
+            if disable_ipv6 {
+                let disable = ["net", "ipv6", "conf", &name, "disable_ipv6"];
+                sysctl::set_if_present(&disable, "1")?;
+            }
+            for sysctl in sysctls {
+                sysctl.apply(&name)?;
+            }
+            Ok(())
+        })
+        .await?
+    }
+
+    async fn existing_link(&self, name: &str) -> Result<Link, NetlinkError> {
         match self.link(name).await? {
-            Some(link) => Ok(link.index),
+            Some(link) => Ok(link),
             None => Err(NetlinkError::Request {
                 doing: format!("look up interface {name}"),
                 source: std::io::Error::from_raw_os_error(libc::ENODEV),
@@ -153,16 +172,6 @@ impl Netlink {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
-}
-
-/// What an interface of the calling thread's namespace must be before it comes up.
-fn prepare(interface: &str, sysctls: &[EndpointSysctl]) -> Result<(), NetlinkError> {
-    let disable = ["net", "ipv6", "conf", interface, "disable_ipv6"];
-    sysctl::ensure_if_present(&disable, "1")?;
-    for sysctl in sysctls {
-        sysctl.apply(interface)?;
-    }
-    Ok(())
 }
 
 /// The route of the main table, other than a default route, that overlaps the address's network.

@@ -41,6 +41,25 @@ fn bridge_is_complete_and_making_it_again_changes_nothing() {
         let events = drain(&mut watcher).await;
         assert!(!events.contains(&Event::AddressChanged), "{events:?}");
         assert!(!events.contains(&Event::RouteChanged), "{events:?}");
+
+        let ipv6 = |disabled, accepts_advertisements| {
+            Some(Ipv6Settings {
+                disabled,
+                accepts_advertisements,
+            })
+        };
+        assert_eq!(link.ipv6, ipv6(true, false));
+        run("sysctl -w net.ipv6.conf.kl0.accept_ra=1");
+        let link = netlink.link("kl0").await.unwrap().unwrap();
+        assert_eq!(link.ipv6, ipv6(true, true));
+        run("sysctl -w net.ipv6.conf.all.disable_ipv6=0");
+        let link = netlink.link("kl0").await.unwrap().unwrap();
+        assert_eq!(link.ipv6, ipv6(false, true));
+        netlink.ensure_bridge(&bridge_spec()).await.unwrap();
+        for (parameter, value) in [("accept_ra", "0"), ("disable_ipv6", "1")] {
+            let found = sysctl::get(&["net", "ipv6", "conf", "kl0", parameter]).unwrap();
+            assert_eq!(found, value, "{parameter} was reset");
+        }
     });
 }
 
@@ -173,6 +192,9 @@ fn many_bridges_are_made_at_once_and_one_that_fails_harms_no_other() {
             })
             .collect();
         for created in [true, false] {
+            let kinds: Vec<_> = netlink.bridges().await.unwrap();
+            assert_eq!(kinds.len(), if created { 0 } else { 3 }, "{kinds:?}");
+            assert!(kinds.iter().all(|b| b.kind.as_deref() == Some("bridge")));
             let results = netlink.ensure_bridges(&specs).await.unwrap();
             assert_eq!(results.len(), specs.len());
             for (n, (result, spec)) in results.iter().zip(&specs).enumerate() {
@@ -292,6 +314,7 @@ fn a_containers_interface_is_complete() {
 
 #[test]
 fn making_a_containers_interface_takes_milliseconds() {
+    let _undisturbed = undisturbed();
     in_fresh_namespace(|| async {
         let netlink = Netlink::new().unwrap();
         let bridge = netlink.ensure_bridge(&bridge_spec()).await.unwrap();

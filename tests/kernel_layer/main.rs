@@ -8,6 +8,7 @@ mod containers;
 mod interfaces;
 mod namespaces;
 mod reading;
+mod scale;
 mod watching;
 
 use std::collections::BTreeSet;
@@ -17,6 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net};
@@ -28,8 +30,8 @@ use tunbridge::kernel::host_ports::host_ports;
 use tunbridge::kernel::netns::{self, NetnsError};
 use tunbridge::kernel::route::CACHE_CAPACITY;
 use tunbridge::kernel::{
-    Bridge, BridgeSpec, EndpointSysctl, Event, Netlink, Resolved, RouteResolver, VethSpec, Watcher,
-    sysctl,
+    Bridge, BridgeSpec, EndpointSysctl, Event, Ipv6Settings, Netlink, Resolved, RouteResolver,
+    VethSpec, Watcher, sysctl,
 };
 
 /// Runs a test in a fresh network namespace with `lo` up, on a thread that ends with it.
@@ -48,6 +50,12 @@ fn in_fresh_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+/// Held by the tests that measure time, so that they do not measure each other.
+fn undisturbed() -> MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An unnamed namespace, as another container runtime would hand one over.

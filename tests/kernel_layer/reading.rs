@@ -134,10 +134,14 @@ fn doctor_looks_at_the_live_host() {
             tun: None,
             networks: vec![Network {
                 name: "bridge".into(),
+                default: true,
                 bridge: "kl0".into(),
-                subnet: "172.17.0.0/16".parse().unwrap(),
+                managed: true,
+                internal: false,
+                subnets: vec!["172.17.0.0/16".parse().unwrap()],
                 mtu: 1500,
             }],
+            ports: BTreeSet::new(),
             external_ports: vec![61_000..=65_534],
             keeps_forwarding: false,
             sysctl_paths: SysctlPaths {
