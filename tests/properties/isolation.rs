@@ -310,7 +310,7 @@ impl Site {
 fn networks_meet_only_where_they_may() {
     let passed = std::cell::Cell::new(0);
     let operations = prop::collection::vec(operation(), 60..200);
-    let result = TestRunner::new(cases(40)).run(&operations, |operations| {
+    let result = TestRunner::new(cases(24)).run(&operations, |operations| {
         let mut site = Site {
             w: every_kind(),
             next_endpoint: 1000,
@@ -325,7 +325,7 @@ fn networks_meet_only_where_they_may() {
     result.unwrap_or_else(|error| panic!("{error}"));
     let passed = passed.get();
     assert!(
-        passed > 400,
+        passed > 200,
         "{passed} packets passed: does this test anything?"
     );
 }
