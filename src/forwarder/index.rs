@@ -285,6 +285,11 @@ impl Index {
         self.published_ports.contains(protocol, port)
     }
 
+    /// The other index has the same ports published, on whatever addresses.
+    pub(super) fn publishes_the_ports_of(&self, other: &Self) -> bool {
+        self.published_ports == other.published_ports
+    }
+
     /// Publications that lead to `port` of the container.
     fn reversed(
         &self,

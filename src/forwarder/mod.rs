@@ -220,7 +220,9 @@ impl Forwarder {
                 slow.close(&self.around(), &flow);
             }
         }
-        slow.reset_ports();
+        if !before.publishes_the_ports_of(&index) {
+            slow.reset_ports();
+        }
         slow.held_syns.clear();
         let dropped = slow
             .fragments
