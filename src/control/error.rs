@@ -54,6 +54,14 @@ pub enum ControlError {
         "error while removing network: network {network} has active endpoints ({users}): stop or disconnect these containers first"
     )]
     ActiveEndpoints { network: String, users: String },
+    #[error(
+        "cannot create network bridge ({bridge}): conflicts with network {id} ({network}): networks have overlapping IPv4: choose another --bip, or remove network {network} first"
+    )]
+    DefaultOverlaps {
+        bridge: String,
+        network: String,
+        id: String,
+    },
     #[error("network \"{0}\" is specified multiple times: give it once, with all its options")]
     NetworkTwice(String),
     #[error(
@@ -196,6 +204,7 @@ impl ControlError {
             | Self::InterfaceInUse { .. }
             | Self::LinkNotRunning { .. }
             | Self::DefaultLink(_)
+            | Self::DefaultOverlaps { .. }
             | Self::NotOurs { .. }
             | Self::StillRunning { .. }
             | Self::NotRunning { .. }
