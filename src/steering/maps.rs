@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use super::{ContainerPort, LocalAddress, SteeringError, Subnet};
 
 /// Names of the counters, in the order of `enum counter` in `maps.bpf.h`.
-const COUNTERS: [&str; 22] = [
+const COUNTERS: [&str; 23] = [
     "diverted_container",
     "diverted_uplink",
     "diverted_loopback",
@@ -35,6 +35,7 @@ const COUNTERS: [&str; 22] = [
     "other_ethertype",
     "malformed",
     "icc_drop",
+    "internal_drop",
     "martian_container",
     "martian_uplink",
     "direct_access",
@@ -44,7 +45,7 @@ const COUNTERS: [&str; 22] = [
 ];
 
 type AddressKey = [u8; 16];
-type EndpointValue = [u8; 40];
+type EndpointValue = [u8; 44];
 type LocalValue = [u8; 12];
 type SubnetValue = [u8; 12];
 type PublishedKey = [u8; 20];
@@ -382,7 +383,9 @@ fn endpoint_value(port: &ContainerPort) -> EndpointValue {
     value[20..24].copy_from_slice(&port.bridge_if_index.to_ne_bytes());
     value[24..30].copy_from_slice(&port.mac);
     value[30..36].copy_from_slice(&port.bridge_mac);
-    value[36..].copy_from_slice(&u32::from(port.icc).to_ne_bytes());
+    let flags = u32::from(port.icc) | u32::from(port.linked) << 1 | u32::from(port.internal) << 2;
+    value[36..40].copy_from_slice(&flags.to_ne_bytes());
+    value[40..].copy_from_slice(&port.container.to_ne_bytes());
     value
 }
 
@@ -464,14 +467,15 @@ mod tests {
             bridge_mac: [2; 6],
             icc: true,
             linked: false,
-            internal: false,
-            container: 0,
+            internal: true,
+            container: 0x090a_0b0c,
         };
         let value = endpoint_value(&port);
         assert_eq!(value[16..20], 0x0102_0304_u32.to_ne_bytes());
         assert_eq!(value[20..24], 0x0506_0708_u32.to_ne_bytes());
         assert_eq!((&value[24..30], &value[30..36]), (&[1; 6][..], &[2; 6][..]));
-        assert_eq!(value[36..], 1_u32.to_ne_bytes());
+        assert_eq!(value[36..40], 5_u32.to_ne_bytes());
+        assert_eq!(value[40..], 0x090a_0b0c_u32.to_ne_bytes());
         let key = published_key(17, "0.0.0.0".parse().unwrap(), 0x1234);
         assert_eq!(key[12..], [0, 0, 0, 0, 0x12, 0x34, 17, 0]);
     }

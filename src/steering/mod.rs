@@ -287,8 +287,8 @@ impl Steering {
     }
 
     /// Replaces the MAC addresses of the host's own interfaces. What a container sends to one of
-    /// them is treated as if it were sent to its bridge's: a bridge delivers to its host what is
-    /// addressed to any of its ports, a physical one for example.
+    /// them is treated as if it were sent to its bridge's: a bridge gives its host what is addressed
+    /// to one of its ports, and the host would route it.
     ///
     /// # Errors
     /// [`SteeringError::Full`], [`SteeringError::Map`].

@@ -17,8 +17,10 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+pub mod bench;
 pub mod frames;
 pub mod nat;
+pub mod networks;
 pub mod probe;
 pub mod tun;
 
