@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::daemon_options::OptionError;
+use super::endpoint_options::EndpointOptionError;
 use super::files::FileValueError;
 use super::ipam::IpamError;
 use super::links::LinkError;
@@ -48,6 +49,8 @@ pub enum ControlError {
     AmbiguousNetwork { query: String, matches: usize },
     #[error(transparent)]
     NetworkOption(#[from] NetworkOptionError),
+    #[error(transparent)]
+    EndpointOption(#[from] EndpointOptionError),
     #[error("{0} is a pre-defined network and cannot be removed: leave it, it costs nothing")]
     Predefined(String),
     #[error(
@@ -182,6 +185,7 @@ impl ControlError {
             | Self::Invalid { .. }
             | Self::AmbiguousPrefix(_)
             | Self::AmbiguousNetwork { .. }
+            | Self::EndpointOption(_)
             | Self::NetworkTwice(_)
             | Self::PrivateMode
             | Self::HostNetwork
