@@ -220,3 +220,6 @@ fn refuse_predefined(network: &Network) -> Result<(), ControlError> {
         Err(ControlError::PrivateMode)
     }
 }
+
+#[cfg(test)]
+mod tests;

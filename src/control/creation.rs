@@ -226,3 +226,6 @@ fn warnings(container: &Container) -> Vec<String> {
     }
     warnings
 }
+
+#[cfg(test)]
+mod tests;

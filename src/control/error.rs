@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::daemon_options::OptionError;
+use super::endpoint_options::EndpointOptionError;
 use super::files::FileValueError;
 use super::ipam::IpamError;
 use super::links::LinkError;
@@ -48,12 +49,22 @@ pub enum ControlError {
     AmbiguousNetwork { query: String, matches: usize },
     #[error(transparent)]
     NetworkOption(#[from] NetworkOptionError),
+    #[error(transparent)]
+    EndpointOption(#[from] EndpointOptionError),
     #[error("{0} is a pre-defined network and cannot be removed: leave it, it costs nothing")]
     Predefined(String),
     #[error(
         "error while removing network: network {network} has active endpoints ({users}): stop or disconnect these containers first"
     )]
     ActiveEndpoints { network: String, users: String },
+    #[error(
+        "cannot create network bridge ({bridge}): conflicts with network {id} ({network}): networks have overlapping IPv4: choose another --bip, or remove network {network} first"
+    )]
+    DefaultOverlaps {
+        bridge: String,
+        network: String,
+        id: String,
+    },
     #[error("network \"{0}\" is specified multiple times: give it once, with all its options")]
     NetworkTwice(String),
     #[error(
@@ -174,6 +185,7 @@ impl ControlError {
             | Self::Invalid { .. }
             | Self::AmbiguousPrefix(_)
             | Self::AmbiguousNetwork { .. }
+            | Self::EndpointOption(_)
             | Self::NetworkTwice(_)
             | Self::PrivateMode
             | Self::HostNetwork
@@ -196,6 +208,7 @@ impl ControlError {
             | Self::InterfaceInUse { .. }
             | Self::LinkNotRunning { .. }
             | Self::DefaultLink(_)
+            | Self::DefaultOverlaps { .. }
             | Self::NotOurs { .. }
             | Self::StillRunning { .. }
             | Self::NotRunning { .. }

@@ -147,3 +147,6 @@ pub(super) fn legacy_links(container: &Container) -> impl Iterator<Item = &Link>
         .filter(|attachment| is_default(attachment))
         .flat_map(|attachment| &attachment.links)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::address_pool::overlap;
 use super::daemon_options::HostFacts;
 use super::error::ControlError;
 use super::mac::MacAddress;
@@ -168,6 +169,7 @@ impl State {
         if current.as_ref() == Some(&wanted) {
             return Ok(warnings);
         }
+        self.refuse_overlap(&wanted)?;
         let mut changes = vec![
             Change::PutNetwork(&wanted),
             Change::PutCounters(self.counters),
@@ -207,6 +209,27 @@ impl State {
             entry.record = record;
         }
         Ok(())
+    }
+
+    /// The flags may have changed since the other networks were made.
+    fn refuse_overlap(&self, wanted: &Network) -> Result<(), ControlError> {
+        let subnets = wanted.subnets();
+        let clash = |other: &&Network| {
+            let theirs = other.subnets();
+            let mut pairs = subnets
+                .iter()
+                .flat_map(|own| theirs.iter().map(move |their| (own, their)));
+            pairs.any(|(own, their)| overlap(own, their))
+        };
+        let others = self.bridge_networks();
+        match others.filter(|other| other.name != wanted.name).find(clash) {
+            None => Ok(()),
+            Some(other) => Err(ControlError::DefaultOverlaps {
+                bridge: wanted.config.bridge.clone(),
+                network: other.name.clone(),
+                id: other.id.clone(),
+            }),
+        }
     }
 
     fn new_default_network(
@@ -286,3 +309,6 @@ fn same_shape(current: Option<&Network>, config: Option<&NetworkConfig>) -> bool
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,8 +17,9 @@ pub use super::network_config::{Advertise, FamilyConfig, GatewayMode, NetworkCon
 use super::timestamp::Timestamp;
 use super::transport::Transport;
 
-/// Version of the records' meaning. A store with a higher one is refused.
-pub const RECORD_VERSION: u32 = 1;
+/// Version of the records' meaning. A store with a higher one is refused, one with a lower one is brought up to
+/// this (see `store`).
+pub const RECORD_VERSION: u32 = 2;
 
 /// A network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::endpoint_options;
 use super::error::ControlError;
 use super::files::{DnsSettings, ExtraHost};
 use super::mac::MacAddress;
@@ -14,10 +15,6 @@ use super::state::{DEFAULT_NETWORK, State};
 use super::timestamp::Timestamp;
 use crate::api::types::{CreateContainer, EndpointSettings, NetworkAttachment};
 
-/// `--driver-opt`: name of the interface in the container.
-const INTERFACE_OPTION: &str = "com.docker.network.endpoint.ifname";
-/// `--driver-opt`: sysctls of the interface in the container.
-const SYSCTLS_OPTION: &str = "com.docker.network.endpoint.sysctls";
 /// `HostConfig.NetworkMode` of a container that nobody gave a network.
 const DEFAULT_MODE: &str = "default";
 /// Name of the network without anything.
@@ -207,21 +204,8 @@ impl State {
                 "interfaces have no link-local addresses here; leave it out",
             ));
         }
-        if let Some(sysctls) = settings.driver_opts.get(SYSCTLS_OPTION) {
-            return Err(invalid(
-                "--driver-opt com.docker.network.endpoint.sysctls",
-                sysctls,
-                "sysctls of interfaces are not set here; set them in the container",
-            ));
-        }
-        let requested_interface = settings.driver_opts.get(INTERFACE_OPTION).cloned();
-        if let Some(interface) = requested_interface.as_ref().filter(|i| !is_interface(i)) {
-            return Err(invalid(
-                "--driver-opt com.docker.network.endpoint.ifname",
-                interface,
-                "an interface name has 1 to 15 characters and no space, '/' or ':'; give another",
-            ));
-        }
+        let requested_interface = endpoint_options::interface(&settings.driver_opts)?;
+        endpoint_options::sysctls(&settings.driver_opts)?;
         let requested_mac: Option<MacAddress> = settings
             .mac_address
             .as_deref()
@@ -245,7 +229,7 @@ impl State {
             links,
             driver_opts: settings.driver_opts.clone(),
             gw_priority: settings.gw_priority,
-            requested_interface,
+            requested_interface: requested_interface.map(str::to_owned),
             endpoint: None,
         })
     }
@@ -313,14 +297,6 @@ fn kind(request: &CreateContainer) -> Result<Kind, ControlError> {
 
 fn is_dns_name(text: &str) -> bool {
     (1..=253).contains(&text.len()) && !text.chars().any(|c| c.is_whitespace() || c.is_control())
-}
-
-fn is_interface(name: &str) -> bool {
-    (1..=15).contains(&name.len())
-        && !matches!(name, "." | ".." | "lo" | "all" | "default")
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%'))
 }
 
 fn distinct(texts: &[String]) -> Vec<String> {

@@ -123,3 +123,6 @@ fn enter(zone: &mut Zone, container: &Container, attachment: &Attachment) {
         zone.names.entry(name).or_default().extend(&addresses);
     }
 }
+
+#[cfg(test)]
+mod tests;
