@@ -150,7 +150,7 @@ fn elsewhere_a_link_is_a_name() {
         hosts(&state, "app2"),
         [format!("172.18.0.2\t{}", &made.container.id[..12])]
     );
-    let views = projections::dns_views(&state, &projections::HostResolver::default());
+    let views = projections::dns_views(&state, "");
     let address = db2.endpoint().unwrap().addresses[0].addr();
     let view = &views[&made.container.id];
     assert_eq!(view.addresses("database"), Some(&[address][..]));

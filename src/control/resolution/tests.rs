@@ -31,11 +31,8 @@ fn names_of_the_transcript() {
         dns_names(&alpha, &alpha.attachments[0]),
         ["alpha", "svc", "a2", &alpha.id[..12]]
     );
-    let host = HostResolver {
-        servers: vec![ip([127, 0, 0, 53])],
-        ndots: true,
-    };
-    let views = dns_views(&state, &host);
+    let host = "nameserver 127.0.0.53\noptions ndots:2\n";
+    let views = dns_views(&state, host);
     assert!(!views.contains_key(&plain.id) && views.len() == 3);
     let view = &views[&alpha.id];
     let (a, b) = (ip([172, 18, 0, 2]), ip([172, 18, 0, 3]));
@@ -53,7 +50,7 @@ fn names_of_the_transcript() {
     assert_eq!(both, [a, b]);
     assert_eq!(view.addresses("lonely"), None);
     assert_eq!(view.pointer(&b).as_deref(), Some("Beta.net1"));
-    assert_eq!(view.upstreams, [Upstream::host(host.servers[0])]);
+    assert_eq!(view.upstreams, [Upstream::host(ip([127, 0, 0, 53]))]);
     assert!(view.forward && view.ndots_set);
     let view = &views[&beta.id];
     assert_eq!(view.upstreams, [Upstream::container(ip([10, 1, 1, 1]))]);
@@ -68,7 +65,7 @@ fn names_of_the_transcript() {
     state
         .set_exited("Beta", 0, crate::control::test_state::at(5))
         .unwrap();
-    let views = dns_views(&state, &host);
+    let views = dns_views(&state, host);
     assert_eq!(views[&alpha.id].addresses("beta"), None);
     assert_eq!(views[&alpha.id].addresses("svc"), Some(&[a][..]));
     assert_eq!(views.len(), 2);
