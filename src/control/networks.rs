@@ -107,13 +107,15 @@ impl State {
 
     /// The networks that users made and no container has an endpoint on: what `network prune` removes.
     pub fn unused_networks(&self) -> impl Iterator<Item = &Network> {
-        let used: BTreeSet<&str> = self
-            .endpoints()
-            .map(|(_, network, _)| network.id.as_str())
-            .collect();
-        self.bridge_networks().filter(move |network| {
-            network.name != DEFAULT_NETWORK && !used.contains(network.id.as_str())
-        })
+        let used = self.networks_in_use();
+        self.bridge_networks()
+            .filter(move |network| network.name != DEFAULT_NETWORK && !used.contains(&network.id))
+    }
+
+    /// Ids of the networks that some container has an endpoint on.
+    pub fn networks_in_use(&self) -> BTreeSet<String> {
+        let networks = self.endpoints().map(|(_, network, _)| network.id.clone());
+        networks.collect()
     }
 
     /// The containers that have an endpoint on the network with this id.

@@ -14,8 +14,9 @@ use crate::api::types::{
     ConnectNetwork, CreateContainer, CreateNetwork, CreatedContainer, CreatedNetwork,
     DisconnectNetwork, Exited, Finding, Flow, HostInfo, ListContainers, StartSpec, Started, Stats,
 };
+use crate::control::filters::{self, NetworkFilter};
 use crate::control::records::Container;
-use crate::control::{Timestamp, inspect};
+use crate::control::{Timestamp, inspect, projections};
 
 /// [`Backend`] on a running daemon.
 #[derive(Debug)]
@@ -64,14 +65,10 @@ impl Backend for Daemon {
 
     async fn list_containers(&self, query: ListContainers) -> Result<Value, ApiError> {
         let state = self.core.lock().await;
-        let mut containers: Vec<&Container> = state
-            .containers()
-            .filter(|container| query.all || container.is_running())
-            .collect();
-        // Docker lists the newest first.
-        containers.sort_by_key(|container| std::cmp::Reverse(container.created));
+        let ports = |container: &Container| projections::container_ports(&state, container);
+        let selected = filters::select_containers(state.containers(), &query, ports)?;
         let now = Timestamp::now();
-        Ok(containers
+        Ok(selected
             .into_iter()
             .map(|container| inspect::container_summary(&state, container, now))
             .collect())
@@ -82,9 +79,15 @@ impl Backend for Daemon {
         Ok(inspect::container(&state, state.container(reference)?))
     }
 
-    async fn list_networks(&self, _filters: Filters) -> Result<Value, ApiError> {
+    async fn list_networks(&self, filters: Filters) -> Result<Value, ApiError> {
+        let filter = NetworkFilter::list(&filters)?;
         let state = self.core.lock().await;
-        Ok(state.networks().map(inspect::network_summary).collect())
+        let in_use = state.networks_in_use();
+        Ok(state
+            .networks()
+            .filter(|network| filter.matches(network, in_use.contains(&network.id)))
+            .map(inspect::network_summary)
+            .collect())
     }
 
     async fn inspect_network(&self, reference: &str) -> Result<Value, ApiError> {

@@ -17,6 +17,7 @@ use super::host::KernelHost;
 use super::sysctls::LoopbackSysctls;
 use crate::api::events::EventBus;
 use crate::api::server::ApiError;
+use crate::control::filters::FilterError;
 use crate::control::projections::{self, Publication};
 use crate::control::{ControlError, State};
 use crate::dns::{Resolver, View};
@@ -200,6 +201,12 @@ fn ranges<'a>(ports: impl IntoIterator<Item = &'a Port>) -> Vec<Publication> {
 
 impl From<ControlError> for ApiError {
     fn from(error: ControlError) -> Self {
+        Self::new(error.http_status(), error.to_string())
+    }
+}
+
+impl From<FilterError> for ApiError {
+    fn from(error: FilterError) -> Self {
         Self::new(error.http_status(), error.to_string())
     }
 }

@@ -9,6 +9,7 @@ use crate::api::events::EventKind;
 use crate::api::filters::Filters;
 use crate::api::server::ApiError;
 use crate::api::types::{ConnectNetwork, CreateNetwork, CreatedNetwork, DisconnectNetwork};
+use crate::control::filters::NetworkFilter;
 use crate::control::records::{Container, Network};
 use crate::control::{State, Timestamp, network_options};
 
@@ -182,6 +183,10 @@ impl Core {
 
 /// Networks that users made, nobody uses and the filters choose.
 fn prunable(state: &State, filters: &Filters) -> Result<Vec<Network>, ApiError> {
-    let _ = filters;
-    Ok(state.unused_networks().cloned().collect())
+    let filter = NetworkFilter::prune(filters, Timestamp::now())?;
+    let unused = state.unused_networks();
+    Ok(unused
+        .filter(|network| filter.matches(network, false))
+        .cloned()
+        .collect())
 }
