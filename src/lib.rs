@@ -1,8 +1,8 @@
 //! tunbridge gives containers Docker-style bridge networks without netfilter.
 //!
 //! One sentence holds the whole design: **control decides, kernel arranges, steering diverts, the
-//! forwarder judges packets, the engine carries them; api and cli are the doors; daemon connects
-//! the rest.**
+//! forwarder judges packets, the engine carries them, dns answers names; api and cli are the doors;
+//! daemon connects the rest.**
 //!
 //! | module | job | may import (ours) |
 //! |---|---|---|
@@ -10,7 +10,8 @@
 //! | [`engine`] | multi-queue TUN, one worker thread per queue | `forwarder` |
 //! | [`steering`] | four tc eBPF programs and their maps | nothing |
 //! | [`kernel`] | netlink, namespaces, sysctls, routes, notifications | nothing |
-//! | [`control`] | networks, endpoints, IPAM, ports, state; projections of it | `forwarder`, `api` (types of both) |
+//! | [`dns`] | the resolver at 127.0.0.11 of containers on user-defined networks | `kernel` |
+//! | [`control`] | networks, endpoints, IPAM, ports, state; projections of it | `forwarder`, `api`, `dns` (types of all) |
 //! | [`sandbox`] | what a process of a container sees: namespaces, mounts, files | `kernel` |
 //! | [`api`] | the HTTP API over the unix socket: types, client, server | nothing |
 //! | [`cli`] | the command line | `api`, `sandbox`, `daemon` (to run it), `control` and `forwarder` (types) |
@@ -22,6 +23,7 @@ pub mod api;
 pub mod cli;
 pub mod control;
 pub mod daemon;
+pub mod dns;
 pub mod engine;
 pub mod forwarder;
 pub mod kernel;

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use smoltcp::wire::{IpProtocol, Ipv4Packet, UdpPacket};
 use tunbridge::forwarder::{
-    Config, Egress, EndpointId, EndpointPolicy, Forwarder, Host, Instant, NetworkId, NetworkPolicy,
-    Outbox, Policy, Protocol, VNET_HDR_LEN, Verdict,
+    Access, Config, Egress, EndpointId, EndpointPolicy, Forwarder, Host, Instant, NetworkId,
+    NetworkPolicy, Outbox, Policy, Protocol, VNET_HDR_LEN, Verdict,
 };
 
 const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
@@ -72,15 +72,20 @@ fn forwarder() -> Forwarder {
             gateways: vec![GATEWAY.into()],
             mtu: 1500,
             masquerade: true,
+            sources: Vec::new(),
             icc: true,
+            internal: false,
+            access: Access::Closed,
             clamp_mss: false,
         }],
         endpoints: vec![EndpointPolicy {
             id: EndpointId(1),
             network: NetworkId(1),
             addresses: vec![CONTAINER.into()],
+            open: Vec::new(),
         }],
         published: Vec::new(),
+        links: Vec::new(),
         local_addresses: vec![HOST.into(), GATEWAY.into()],
     };
     forwarder.set_policy(policy, Instant::ZERO);

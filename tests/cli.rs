@@ -3,14 +3,22 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, to panic is to report")]
 
+#[path = "cli/docker_client.rs"]
+mod docker_client;
 #[path = "cli/fake_daemon.rs"]
 mod fake_daemon;
 #[path = "cli/namespaces.rs"]
 mod namespaces;
+#[path = "cli/network.rs"]
+mod network;
+#[path = "cli/networks.rs"]
+mod networks;
 #[path = "cli/odd_daemons.rs"]
 mod odd_daemons;
 #[path = "cli/printing.rs"]
 mod printing;
+#[path = "cli/restarting.rs"]
+mod restarting;
 #[path = "cli/signals.rs"]
 mod signals;
 #[path = "cli/starting.rs"]

@@ -172,6 +172,34 @@ fn commands_and_flags_of_the_readme_exist_and_none_is_left_out() {
         assert!(commands.contains(word), "there is no `tunbridge {word}`");
     }
 
+    let text = help(&["network"]);
+    for command in text
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+    {
+        let lines = tour
+            .lines()
+            .filter(|line| line.contains("tunbridge network "));
+        let mut words = lines.flat_map(|line| line.split(|c: char| !c.is_ascii_lowercase()));
+        assert!(
+            words.any(|word| word == command),
+            "network {command} is not in the tour"
+        );
+    }
+    let text = help(&["network", "create"]);
+    let known = flags(&text);
+    let list = tour
+        .split_once("`network create` has Docker's flags, `")
+        .and_then(|(_, rest)| rest.split_once('`'))
+        .unwrap()
+        .0;
+    for flag in list.split_whitespace() {
+        assert!(known.contains(flag), "network create has no {flag}");
+    }
+
     let text = help(&["daemon"]);
     let known = flags(&text);
     let list = readme

@@ -22,12 +22,18 @@ mod tunbridge_under_test;
 mod bad_input;
 #[path = "netns/container.rs"]
 mod container;
+#[path = "netns/docker_cli.rs"]
+mod docker_cli;
 #[path = "netns/egress.rs"]
 mod egress;
 #[path = "netns/isolation.rs"]
 mod isolation;
 #[path = "netns/lifecycle.rs"]
 mod lifecycle;
+#[path = "netns/matrix.rs"]
+mod matrix;
+#[path = "netns/moby/mod.rs"]
+mod moby;
 #[path = "netns/mtu.rs"]
 mod mtu;
 #[path = "netns/ports.rs"]

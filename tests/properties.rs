@@ -14,8 +14,13 @@ mod driver;
 mod frame;
 #[path = "properties/invariants.rs"]
 mod invariants;
+#[path = "properties/isolation.rs"]
+mod isolation;
 #[path = "properties/model.rs"]
 mod model;
+#[path = "scenarios/networks.rs"]
+#[allow(dead_code, reason = "shared with tests/scenarios.rs")]
+mod networks;
 #[path = "scenarios/packet.rs"]
 #[allow(dead_code, reason = "shared with tests/scenarios.rs")]
 mod packet;

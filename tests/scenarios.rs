@@ -19,6 +19,12 @@ mod frame;
     reason = "shared with tests/properties.rs, which needs less of it"
 )]
 mod net;
+#[path = "scenarios/networks.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with tests/properties.rs, which needs less of it"
+)]
+mod networks;
 #[path = "scenarios/packet.rs"]
 #[allow(
     dead_code,
@@ -32,6 +38,8 @@ mod packet;
 )]
 mod world;
 
+#[path = "scenarios/access.rs"]
+mod access;
 #[path = "scenarios/corners.rs"]
 mod corners;
 #[path = "scenarios/filtering.rs"]
@@ -44,6 +52,8 @@ mod hairpin;
 mod hostile;
 #[path = "scenarios/icmp.rs"]
 mod icmp;
+#[path = "scenarios/links.rs"]
+mod links;
 #[path = "scenarios/mapping.rs"]
 mod mapping;
 #[path = "scenarios/mtu.rs"]
@@ -54,6 +64,8 @@ mod offload;
 mod policy;
 #[path = "scenarios/publish.rs"]
 mod publish;
+#[path = "scenarios/regimes.rs"]
+mod regimes;
 #[path = "scenarios/scale.rs"]
 mod scale;
 #[path = "scenarios/tcp_states.rs"]

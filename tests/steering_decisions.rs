@@ -13,80 +13,15 @@ mod steering_lab;
 use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 
+use steering_lab::bench::Bench;
 use steering_lab::frames::{self, BROADCAST, MORE_FRAGMENTS, TYPE_ARP, TYPE_IPV4, TYPE_IPV6};
 use steering_lab::nat::tuple;
 use steering_lab::tun::{Tun, VNET};
-use steering_lab::{
-    C1, C2, GATEWAY, ICMP, Lab, TCP, UDP, UPLINK, WAN, ask_udp, counter, eventually, ip, serve,
-};
-use tunbridge::steering::{LocalAddress, Steering};
+use steering_lab::{C1, C2, GATEWAY, ICMP, TCP, UDP, UPLINK, WAN, ask_udp, eventually, ip, serve};
+use tunbridge::steering::LocalAddress;
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;
-
-/// The lab with nobody behind the TUN: what it gets can be read.
-struct Bench<'a> {
-    lab: &'a Lab,
-    tun: Tun,
-    steering: Steering,
-}
-
-impl<'a> Bench<'a> {
-    fn new(lab: &'a Lab) -> Self {
-        let tun = Tun::open("tun0");
-        lab.host.sysctl("net/ipv4/conf/tun0/forwarding", "1");
-        let steering = lab.steering(tun.if_index);
-        Self { lab, tun, steering }
-    }
-
-    fn run(test: impl FnOnce(Bench<'_>) + Send) {
-        Lab::run(|lab| test(Bench::new(lab)));
-    }
-
-    /// Sends from the first container to the gateway's MAC.
-    fn c1_sends(&self, packet: &[u8]) {
-        self.c1_sends_frame(&frames::ethernet(
-            self.mac(1),
-            self.lab.host.mac("tb0"),
-            TYPE_IPV4,
-            packet,
-        ));
-    }
-
-    fn c1_sends_frame(&self, frame: &[u8]) {
-        self.lab.c1.run(|| frames::send("eth0", frame).unwrap());
-    }
-
-    /// Sends from the wan to the host's MAC.
-    fn wan_sends(&self, packet: &[u8]) {
-        let (wan, host) = (self.lab.wan.mac("up0"), self.lab.host.mac("up0"));
-        let frame = frames::ethernet(wan, host, TYPE_IPV4, packet);
-        self.lab.wan.run(|| frames::send("up0", &frame).unwrap());
-    }
-
-    const fn mac(&self, container: u8) -> [u8; 6] {
-        [2, 0x42, 0xac, 0x11, 0, container + 1]
-    }
-
-    /// The next packet that the TUN gets.
-    fn diverted(&self) -> Option<Vec<u8>> {
-        self.tun.read(150).map(|frame| frame[VNET..].to_vec())
-    }
-
-    fn is_diverted(&self, packet: &[u8]) -> bool {
-        match self.diverted() {
-            Some(seen) => {
-                assert_eq!(seen, packet);
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn count(&self, name: &str) -> u64 {
-        counter(&self.steering, name)
-    }
-}
 
 #[test]
 fn an_uplink_without_ethernet_header_works_in_both_directions() {

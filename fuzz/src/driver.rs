@@ -25,8 +25,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tunbridge::forwarder::{
-    Config, Egress, EndpointId, EndpointPolicy, Forwarder, Host, HostPorts, Instant, NetworkId,
-    NetworkPolicy, Outbox, Policy, Protocol, Published, VNET_HDR_LEN, Verdict,
+    Access, Config, Egress, EndpointId, EndpointPolicy, Forwarder, Host, HostPorts, Instant,
+    NetworkId, NetworkPolicy, Outbox, Policy, Protocol, Published, VNET_HDR_LEN, Verdict,
 };
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 10);
@@ -106,13 +106,17 @@ fn policy(variant: u8) -> Policy {
         gateways: vec![IpAddr::V4(Ipv4Addr::new(172, 16 + id, 0, 1))],
         mtu,
         masquerade: variant & 4 == 0,
+        sources: Vec::new(),
         icc: variant & 8 == 0,
+        internal: false,
+        access: Access::Closed,
         clamp_mss: variant & 16 != 0,
     };
     let endpoint = |id: u8, address| EndpointPolicy {
         id: EndpointId(id.into()),
         network: NetworkId(id.into()),
         addresses: vec![IpAddr::V4(address)],
+        open: Vec::new(),
     };
     let published = |protocol, ports: std::ops::RangeInclusive<u16>, id: u8, address| Published {
         protocol,
@@ -130,6 +134,7 @@ fn policy(variant: u8) -> Policy {
             published(Protocol::Udp, 8080..=8089, 1, C1),
             published(Protocol::Udp, 61_000..=61_001, 2, C2),
         ],
+        links: Vec::new(),
         local_addresses: vec![
             IpAddr::V4(Ipv4Addr::LOCALHOST),
             IpAddr::V4(HOST),

@@ -6,8 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper::{Method, Request};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -97,20 +97,55 @@ impl Client {
         self.send(Method::DELETE, target, Bytes::new()).map(drop)
     }
 
-    fn send(&self, method: Method, target: &str, body: Bytes) -> Result<Bytes, ClientError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
+    /// `GET` of an answer that goes on: `each` gets every line, without its end, until it says false or the
+    /// daemon ends the answer.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn lines(
+        &self,
+        target: &str,
+        mut each: impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), ClientError> {
+        self.runtime()?.block_on(async {
+            let (response, driver) = self.request(Method::GET, target, Bytes::new()).await?;
+            let status = response.status().as_u16();
+            let mut body = response.into_body();
+            if !(200..300).contains(&status) {
+                let answer = body.collect().await.map_err(|error| self.broken(error))?;
+                return Err(refusal(status, &answer.to_bytes()));
+            }
+            let mut kept = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| self.broken(error))?;
+                kept.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+                while let Some(end) = kept.iter().position(|octet| *octet == b'\n') {
+                    let line: Vec<u8> = kept.drain(..=end).collect();
+                    if !each(&line[..end]) {
+                        return Ok(());
+                    }
+                }
+            }
+            driver.abort();
+            Ok(())
+        })
+    }
+
+    fn runtime(&self) -> Result<tokio::runtime::Runtime, ClientError> {
+        tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| self.broken(error))?;
-        let (status, answer) = runtime.block_on(self.exchange(method, target, body))?;
+            .map_err(|error| self.broken(error))
+    }
+
+    fn send(&self, method: Method, target: &str, body: Bytes) -> Result<Bytes, ClientError> {
+        let (status, answer) = self
+            .runtime()?
+            .block_on(self.exchange(method, target, body))?;
         if (200..400).contains(&status) {
             return Ok(answer);
         }
-        let message = serde_json::from_slice::<ErrorBody>(&answer).map_or_else(
-            |_| format!("status {status} from the daemon"),
-            |body| body.message,
-        );
-        Err(ClientError::Refused { status, message })
+        Err(refusal(status, &answer))
     }
 
     async fn exchange(
@@ -119,6 +154,24 @@ impl Client {
         target: &str,
         body: Bytes,
     ) -> Result<(u16, Bytes), ClientError> {
+        let (response, driver) = self.request(method, target, body).await?;
+        let status = response.status().as_u16();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| self.broken(error))?;
+        driver.abort();
+        Ok((status, body.to_bytes()))
+    }
+
+    /// Sends it; the answer's head, its body to be read, and the task that drives the connection.
+    async fn request(
+        &self,
+        method: Method,
+        target: &str,
+        body: Bytes,
+    ) -> Result<(Response<Incoming>, Driver), ClientError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
             match error.raw_os_error() {
                 Some(libc::EACCES | libc::EPERM) => ClientError::Permission(self.socket.clone()),
@@ -143,14 +196,7 @@ impl Client {
             .send_request(request)
             .await
             .map_err(|error| self.broken(error))?;
-        let status = response.status().as_u16();
-        let body = response
-            .into_body()
-            .collect()
-            .await
-            .map_err(|error| self.broken(error))?;
-        driver.abort();
-        Ok((status, body.to_bytes()))
+        Ok((response, driver))
     }
 
     fn broken(&self, problem: impl std::fmt::Display) -> ClientError {
@@ -159,6 +205,17 @@ impl Client {
             problem: problem.to_string(),
         }
     }
+}
+
+/// Drives a connection; ends with the answer.
+type Driver = tokio::task::JoinHandle<hyper::Result<()>>;
+
+fn refusal(status: u16, answer: &[u8]) -> ClientError {
+    let message = serde_json::from_slice::<ErrorBody>(answer).map_or_else(
+        |_| format!("status {status} from the daemon"),
+        |body| body.message,
+    );
+    ClientError::Refused { status, message }
 }
 
 /// A name or id as part of a path.

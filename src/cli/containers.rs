@@ -1,98 +1,66 @@
 //! Subcommands about existing containers.
 
-use std::collections::BTreeMap;
-
 use clap::Args;
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
-use super::{Outcome, complain, complain_verbatim, print, print_json};
+use super::network::report_found;
+use super::{Outcome, complain, complain_verbatim, print};
 use crate::api::client::{Client, ClientError, segment};
 use crate::api::types::ChangePorts;
-
-/// `tunbridge ps`.
-#[derive(Args, Clone, Debug)]
-pub(super) struct Ps {
-    /// Show those that have exited, too
-    #[arg(short, long)]
-    all: bool,
-    /// Show ids only
-    #[arg(short, long)]
-    quiet: bool,
-    /// Print the API's JSON
-    #[arg(long)]
-    json: bool,
-}
-
-impl Ps {
-    pub(super) fn run(&self, client: &Client) -> Outcome {
-        let target = if self.all {
-            "/containers/json?all=1"
-        } else {
-            "/containers/json"
-        };
-        let containers: Vec<Value> = client.get(target)?;
-        if self.json {
-            return print_json(&containers);
-        }
-        let short_id =
-            |container: &Value| text(&container["Id"]).chars().take(12).collect::<String>();
-        if self.quiet {
-            return print(
-                &containers
-                    .iter()
-                    .map(|c| short_id(c) + "\n")
-                    .collect::<String>(),
-            );
-        }
-        let mut table = table(&[
-            "CONTAINER ID",
-            "NAME",
-            "COMMAND",
-            "STATUS",
-            "ADDRESS",
-            "PORTS",
-        ]);
-        for container in &containers {
-            let name = text(&container["Names"][0])
-                .trim_start_matches('/')
-                .to_owned();
-            let networks = container["NetworkSettings"]["Networks"].as_object();
-            let address = networks
-                .into_iter()
-                .flatten()
-                .map(|(_, network)| text(&network["IPAddress"]))
-                .find(|address| !address.is_empty())
-                .unwrap_or_default();
-            table.add_row([
-                short_id(container),
-                name,
-                shortened(text(&container["Command"]), 24),
-                text(&container["Status"]).to_owned(),
-                address.to_owned(),
-                ports(&container["Ports"]),
-            ]);
-        }
-        print_table(&table)
-    }
-}
 
 /// `tunbridge inspect`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Inspect {
-    /// Names or ids of containers
+    /// A Go template for each, or `json`
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Only objects of this kind
+    #[arg(long = "type", value_name = "KIND", value_parser = ["container", "network"])]
+    kind: Option<String>,
+    /// Names or ids of containers, or of networks
     #[arg(required = true, value_name = "N")]
-    containers: Vec<String>,
+    names: Vec<String>,
 }
 
 impl Inspect {
     pub(super) fn run(&self, client: &Client) -> Outcome {
-        let found = self
-            .containers
-            .iter()
-            .map(|container| client.get(&format!("/containers/{}/json", segment(container))))
-            .collect::<Result<Vec<Value>, ClientError>>()?;
-        print_json(&found)
+        let mut found = Vec::new();
+        let mut errors = Vec::new();
+        for name in &self.names {
+            match self.look_up(client, name) {
+                Ok(object) => found.push(object),
+                Err(error) => errors.push(error),
+            }
+        }
+        report_found(self.format.as_deref(), &found, &errors)
+    }
+
+    /// A container of that name, or else a network.
+    fn look_up(&self, client: &Client, name: &str) -> Result<Value, ClientError> {
+        let kind = self.kind.as_deref();
+        let container = || client.get(&format!("/containers/{}/json", segment(name)));
+        let network = || client.get(&format!("/networks/{}", segment(name)));
+        if let Some(kind) = kind {
+            return if kind == "network" {
+                network()
+            } else {
+                container()
+            };
+        }
+        match container() {
+            Err(ClientError::Refused { status: 404, .. }) => {}
+            other => return other,
+        }
+        match network() {
+            Err(ClientError::Refused { status: 404, .. }) => Err(ClientError::Refused {
+                status: 404,
+                message: format!(
+                    "No such object: {name}: `tunbridge ps -a` and `tunbridge network ls` list those there are"
+                ),
+            }),
+            other => other,
+        }
     }
 }
 
@@ -163,7 +131,13 @@ fn socket_address(address: &str, port: &str) -> String {
 #[derive(Args, Clone, Debug)]
 pub(super) struct Stop {
     /// Seconds between SIGTERM and SIGKILL
-    #[arg(short, long, default_value_t = 10, value_name = "SECONDS")]
+    #[arg(
+        short,
+        long,
+        alias = "timeout",
+        default_value_t = 10,
+        value_name = "SECONDS"
+    )]
     time: u64,
     /// Names or ids of containers
     #[arg(required = true, value_name = "N")]
@@ -185,6 +159,12 @@ pub(super) struct Rm {
     /// End them first if they run
     #[arg(short, long)]
     force: bool,
+    /// Remove a link, not a container: N is CONTAINER/ALIAS
+    #[arg(short, long, conflicts_with = "force")]
+    link: bool,
+    /// There are no volumes to remove; scripts for Docker say it all the same.
+    #[arg(short, long, hide = true)]
+    volumes: bool,
     /// Names or ids of containers
     #[arg(required = true, value_name = "N")]
     containers: Vec<String>,
@@ -193,8 +173,12 @@ pub(super) struct Rm {
 impl Rm {
     pub(super) fn run(&self, client: &Client) -> Outcome {
         each(&self.containers, |container| {
-            let force = u8::from(self.force);
-            client.delete(&format!("/containers/{}?force={force}", segment(container)))
+            let query = if self.link {
+                "link=1".to_owned()
+            } else {
+                format!("force={}", u8::from(self.force))
+            };
+            client.delete(&format!("/containers/{}?{query}", segment(container)))
         })
     }
 }
@@ -227,7 +211,10 @@ impl Ports {
 }
 
 /// Does something to every container, tells the name of each it was done to, and goes on after errors.
-fn each(containers: &[String], mut action: impl FnMut(&str) -> Result<(), ClientError>) -> Outcome {
+pub(super) fn each<E: Into<anyhow::Error>>(
+    containers: &[String],
+    mut action: impl FnMut(&str) -> Result<(), E>,
+) -> Outcome {
     let mut status = 0;
     for container in containers {
         match action(container) {
@@ -235,7 +222,7 @@ fn each(containers: &[String], mut action: impl FnMut(&str) -> Result<(), Client
                 print(&format!("{container}\n"))?;
             }
             Err(error) => {
-                complain(&error.to_string());
+                complain(&format!("{:#}", error.into()));
                 status = 1;
             }
         }
@@ -260,99 +247,17 @@ pub(super) fn print_table(table: &Table) -> Outcome {
     print(&format!("{}\n", table.trim_fmt()))
 }
 
-fn text(value: &Value) -> &str {
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
-}
-
-fn shortened(text: &str, length: usize) -> String {
-    if text.chars().count() <= length {
-        text.to_owned()
-    } else {
-        text.chars().take(length - 1).chain(['…']).collect()
-    }
-}
-
-/// `0.0.0.0:8000-8010->80-90/tcp, 53/udp`: consecutive ports joined, as `docker ps` does.
-fn ports(ports: &Value) -> String {
-    let number = |value: &Value| value.as_u64().unwrap_or_default();
-    let mut groups: BTreeMap<(String, String, i128), Vec<(u64, u64)>> = BTreeMap::new();
-    for port in ports.as_array().into_iter().flatten() {
-        let (private, public) = (number(&port["PrivatePort"]), number(&port["PublicPort"]));
-        let distance = if public == 0 {
-            i128::MAX
-        } else {
-            i128::from(public) - i128::from(private)
-        };
-        let key = (
-            text(&port["IP"]).to_owned(),
-            text(&port["Type"]).to_owned(),
-            distance,
-        );
-        groups.entry(key).or_default().push((private, public));
-    }
-    let mut shown = Vec::new();
-    for ((address, transport, _), mut members) in groups {
-        members.sort_unstable();
-        members.dedup();
-        for run in members.chunk_by(|a, b| a.0 + 1 == b.0) {
-            let (first, last) = (run[0], run[run.len() - 1]);
-            let range = |from: u64, to: u64| {
-                if from == to {
-                    from.to_string()
-                } else {
-                    format!("{from}-{to}")
-                }
-            };
-            let private = range(first.0, last.0);
-            shown.push(if first.1 == 0 {
-                format!("{private}/{transport}")
-            } else {
-                format!(
-                    "{address}:{}->{private}/{transport}",
-                    range(first.1, last.1)
-                )
-            });
-        }
-    }
-    shown.join(", ")
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    #[test]
-    fn consecutive_ports_are_shown_as_a_range() {
-        let port = |ip: &str, private: u16, public: u16, transport: &str| json!({"IP": ip, "PrivatePort": private, "PublicPort": public, "Type": transport});
-        let list = json!([
-            port("0.0.0.0", 80, 8000, "tcp"),
-            port("0.0.0.0", 81, 8001, "tcp"),
-            port("127.0.0.1", 80, 9000, "tcp"),
-            json!({"PrivatePort": 53, "Type": "udp"}),
-        ]);
-        let mut shown: Vec<String> = ports(&list).split(", ").map(str::to_owned).collect();
-        shown.sort();
-        assert_eq!(
-            shown,
-            [
-                "0.0.0.0:8000-8001->80-81/tcp",
-                "127.0.0.1:9000->80/tcp",
-                "53/udp"
-            ]
-        );
-    }
 
     #[test]
     fn ipv6_addresses_are_bracketed() {
         assert_eq!(socket_address("::", "80"), "[::]:80");
         assert_eq!(socket_address("0.0.0.0", "80"), "0.0.0.0:80");
-    }
-
-    #[test]
-    fn long_commands_are_cut() {
-        assert_eq!(shortened("abc", 3), "abc");
-        assert_eq!(shortened("abcd", 3), "ab…");
     }
 }

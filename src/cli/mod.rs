@@ -6,8 +6,16 @@
 
 mod containers;
 pub mod daemon;
+mod events;
+mod format;
+mod lacking;
+mod network;
+mod network_options;
 mod output;
+mod ps;
 mod run;
+mod start;
+mod template;
 mod version;
 
 use std::ffi::OsString;
@@ -15,7 +23,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -52,19 +60,28 @@ enum Command {
     /// Run a program in a running container's namespaces
     Exec(run::ExecCommand),
     /// List containers
-    Ps(containers::Ps),
-    /// Show everything about containers, as Docker's JSON
+    Ps(ps::Ps),
+    /// Show everything about containers or networks, as Docker's JSON
     Inspect(containers::Inspect),
     /// Show where a container's ports are published
     Port(containers::Port),
+    /// Start containers that have exited, in the background
+    Start(start::Start),
+    /// End containers and start them again
+    Restart(start::Restart),
     /// End containers: SIGTERM, then SIGKILL
     Stop(containers::Stop),
-    /// Remove containers
+    /// Remove containers, or links
     Rm(containers::Rm),
     /// Publish one more port of a running container
     Publish(containers::Ports),
     /// Take a published port back
     Unpublish(containers::Ports),
+    /// Make, list, inspect and remove networks; connect containers to them
+    #[command(subcommand)]
+    Network(network::Network),
+    /// Show what happens to containers and networks
+    Events(events::Events),
     /// Show live flows through the forwarder
     Flows(output::Flows),
     /// Show counters: what was forwarded, and what was dropped and why
@@ -131,10 +148,14 @@ fn run(cli: Cli) -> Outcome {
         Command::Ps(command) => command.run(&client),
         Command::Inspect(command) => command.run(&client),
         Command::Port(command) => command.run(&client),
+        Command::Start(command) => command.run(&client),
+        Command::Restart(command) => command.run(&client),
         Command::Stop(command) => command.run(&client),
         Command::Rm(command) => command.run(&client),
         Command::Publish(command) => command.run(&client, "publish"),
         Command::Unpublish(command) => command.run(&client, "unpublish"),
+        Command::Network(command) => command.run(&client),
+        Command::Events(command) => command.run(&client),
         Command::Flows(command) => command.run(&client),
         Command::Stats(command) => command.run(&client),
         Command::Doctor(command) => command.run(&client),
@@ -153,6 +174,10 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::from(2);
     }
     let text = error.render().to_string();
+    if let Some(advice) = advice(error, &text) {
+        complain(&advice);
+        return ExitCode::from(2);
+    }
     let problem = text
         .lines()
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
@@ -164,6 +189,24 @@ fn usage(error: &clap::Error) -> ExitCode {
     let problem = problem.strip_prefix("error: ").unwrap_or(&problem);
     complain(&format!("{problem} (see --help)"));
     ExitCode::from(2)
+}
+
+/// For a flag of Docker's that we lack: what to do instead.
+fn advice(error: &clap::Error, text: &str) -> Option<String> {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let flag = argument.split('=').next().unwrap_or_default();
+    // `Usage: tunbridge run [OPTIONS] …`
+    let usage = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Usage: tunbridge "))?;
+    let subcommand = usage.split(' ').next().unwrap_or_default();
+    let advice = lacking::instead_of(subcommand, flag)?;
+    Some(format!("{subcommand} has no {flag}: {advice}"))
 }
 
 fn complain(message: &str) {

@@ -1,80 +1,18 @@
 //! `run`, `attach`, `exec`: what starts programs or adopts namespaces.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::Value;
 
+use super::network_options::NetworkOptions;
 use super::{Outcome, complain, print};
 use crate::api::client::{Client, segment};
-use crate::api::types::{CreateContainer, CreatedContainer, Exited, NetworkAttachment, Started};
+use crate::api::types::{CreateContainer, CreatedContainer, Exited, Started};
 use crate::sandbox::{self, Failure, Running, Spec};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// The options of a container's network.
-#[derive(Args, Clone, Debug)]
-struct NetworkOptions {
-    /// Network to connect to [default: bridge]
-    #[arg(long, value_name = "NET")]
-    network: Option<String>,
-    /// Publish a port: [ADDR:][HOSTPORT[-END]:]PORT[-END][/tcp|udp]; may be repeated
-    #[arg(short, long, value_name = "SPEC")]
-    publish: Vec<String>,
-    /// Publish every exposed port to an ephemeral host port
-    #[arg(short = 'P', long)]
-    publish_all: bool,
-    /// Expose a port or range for -P; may be repeated
-    #[arg(long, value_name = "PORT")]
-    expose: Vec<String>,
-    /// IPv4 address
-    #[arg(long, value_name = "ADDR")]
-    ip: Option<Ipv4Addr>,
-    /// MAC address [default: 02:42: and the IPv4 address]
-    #[arg(long, value_name = "MAC")]
-    mac_address: Option<String>,
-    /// Host name [default: the first 12 digits of the id]
-    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
-    hostname: Option<String>,
-    /// Line for /etc/hosts, NAME:ADDR or NAME:host-gateway; may be repeated
-    #[arg(long, value_name = "NAME:ADDR")]
-    add_host: Vec<String>,
-    /// Name server; may be repeated
-    #[arg(long, value_name = "ADDR")]
-    dns: Vec<IpAddr>,
-    /// Search domain; may be repeated
-    #[arg(long, value_name = "DOMAIN")]
-    dns_search: Vec<String>,
-    /// Resolver option; may be repeated
-    #[arg(long, value_name = "OPTION")]
-    dns_option: Vec<String>,
-}
-
-impl NetworkOptions {
-    fn into_request(self, name: Option<String>) -> CreateContainer {
-        let mut attachment = NetworkAttachment {
-            network: self.network.unwrap_or_default(),
-            ..NetworkAttachment::default()
-        };
-        attachment.settings.ipam_config.ipv4_address = self.ip;
-        attachment.settings.mac_address = self.mac_address;
-        CreateContainer {
-            name,
-            networks: vec![attachment],
-            publish: self.publish,
-            publish_all: self.publish_all,
-            expose: self.expose,
-            hostname: self.hostname,
-            add_host: self.add_host,
-            dns: self.dns,
-            dns_search: self.dns_search,
-            dns_option: self.dns_option,
-            ..CreateContainer::default()
-        }
-    }
-}
 
 /// `tunbridge run`.
 #[derive(Args, Clone, Debug)]
@@ -116,7 +54,7 @@ impl RunCommand {
             auto_remove: self.rm,
             command: self.command.clone(),
             rootfs: rootfs.clone(),
-            ..self.network.into_request(self.name)
+            ..self.network.into_request(self.name)?
         };
         let created: CreatedContainer = client.post("/tunbridge/containers", &request)?;
         for warning in &created.warnings {
@@ -127,7 +65,7 @@ impl RunCommand {
             files: created.files.clone(),
             hostname: created.hostname.clone(),
             rootfs,
-            env: environment(&created.hostname, env),
+            env: environment(&created.hostname, &created.env, env),
             command: self.command,
         };
         let begin = || begin(client, &created, &spec);
@@ -151,7 +89,11 @@ impl RunCommand {
     }
 }
 
-fn begin(client: &Client, created: &CreatedContainer, spec: &Spec) -> Result<Running, Failure> {
+pub(super) fn begin(
+    client: &Client,
+    created: &CreatedContainer,
+    spec: &Spec,
+) -> Result<Running, Failure> {
     let target = format!("/tunbridge/containers/{}/started", segment(&created.id));
     sandbox::start(spec, |pid| {
         client
@@ -161,7 +103,7 @@ fn begin(client: &Client, created: &CreatedContainer, spec: &Spec) -> Result<Run
 }
 
 /// Waits for the end and reports it; the exit code. Signals stay held until the report is out.
-fn finish(client: &Client, created: &CreatedContainer, running: &Running) -> i32 {
+pub(super) fn finish(client: &Client, created: &CreatedContainer, running: &Running) -> i32 {
     let code = match running.supervise() {
         Ok(code) => code,
         Err(error) => {
@@ -214,7 +156,7 @@ impl AttachCommand {
         let request = CreateContainer {
             attach_pid: self.pid,
             attach_netns: netns,
-            ..self.network.into_request(Some(self.name))
+            ..self.network.into_request(Some(self.name))?
         };
         let created: CreatedContainer = client.post("/tunbridge/containers", &request)?;
         for warning in &created.warnings {
@@ -260,22 +202,20 @@ impl ExecCommand {
         let pid = container["State"]["Pid"]
             .as_i64()
             .and_then(|pid| i32::try_from(pid).ok());
-        let mut env: Vec<(String, String)> = container["Config"]["Env"]
+        let own: Vec<String> = container["Config"]["Env"]
             .as_array()
             .into_iter()
             .flatten()
-            .filter_map(|variable| variable.as_str()?.split_once('='))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .map(&text)
             .collect();
+        let mut env = variables(&own);
         env.extend(pass_on(&self.env));
-        let env = environment(&text(&container["Config"]["Hostname"]), env);
-        let failure = sandbox::enter(
-            &netns,
-            pid.filter(|pid| ours && *pid > 0),
-            self.workdir.as_deref(),
-            &env,
-            &self.command,
-        );
+        let pid = pid.filter(|pid| ours && *pid > 0);
+        let linked = pid.map_or_else(Vec::new, |pid| {
+            link_variables(pid, &container["HostConfig"]["Links"])
+        });
+        let env = environment(&text(&container["Config"]["Hostname"]), &linked, env);
+        let failure = sandbox::enter(&netns, pid, self.workdir.as_deref(), &env, &self.command);
         fail(&failure)
     }
 }
@@ -321,8 +261,40 @@ fn pass_on(variables: &[String]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Docker's defaults, then what was asked for.
-fn environment(hostname: &str, asked: Vec<(String, String)>) -> Vec<(String, String)> {
+/// `NAME=VALUE`, taken apart.
+pub(super) fn variables(texts: &[String]) -> Vec<(String, String)> {
+    let pairs = texts.iter().filter_map(|text| text.split_once('='));
+    pairs
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The variables that links gave to the container's process when it was started; `links` as in
+/// `HostConfig.Links`: `/db:/web/database`.
+fn link_variables(pid: i32, links: &Value) -> Vec<String> {
+    let links = links.as_array().into_iter().flatten();
+    let prefixes: Vec<String> = links
+        .filter_map(|link| link.as_str()?.rsplit_once('/'))
+        .map(|(_, alias)| alias.to_uppercase().replace('-', "_"))
+        .flat_map(|alias| ["NAME=", "PORT=", "PORT_", "ENV_"].map(|kind| format!("{alias}_{kind}")))
+        .collect();
+    if prefixes.is_empty() {
+        return Vec::new();
+    }
+    let octets = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let texts = octets.split(|octet| *octet == 0);
+    texts
+        .filter_map(|text| String::from_utf8(text.to_vec()).ok())
+        .filter(|text| prefixes.iter().any(|prefix| text.starts_with(prefix)))
+        .collect()
+}
+
+/// Docker's defaults, then what links give, then what was asked for.
+pub(super) fn environment(
+    hostname: &str,
+    links: &[String],
+    asked: Vec<(String, String)>,
+) -> Vec<(String, String)> {
     let mut env = vec![
         ("PATH".to_owned(), DEFAULT_PATH.to_owned()),
         ("HOSTNAME".to_owned(), hostname.to_owned()),
@@ -333,6 +305,7 @@ fn environment(hostname: &str, asked: Vec<(String, String)>) -> Vec<(String, Str
             .ok()
             .map(|term| ("TERM".to_owned(), term)),
     );
+    env.extend(variables(links));
     env.extend(asked);
     env
 }
@@ -343,9 +316,20 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_comes_last_and_wins() {
-        let env = environment("web", vec![("HOME".into(), "/srv".into())]);
+        let asked = ["HOME=/srv".to_owned(), "DB_PORT=mine".to_owned()];
+        let links = [
+            "DB_PORT=tcp://172.17.0.2:80".to_owned(),
+            "DB_NAME=/web/db".to_owned(),
+        ];
+        let env = environment("web", &links, variables(&asked));
         assert_eq!(env[1], ("HOSTNAME".into(), "web".into()));
-        assert_eq!(env.last(), Some(&("HOME".into(), "/srv".into())));
+        let value = |wanted: &str| {
+            let found = env.iter().rev().find(|(name, _)| name == wanted);
+            found.map(|(_, value)| value.as_str())
+        };
+        assert_eq!(value("HOME"), Some("/srv"));
+        assert_eq!(value("DB_PORT"), Some("mine"));
+        assert_eq!(value("DB_NAME"), Some("/web/db"));
     }
 
     #[test]

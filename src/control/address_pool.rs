@@ -107,11 +107,40 @@ impl AddressPools {
 
     /// The lowest IPv4 subnet that overlaps nothing in `taken`.
     pub fn next_free(&self, taken: &[IpNet]) -> Option<IpNet> {
-        self.0
-            .iter()
-            .filter(|pool| pool.base.addr().is_ipv4())
-            .find_map(|pool| first_fit(*pool, taken))
+        self.v4().find_map(|pool| first_fit(pool, taken))
     }
+
+    /// The lowest IPv4 subnet with a prefix length of `size` that overlaps nothing in `taken`, whatever size the pools
+    /// are normally split into: `--subnet 0.0.0.0/24`.
+    ///
+    /// # Errors
+    /// No pool has a subnet of that size, or all have been taken.
+    pub fn next_free_of_size(&self, size: u8, taken: &[IpNet]) -> Result<IpNet, NoSubnet> {
+        let mut fitting = self
+            .v4()
+            .filter(|pool| (pool.base.prefix_len()..=pool.base.max_prefix_len()).contains(&size))
+            .peekable();
+        if fitting.peek().is_none() {
+            return Err(NoSubnet::Size);
+        }
+        fitting
+            .find_map(|pool| first_fit(AddressPool { size, ..pool }, taken))
+            .ok_or(NoSubnet::Taken)
+    }
+
+    fn v4(&self) -> impl Iterator<Item = AddressPool> {
+        let pools = self.0.iter().copied();
+        pools.filter(|pool| pool.base.addr().is_ipv4())
+    }
+}
+
+/// Why the pools have no subnet of a size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSubnet {
+    /// Each of them is smaller than that.
+    Size,
+    /// All have been taken.
+    Taken,
 }
 
 /// True if the two have an address in common. A default route has none in common with anything, and
@@ -213,6 +242,29 @@ mod tests {
             None
         );
         assert_eq!(AddressPools::new(Vec::new()), AddressPools::default());
+    }
+
+    #[test]
+    fn a_subnet_of_a_wanted_size() {
+        let pools = AddressPools::default();
+        let next = |size, taken: &[&str]| {
+            let taken: Vec<IpNet> = taken.iter().map(|text| net(text)).collect();
+            pools.next_free_of_size(size, &taken)
+        };
+        assert_eq!(next(24, &[]), Ok(net("172.17.0.0/24")));
+        assert_eq!(
+            next(24, &["172.17.0.0/23", "172.17.3.0/24"]),
+            Ok(net("172.17.2.0/24"))
+        );
+        assert_eq!(next(24, &["172.17.0.0/16"]), Ok(net("172.18.0.0/24")));
+        assert_eq!(next(14, &[]), Ok(net("172.20.0.0/14")), "larger than usual");
+        assert_eq!(next(32, &["172.17.0.0/32"]), Ok(net("172.17.0.1/32")));
+        assert_eq!(next(8, &[]), Err(NoSubnet::Size));
+        assert_eq!(next(33, &[]), Err(NoSubnet::Size));
+        assert_eq!(
+            next(24, &["172.16.0.0/12", "192.168.0.0/16"]),
+            Err(NoSubnet::Taken)
+        );
     }
 
     #[test]

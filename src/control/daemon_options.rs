@@ -1,7 +1,7 @@
 //! The daemon's flags for the default network, checked against each other and against the host.
 //!
 //! Flags come in as text, so that every message can name the flag and quote the value, whether it came
-//! from the command line or from a configuration file. What comes out is a [`BridgeConfig`] that needs
+//! from the command line or from a configuration file. What comes out is a [`NetworkConfig`] that needs
 //! no further checks. Subnet of the default network, in this order (Docker's):
 //!
 //! 1. `--bip`; 2. an address that the bridge already has; 3. `--fixed-cidr`; 4. the first default pool
@@ -16,6 +16,9 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use super::address_pool::{AddressPool, AddressPoolError, AddressPools, overlap};
+use super::network_config::{
+    Advertise, DEFAULT_INTERFACE_PREFIX, FamilyConfig, GatewayMode, NetworkConfig,
+};
 
 /// Name of the default bridge, which the daemon makes itself.
 pub const DEFAULT_BRIDGE: &str = "tb0";
@@ -88,36 +91,6 @@ pub struct HostRoute {
     pub prefix: IpNet,
     /// Name of its interface.
     pub device: String,
-}
-
-/// The default network, checked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BridgeConfig {
-    /// Interface name.
-    pub name: String,
-    /// Ours to create and delete; a bridge given with `--bridge` is only used.
-    pub managed: bool,
-    /// The bridge's address and prefix length; the host part is kept.
-    pub address: IpNet,
-    /// Where dynamic addresses come from, if not the whole subnet.
-    pub allocation_range: Option<IpNet>,
-    /// Containers' default gateway, if it is not the bridge.
-    pub default_gateway: Option<IpAddr>,
-    /// In octets.
-    pub mtu: u32,
-    /// Host address of published ports that name none; `0.0.0.0` is every IPv4 address.
-    pub host_address: IpAddr,
-    /// Containers may talk to each other.
-    pub icc: bool,
-    /// Rewrite the source of what leaves the host.
-    pub masquerade: bool,
-}
-
-impl BridgeConfig {
-    /// The subnet, without host bits.
-    pub fn subnet(&self) -> IpNet {
-        self.address.trunc()
-    }
 }
 
 /// Why the flags cannot be used: one line with flag, value and fix.
@@ -257,7 +230,7 @@ impl BridgeOptions {
     ///
     /// # Errors
     /// The first contradiction found.
-    pub fn resolve(&self, host: &HostFacts) -> Result<Option<BridgeConfig>, OptionError> {
+    pub fn resolve(&self, host: &HostFacts) -> Result<Option<NetworkConfig>, OptionError> {
         let mtu = self.checked_mtu()?;
         let host_address = self.checked_host_address()?;
         let bip = self.checked_bip()?;
@@ -287,18 +260,36 @@ impl BridgeOptions {
         };
         let (address, allocation_range) = context.choose(bip, fixed, managed)?;
         let subnet = address.trunc();
-        Ok(Some(BridgeConfig {
-            name: name.to_owned(),
-            managed,
-            address,
+        let container_gateway = self
+            .checked_gateway(subnet)?
+            .filter(|gateway| *gateway != address.addr());
+        // Docker reserves it as an auxiliary address of this name.
+        let auxiliary = container_gateway
+            .map(|gateway| ("DefaultGatewayIPv4".to_owned(), gateway))
+            .into_iter()
+            .collect();
+        let family = FamilyConfig {
+            subnet,
+            configured: true,
             allocation_range,
-            default_gateway: self
-                .checked_gateway(subnet)?
-                .filter(|gateway| *gateway != address.addr()),
+            auxiliary,
+            gateway: Some(address.addr()),
+            bridge_address: true,
+            container_gateway,
+            mode: GatewayMode::Nat,
+            masquerade: self.ip_masq,
+            source: None,
+        };
+        Ok(Some(NetworkConfig {
+            bridge: name.to_owned(),
+            managed,
+            families: vec![family],
+            internal: false,
+            icc: self.icc,
             mtu,
             host_address,
-            icc: self.icc,
-            masquerade: self.ip_masq,
+            interface_prefix: DEFAULT_INTERFACE_PREFIX.to_owned(),
+            advertise: Advertise::default(),
         }))
     }
 

@@ -1,12 +1,18 @@
 //! Everything that a decision can answer instead of doing it, and its HTTP status.
 
 use std::io;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use super::daemon_options::OptionError;
+use super::endpoint_options::EndpointOptionError;
 use super::files::FileValueError;
 use super::ipam::IpamError;
+use super::links::LinkError;
 use super::mac::MacError;
 use super::names::NameError;
+use super::network_options::NetworkOptionError;
 use super::port_allocator::PortError;
 use super::portspec::PortSpecError;
 use super::store::StoreError;
@@ -35,10 +41,87 @@ pub enum ControlError {
     NoSuchContainer(String),
     #[error("Multiple IDs found with provided prefix: {0}: give more digits or the name")]
     AmbiguousPrefix(String),
-    #[error("network {0} not found: leave --network out, or give --network bridge")]
+    #[error("network {0} not found: `tunbridge network ls` lists those that there are")]
     NoSuchNetwork(String),
-    #[error("network {0} is ambiguous: give more digits of the id or the name")]
-    AmbiguousNetwork(String),
+    #[error(
+        "network {query} is ambiguous ({matches} matches found based on ID prefix): give more digits of the id or the name"
+    )]
+    AmbiguousNetwork { query: String, matches: usize },
+    #[error(transparent)]
+    NetworkOption(#[from] NetworkOptionError),
+    #[error(transparent)]
+    EndpointOption(#[from] EndpointOptionError),
+    #[error("{0} is a pre-defined network and cannot be removed: leave it, it costs nothing")]
+    Predefined(String),
+    #[error(
+        "error while removing network: network {network} has active endpoints ({users}): stop or disconnect these containers first"
+    )]
+    ActiveEndpoints { network: String, users: String },
+    #[error(
+        "cannot create network bridge ({bridge}): conflicts with network {id} ({network}): networks have overlapping IPv4: choose another --bip, or remove network {network} first"
+    )]
+    DefaultOverlaps {
+        bridge: String,
+        network: String,
+        id: String,
+    },
+    #[error("network \"{0}\" is specified multiple times: give it once, with all its options")]
+    NetworkTwice(String),
+    #[error(
+        "container cannot be connected to multiple networks with one of the networks in private (none) mode: start it without --network none"
+    )]
+    PrivateMode,
+    #[error(
+        "container cannot be disconnected from host network or connected to host network: choose a bridge network"
+    )]
+    HostNetwork,
+    #[error(
+        "endpoint with name {container} already exists in network {network}: disconnect it first to change its settings"
+    )]
+    AlreadyConnected { container: String, network: String },
+    #[error(
+        "container {container} is not connected to {network}: `tunbridge inspect` shows its networks"
+    )]
+    NotConnected { container: String, network: String },
+    #[error(
+        "network-scoped aliases are only supported for user-defined networks: leave --network-alias out, or make a network with `tunbridge network create`"
+    )]
+    AliasOnDefault,
+    #[error(
+        "invalid address {address}: It does not belong to any of this network's subnets (no configured subnet contains IP address {address}): choose one in {}",
+        listed(.subnets)
+    )]
+    AddressOutside {
+        address: IpAddr,
+        subnets: Vec<IpNet>,
+    },
+    #[error(
+        "interface {interface} exists already in container {container}: give another com.docker.network.endpoint.ifname"
+    )]
+    InterfaceInUse {
+        interface: String,
+        container: String,
+    },
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(
+        "could not get container for {0}: No such container: {0}: start it before linking to it"
+    )]
+    LinkTarget(String),
+    #[error("Cannot link to a non running container: /{target} AS {alias}: start {target} first")]
+    LinkNotRunning { target: String, alias: String },
+    #[error(
+        "Cannot link to /{0}, as it does not belong to the default network: put both on one network of your own, names are known there"
+    )]
+    LinkElsewhere(String),
+    #[error(
+        "Conflict, cannot remove the default link name of the container: {0} is no link; give --link CONTAINER/ALIAS"
+    )]
+    DefaultLink(String),
+    #[error(
+        "container {name} was attached, not run, so there is nothing to start: remove it and attach its process again"
+    )]
+    NotOurs { name: String },
     #[error(
         "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name: `tunbridge rm {name}`, or give another --name"
     )]
@@ -85,6 +168,11 @@ pub enum ControlError {
     Random(io::Error),
 }
 
+fn listed(subnets: &[IpNet]) -> String {
+    let texts: Vec<String> = subnets.iter().map(ToString::to_string).collect();
+    texts.join(", ")
+}
+
 impl ControlError {
     /// The HTTP status of the answer.
     pub const fn http_status(&self) -> u16 {
@@ -96,10 +184,32 @@ impl ControlError {
             | Self::Option(_)
             | Self::Invalid { .. }
             | Self::AmbiguousPrefix(_)
-            | Self::AmbiguousNetwork(_) => 400,
-            Self::NoSuchContainer(_) | Self::NoSuchNetwork(_) | Self::NotPublished { .. } => 404,
+            | Self::AmbiguousNetwork { .. }
+            | Self::EndpointOption(_)
+            | Self::NetworkTwice(_)
+            | Self::PrivateMode
+            | Self::HostNetwork
+            | Self::AliasOnDefault
+            | Self::AddressOutside { .. }
+            | Self::Link(_)
+            // With 404 Docker's client would say that the image is missing (moby#39823).
+            | Self::LinkTarget(_)
+            | Self::LinkElsewhere(_) => 400,
+            Self::NetworkOption(error) => error.http_status(),
+            Self::Predefined(_) | Self::ActiveEndpoints { .. } | Self::AlreadyConnected { .. } => {
+                403
+            }
+            Self::NoSuchContainer(_)
+            | Self::NoSuchNetwork(_)
+            | Self::NotPublished { .. }
+            | Self::NotConnected { .. } => 404,
             Self::NameInUse { .. }
             | Self::MacInUse { .. }
+            | Self::InterfaceInUse { .. }
+            | Self::LinkNotRunning { .. }
+            | Self::DefaultLink(_)
+            | Self::DefaultOverlaps { .. }
+            | Self::NotOurs { .. }
             | Self::StillRunning { .. }
             | Self::NotRunning { .. }
             | Self::AlreadyStarted { .. } => 409,

@@ -6,21 +6,28 @@
 //! is present where clients index it, and empty.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::linking::legacy_links;
+use super::links;
 use super::ports_text;
 use super::portspec::{HostPorts, PortSpec};
 use super::projections::{ContainerPort, container_ports};
-use super::records::{Attachment, Container, ContainerState, Endpoint, Kind, Network};
-use super::state::State;
+use super::records::{Attachment, Container, ContainerState, Endpoint, Kind};
+use super::requests::NONE;
+use super::resolution::dns_names;
+use super::state::{DEFAULT_NETWORK, State};
 use super::timestamp::{NEVER, Timestamp, human_duration};
 use super::transport::Transport;
 
+mod networks;
+
+pub use networks::{network, network_summary};
+
 /// Body of `GET /containers/{id}/json`; `inspect` prints an array of these.
-pub fn container(container: &Container) -> Value {
+pub fn container(state: &State, container: &Container) -> Value {
     let (path, args) = container
         .command
         .split_first()
@@ -31,7 +38,7 @@ pub fn container(container: &Container) -> Value {
         "Created": container.created.rfc3339(),
         "Path": path,
         "Args": args,
-        "State": state(container),
+        "State": life(container),
         "Image": "",
         "ResolvConfPath": file("resolv.conf"),
         "HostnamePath": file("hostname"),
@@ -45,17 +52,17 @@ pub fn container(container: &Container) -> Value {
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": null,
-        "HostConfig": host_config(container),
+        "HostConfig": host_config(state, container),
         "GraphDriver": { "Data": null, "Name": "" },
         "Mounts": [],
         "Config": config(container),
-        "NetworkSettings": network_settings(container),
+        "NetworkSettings": network_settings(state, container),
     })
 }
 
 /// One entry of `GET /containers/json`.
-pub fn container_summary(container: &Container, now: Timestamp) -> Value {
-    let ports: Vec<Value> = container_ports(container)
+pub fn container_summary(state: &State, container: &Container, now: Timestamp) -> Value {
+    let ports: Vec<Value> = container_ports(state, container)
         .iter()
         .map(port_summary)
         .collect();
@@ -71,87 +78,9 @@ pub fn container_summary(container: &Container, now: Timestamp) -> Value {
         "State": state_name(container),
         "Status": status(container, now),
         "HostConfig": { "NetworkMode": network_mode(container) },
-        "NetworkSettings": { "Networks": networks(container) },
+        "NetworkSettings": { "Networks": networks(state, container) },
         "Mounts": [],
     })
-}
-
-/// Body of `GET /networks/{id}`; `network inspect` prints an array of these.
-pub fn network(state: &State, network: &Network) -> Value {
-    let mut body = network_head(network);
-    let on_it = state.containers().filter_map(|container| {
-        let attachment = container
-            .attachments
-            .iter()
-            .find(|a| a.network == network.id)?;
-        Some((container, attachment.endpoint.as_ref()?))
-    });
-    let containers: Map<String, Value> = on_it
-        .map(|(container, endpoint)| {
-            let entry = json!({
-                "Name": container.name,
-                "EndpointID": endpoint.id,
-                "MacAddress": endpoint.mac.to_string(),
-                "IPv4Address": address(endpoint, IpAddr::is_ipv4).map_or_else(String::new, |net| net.to_string()),
-                "IPv6Address": address(endpoint, IpAddr::is_ipv6).map_or_else(String::new, |net| net.to_string()),
-            });
-            (container.id.clone(), entry)
-        })
-        .collect();
-    body.insert("Containers".to_owned(), Value::Object(containers));
-    network_tail(&mut body, network);
-    Value::Object(body)
-}
-
-/// One entry of `GET /networks`: without its containers.
-pub fn network_summary(network: &Network) -> Value {
-    let mut body = network_head(network);
-    body.insert("Containers".to_owned(), json!({}));
-    network_tail(&mut body, network);
-    Value::Object(body)
-}
-
-fn network_head(network: &Network) -> Map<String, Value> {
-    let mut pool = Map::new();
-    pool.insert("Subnet".to_owned(), json!(network.subnet()));
-    if let Some(range) = network.config.allocation_range {
-        pool.insert("IPRange".to_owned(), json!(range));
-    }
-    pool.insert("Gateway".to_owned(), json!(network.gateway()));
-    if let Some(gateway) = network.config.default_gateway {
-        pool.insert(
-            "AuxiliaryAddresses".to_owned(),
-            json!({ "DefaultGatewayIPv4": gateway }),
-        );
-    }
-    object(json!({
-        "Name": network.name,
-        "Id": network.id,
-        "Created": network.created.rfc3339(),
-        "Scope": "local",
-        "Driver": network.driver,
-        "EnableIPv6": false,
-        "IPAM": { "Driver": "default", "Options": null, "Config": [pool] },
-        "Internal": false,
-        "Attachable": false,
-        "Ingress": false,
-        "ConfigFrom": { "Network": "" },
-        "ConfigOnly": false,
-    }))
-}
-
-fn network_tail(body: &mut Map<String, Value>, network: &Network) {
-    let config = &network.config;
-    let options = json!({
-        "com.docker.network.bridge.default_bridge": "true",
-        "com.docker.network.bridge.enable_icc": config.icc.to_string(),
-        "com.docker.network.bridge.enable_ip_masquerade": config.masquerade.to_string(),
-        "com.docker.network.bridge.host_binding_ipv4": config.host_address.to_string(),
-        "com.docker.network.bridge.name": config.name,
-        "com.docker.network.driver.mtu": config.mtu.to_string(),
-    });
-    body.insert("Options".to_owned(), options);
-    body.insert("Labels".to_owned(), json!({}));
 }
 
 /// `Created`, `Up 3 minutes`, `Exited (0) 3 minutes ago`.
@@ -177,7 +106,7 @@ const fn state_name(container: &Container) -> &'static str {
     }
 }
 
-fn state(container: &Container) -> Value {
+fn life(container: &Container) -> Value {
     let never = || NEVER.to_owned();
     let (pid, code, started, finished) = match container.state {
         ContainerState::Created => (0, 0, never(), never()),
@@ -213,11 +142,17 @@ fn state(container: &Container) -> Value {
     })
 }
 
-fn host_config(container: &Container) -> Value {
+fn host_config(state: &State, container: &Container) -> Value {
     let extra: Vec<String> = container
         .extra_hosts
         .iter()
         .map(ToString::to_string)
+        .collect();
+    let described: Vec<String> = legacy_links(container)
+        .filter_map(|link| {
+            let target = state.container_by_id(&link.target)?;
+            Some(links::described(&target.name, &container.name, &link.alias))
+        })
         .collect();
     json!({
         "Binds": null,
@@ -231,7 +166,7 @@ fn host_config(container: &Container) -> Value {
         "DnsOptions": container.dns.options,
         "DnsSearch": container.dns.search,
         "ExtraHosts": if extra.is_empty() { Value::Null } else { json!(extra) },
-        "Links": null,
+        "Links": if described.is_empty() { Value::Null } else { json!(described) },
         "PublishAllPorts": container.publish_all,
         "ReadonlyRootfs": false,
     })
@@ -260,7 +195,7 @@ fn config(container: &Container) -> Value {
         .collect();
     let mut body = object(json!({
         "Hostname": container.hostname,
-        "Domainname": "",
+        "Domainname": container.domainname,
         "User": "",
         "AttachStdin": false,
         "AttachStdout": false,
@@ -292,89 +227,163 @@ fn config(container: &Container) -> Value {
     Value::Object(body)
 }
 
-fn network_settings(container: &Container) -> Value {
-    let endpoint = container.endpoint();
-    let v4 = |endpoint: &Endpoint| address(endpoint, IpAddr::is_ipv4);
+/// The legacy fields on top are those of the default network.
+fn network_settings(state: &State, container: &Container) -> Value {
+    let default = state
+        .default_network()
+        .and_then(|network| container.attachment(&network.id))
+        .and_then(|attachment| attachment.endpoint.as_ref());
+    let running = !container.has_exited();
     let text = |value: Option<String>| value.unwrap_or_default();
     json!({
         "Bridge": "",
-        "SandboxID": if endpoint.is_some() { container.sandbox_id.as_str() } else { "" },
+        "SandboxID": if running { container.sandbox_id.as_str() } else { "" },
         "HairpinMode": false,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
-        "Ports": ports(container),
-        "SandboxKey": if endpoint.is_some() { container.netns.to_string_lossy().into_owned() } else { String::new() },
+        "Ports": ports(state, container),
+        "SandboxKey": if running { container.netns.to_string_lossy().into_owned() } else { String::new() },
         "SecondaryIPAddresses": null,
         "SecondaryIPv6Addresses": null,
-        "EndpointID": text(endpoint.map(|endpoint| endpoint.id.clone())),
-        "Gateway": text(endpoint.and_then(|endpoint| gateway(endpoint, IpAddr::is_ipv4))),
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPAddress": text(endpoint.and_then(v4).map(|net| net.addr().to_string())),
-        "IPPrefixLen": endpoint.and_then(v4).map_or(0, |net| net.prefix_len()),
-        "IPv6Gateway": "",
-        "MacAddress": text(endpoint.map(|endpoint| endpoint.mac.to_string())),
-        "Networks": networks(container),
+        "EndpointID": text(default.map(|endpoint| endpoint.id.clone())),
+        "Gateway": text(default.and_then(|endpoint| gateway(endpoint, true))),
+        "GlobalIPv6Address": text(default.and_then(|endpoint| address(endpoint, false))),
+        "GlobalIPv6PrefixLen": default.map_or(0, |endpoint| prefix_len(endpoint, false)),
+        "IPAddress": text(default.and_then(|endpoint| address(endpoint, true))),
+        "IPPrefixLen": default.map_or(0, |endpoint| prefix_len(endpoint, true)),
+        "IPv6Gateway": text(default.and_then(|endpoint| gateway(endpoint, false))),
+        "MacAddress": text(default.map(|endpoint| endpoint.mac.to_string())),
+        "Networks": networks(state, container),
     })
 }
 
-fn networks(container: &Container) -> Value {
-    let entries = container
+/// By name, as Go prints maps.
+fn networks(state: &State, container: &Container) -> Value {
+    let mut entries: Vec<(&str, Value)> = container
         .attachments
         .iter()
-        .map(|attachment| (attachment.network_name.clone(), attached(attachment)));
-    Value::Object(entries.collect())
+        .map(|attachment| {
+            let place = attached(container, attachment);
+            (attachment.network_name.as_str(), place)
+        })
+        .collect();
+    if container.network_mode == NONE && entries.is_empty() {
+        let none = state.networks().find(|network| network.name == NONE);
+        entries.push((
+            NONE,
+            endpoint_settings(none.map_or("", |network| &network.id)),
+        ));
+    }
+    entries.sort_by_key(|(name, _)| *name);
+    let entries = entries.into_iter();
+    Value::Object(
+        entries
+            .map(|(name, place)| (name.to_owned(), place))
+            .collect(),
+    )
 }
 
-/// Endpoint settings. `IPAMConfig` and `MacAddress` show what was configured; the rest what there is.
-fn attached(attachment: &Attachment) -> Value {
-    let endpoint = attachment.endpoint.as_ref();
-    let part = |value: Option<String>| value.unwrap_or_default();
-    let net = |family: fn(&IpAddr) -> bool| endpoint.and_then(|endpoint| address(endpoint, family));
-    let via = |family: fn(&IpAddr) -> bool| endpoint.and_then(|endpoint| gateway(endpoint, family));
+/// Endpoint settings of which nothing is known but the network.
+fn endpoint_settings(network: &str) -> Value {
     json!({
-        "IPAMConfig": attachment.requested_address.map(|address| json!({ "IPv4Address": address })),
+        "IPAMConfig": null,
         "Links": null,
         "Aliases": null,
-        "NetworkID": attachment.network,
-        "EndpointID": part(endpoint.map(|endpoint| endpoint.id.clone())),
-        "Gateway": part(via(IpAddr::is_ipv4)),
-        "IPAddress": part(net(IpAddr::is_ipv4).map(|net| net.addr().to_string())),
-        "IPPrefixLen": net(IpAddr::is_ipv4).map_or(0, |net| net.prefix_len()),
-        "IPv6Gateway": part(via(IpAddr::is_ipv6)),
-        "GlobalIPv6Address": part(net(IpAddr::is_ipv6).map(|net| net.addr().to_string())),
-        "GlobalIPv6PrefixLen": net(IpAddr::is_ipv6).map_or(0, |net| net.prefix_len()),
-        "MacAddress": part(endpoint.map(|endpoint| endpoint.mac.to_string())),
         "DriverOpts": null,
+        "GwPriority": 0,
+        "NetworkID": network,
+        "EndpointID": "",
+        "Gateway": "",
+        "IPAddress": "",
+        "MacAddress": "",
+        "IPPrefixLen": 0,
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": null,
     })
 }
 
-fn address(endpoint: &Endpoint, family: fn(&IpAddr) -> bool) -> Option<ipnet::IpNet> {
-    endpoint
-        .addresses
-        .iter()
-        .copied()
-        .find(|net| family(&net.addr()))
+/// Endpoint settings. Down to `GwPriority` they show what was configured; the rest what there is.
+fn attached(container: &Container, attachment: &Attachment) -> Value {
+    let mut body = object(endpoint_settings(&attachment.network));
+    let mut set = |key: &str, value: Value| {
+        body.insert(key.to_owned(), value);
+    };
+    if let Some(address) = attachment.requested_address {
+        let key = if address.is_ipv4() {
+            "IPv4Address"
+        } else {
+            "IPv6Address"
+        };
+        set("IPAMConfig", json!({ key: address }));
+    }
+    let user_defined = attachment.network_name != DEFAULT_NETWORK;
+    if user_defined && !attachment.links.is_empty() {
+        let links = attachment.links.iter();
+        let texts = links.map(|link| json!(format!("{}:{}", link.target, link.alias)));
+        set("Links", texts.collect());
+    }
+    if !attachment.aliases.is_empty() {
+        set("Aliases", json!(attachment.aliases));
+    }
+    if !attachment.driver_opts.is_empty() {
+        set("DriverOpts", json!(attachment.driver_opts));
+    }
+    set("GwPriority", json!(attachment.gw_priority));
+    if let Some(endpoint) = &attachment.endpoint {
+        let text = |value: Option<String>| json!(value.unwrap_or_default());
+        set("EndpointID", json!(endpoint.id));
+        set("Gateway", text(gateway(endpoint, true)));
+        set("IPAddress", text(address(endpoint, true)));
+        set("MacAddress", json!(endpoint.mac.to_string()));
+        set("IPPrefixLen", json!(prefix_len(endpoint, true)));
+        set("IPv6Gateway", text(gateway(endpoint, false)));
+        set("GlobalIPv6Address", text(address(endpoint, false)));
+        set("GlobalIPv6PrefixLen", json!(prefix_len(endpoint, false)));
+    }
+    if user_defined {
+        set("DNSNames", json!(dns_names(container, attachment)));
+    }
+    Value::Object(body)
 }
 
-fn gateway(endpoint: &Endpoint, family: fn(&IpAddr) -> bool) -> Option<String> {
-    endpoint
-        .gateways
-        .iter()
-        .find(|gateway| family(gateway))
-        .map(ToString::to_string)
+fn address(endpoint: &Endpoint, ipv4: bool) -> Option<String> {
+    endpoint.address(ipv4).map(|net| net.addr().to_string())
+}
+
+/// With prefix length; empty without one.
+fn address_net(endpoint: &Endpoint, ipv4: bool) -> String {
+    let address = endpoint.address(ipv4);
+    address.map_or_else(String::new, |net| net.to_string())
+}
+
+fn prefix_len(endpoint: &Endpoint, ipv4: bool) -> u8 {
+    endpoint.address(ipv4).map_or(0, |net| net.prefix_len())
+}
+
+fn gateway(endpoint: &Endpoint, ipv4: bool) -> Option<String> {
+    endpoint.gateway(ipv4).map(|gateway| gateway.to_string())
 }
 
 /// `NetworkSettings.Ports`: what is published, and `null` for what is only exposed.
-fn ports(container: &Container) -> Value {
+fn ports(state: &State, container: &Container) -> Value {
     let groups =
-        ports_text::grouped(container)
+        ports_text::grouped(state, container)
             .into_iter()
             .map(|((port, transport), published)| {
                 let bindings: Vec<Value> = published
-            .iter()
-            .map(|(address, port)| json!({ "HostIp": address, "HostPort": port.to_string() }))
-            .collect();
+                    .iter()
+                    .map(|(address, port)| {
+                        // Open without NAT: there is no host port.
+                        let port = if *port == 0 {
+                            String::new()
+                        } else {
+                            port.to_string()
+                        };
+                        json!({ "HostIp": address, "HostPort": port })
+                    })
+                    .collect();
                 let value = if bindings.is_empty() {
                     Value::Null
                 } else {
@@ -417,6 +426,11 @@ fn port_bindings(publish: &[String]) -> Value {
 
 fn port_summary(port: &ContainerPort) -> Value {
     match port.public {
+        Some((address, 0)) => json!({
+            "IP": address,
+            "PrivatePort": port.private,
+            "Type": port.transport.name(),
+        }),
         Some((address, public)) => json!({
             "IP": address,
             "PrivatePort": port.private,
@@ -427,10 +441,10 @@ fn port_summary(port: &ContainerPort) -> Value {
     }
 }
 
-/// Docker's word for the default network is `default`; an adopted namespace shows where it came from.
+/// What was given to `--network`, or `default`; an adopted namespace shows where it came from.
 fn network_mode(container: &Container) -> String {
     match &container.kind {
-        Kind::Run => "default".to_owned(),
+        Kind::Run => container.network_mode.clone(),
         Kind::AttachPid(pid) => format!("ns:/proc/{pid}/ns/net"),
         Kind::AttachNetns(path) => format!("ns:{}", path.display()),
     }

@@ -2,10 +2,11 @@
 //!
 //! The lowest free address is given out, so that a freed one is used again by the next container.
 //! Reserved are: the network address (for IPv6 the subnet-router anycast address), the IPv4 broadcast
-//! address, the gateway, and auxiliary addresses such as the daemon's `--default-gateway`. In an IPv4 /31 and /32 (IPv6 /127 and
-//! /128) nothing but the gateway is reserved. With an allocation range (`--fixed-cidr`) dynamic
-//! addresses come only from it, while a requested one may be anywhere in the subnet. Of an IPv6 subnet
-//! with more than 2⁶³ addresses only the first 2⁶³ are given out dynamically.
+//! address, the gateway if the network has one, and auxiliary addresses (`--aux-address`, the daemon's
+//! `--default-gateway`). In an IPv4 /31 and /32 (IPv6 /127 and /128) nothing but the gateway and auxiliary
+//! addresses is reserved. With an allocation range (`--ip-range`, `--fixed-cidr`) dynamic addresses come only
+//! from it, while a requested one may be anywhere in the subnet. Of an IPv6 subnet with more than 2⁶³
+//! addresses only the first 2⁶³ are given out dynamically.
 //!
 //! Taken addresses are a set of disjoint, non-adjacent intervals of offsets: finding the lowest free
 //! address, taking and releasing one cost O(log n) in the number of *gaps*, whatever the subnet's size.
@@ -15,6 +16,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+use super::network_config::FamilyConfig;
+
 /// What a pool is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
@@ -22,10 +25,32 @@ pub struct PoolConfig {
     pub subnet: IpNet,
     /// Where dynamic addresses come from; `None`: the whole subnet.
     pub range: Option<IpNet>,
-    /// The gateway; `None`: the first free address (of the range, if there is one).
-    pub gateway: Option<IpAddr>,
+    /// Whether an address is set aside for the gateway, and which.
+    pub gateway: Gateway,
     /// Addresses that are never given out, by name.
     pub auxiliary: BTreeMap<String, IpAddr>,
+}
+
+impl From<&FamilyConfig> for PoolConfig {
+    fn from(family: &FamilyConfig) -> Self {
+        Self {
+            subnet: family.subnet,
+            range: family.allocation_range,
+            gateway: family.gateway.map_or(Gateway::Absent, Gateway::At),
+            auxiliary: family.auxiliary.clone(),
+        }
+    }
+}
+
+/// Which address of a pool is the gateway's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gateway {
+    /// None: the network has no gateway, so containers may have every address.
+    Absent,
+    /// The first free address (of the range, if there is one).
+    First,
+    /// This one; it may lie outside the range.
+    At(IpAddr),
 }
 
 /// Why an address cannot be had.
@@ -39,8 +64,30 @@ pub enum IpamError {
         /// Without host bits.
         expected: IpNet,
     },
+    /// The allocation range has bits set below its prefix.
+    #[error("invalid ip-range {given}: it should be {expected}")]
+    RangeHostBits {
+        /// As given.
+        given: IpNet,
+        /// Without host bits.
+        expected: IpNet,
+    },
+    /// The allocation range is of the other address family.
+    #[error(
+        "invalid ip-range {range}: parent subnet is an IPv{family} block: choose a part of {subnet}"
+    )]
+    RangeFamily {
+        /// The range.
+        range: IpNet,
+        /// 4 or 6: the subnet's family.
+        family: u8,
+        /// The subnet.
+        subnet: IpNet,
+    },
     /// The allocation range reaches beyond the subnet.
-    #[error("invalid ip-range {range}: CIDR block is bigger than its parent subnet {subnet}")]
+    #[error(
+        "invalid ip-range {range}: CIDR block is bigger than its parent subnet {subnet}: choose a part of it"
+    )]
     RangeTooBig {
         /// The range.
         range: IpNet,
@@ -48,7 +95,9 @@ pub enum IpamError {
         subnet: IpNet,
     },
     /// The allocation range is elsewhere.
-    #[error("invalid ip-range {range}: parent subnet {subnet} doesn't contain ip-range")]
+    #[error(
+        "invalid ip-range {range}: parent subnet {subnet} doesn't contain ip-range: choose a part of it"
+    )]
     RangeOutside {
         /// The range.
         range: IpNet,
@@ -56,16 +105,42 @@ pub enum IpamError {
         subnet: IpNet,
     },
     /// The gateway is elsewhere.
-    #[error("invalid gateway {gateway}: parent subnet {subnet} doesn't contain this address")]
+    #[error(
+        "invalid gateway {gateway}: parent subnet {subnet} doesn't contain this address: choose one in it"
+    )]
     GatewayOutside {
         /// The gateway.
         gateway: IpAddr,
         /// The subnet.
         subnet: IpNet,
     },
+    /// The gateway is the network's or the broadcast address, or an auxiliary one.
+    #[error(
+        "failed to allocate gateway ({gateway}): Address already in use: it is {by}; choose another in {subnet}"
+    )]
+    GatewayInUse {
+        /// The gateway.
+        gateway: IpAddr,
+        /// What the address is.
+        by: &'static str,
+        /// The subnet.
+        subnet: IpNet,
+    },
+    /// An auxiliary address is the network's or the broadcast address, or given twice.
+    #[error(
+        "failed to allocate secondary ip address ({name}:{address}): Address already in use: choose another in {subnet}"
+    )]
+    AuxiliaryInUse {
+        /// Its name.
+        name: String,
+        /// The address.
+        address: IpAddr,
+        /// The subnet.
+        subnet: IpNet,
+    },
     /// An auxiliary address is elsewhere.
     #[error(
-        "invalid auxiliary address {address} ({name}): parent subnet {subnet} doesn't contain this address"
+        "invalid auxiliary address {name}: parent subnet {subnet} doesn't contain this address: choose one in it, not {address}"
     )]
     AuxiliaryOutside {
         /// Its name.
@@ -110,7 +185,7 @@ pub enum IpamError {
 pub struct Pool {
     subnet: IpNet,
     range: Option<IpNet>,
-    gateway: IpAddr,
+    gateway: Option<IpAddr>,
     /// Never given out and never released.
     reserved: BTreeSet<u128>,
     taken: IntervalSet,
@@ -129,18 +204,13 @@ impl Pool {
                 expected: subnet,
             });
         }
-        let range = config.range.map(|range| range.trunc());
-        if let Some(range) = range.filter(|range| !subnet.contains(range)) {
-            return Err(if range.contains(&subnet) {
-                IpamError::RangeTooBig { range, subnet }
-            } else {
-                IpamError::RangeOutside { range, subnet }
-            });
+        if let Some(range) = config.range {
+            check_range(range, subnet)?;
         }
         let mut pool = Self {
             subnet,
-            range,
-            gateway: subnet.addr(),
+            range: config.range,
+            gateway: None,
             reserved: BTreeSet::new(),
             taken: IntervalSet::default(),
         };
@@ -151,23 +221,45 @@ impl Pool {
             }
         }
         for (name, &address) in &config.auxiliary {
+            let name = name.clone();
             if !subnet.contains(&address) {
                 return Err(IpamError::AuxiliaryOutside {
-                    name: name.clone(),
+                    name,
                     address,
                     subnet,
                 });
             }
-            pool.set_aside(address);
+            if !pool.set_aside(address) {
+                return Err(IpamError::AuxiliaryInUse {
+                    name,
+                    address,
+                    subnet,
+                });
+            }
         }
         pool.gateway = match config.gateway {
-            Some(gateway) if !subnet.contains(&gateway) => {
+            Gateway::Absent => None,
+            Gateway::First => Some(pool.allocate()?),
+            Gateway::At(gateway) if !subnet.contains(&gateway) => {
                 return Err(IpamError::GatewayOutside { gateway, subnet });
             }
-            Some(gateway) => gateway,
-            None => pool.allocate()?,
+            Gateway::At(gateway) => Some(gateway),
         };
-        pool.set_aside(pool.gateway);
+        if let Some(gateway) = pool.gateway {
+            let fresh = pool.set_aside(gateway);
+            if !fresh && config.gateway == Gateway::At(gateway) {
+                let by = if config.auxiliary.values().any(|other| *other == gateway) {
+                    "an auxiliary address"
+                } else {
+                    "the network's or the broadcast address"
+                };
+                return Err(IpamError::GatewayInUse {
+                    gateway,
+                    by,
+                    subnet,
+                });
+            }
+        }
         Ok(pool)
     }
 
@@ -181,8 +273,8 @@ impl Pool {
         self.range
     }
 
-    /// The gateway.
-    pub const fn gateway(&self) -> IpAddr {
+    /// The gateway, if an address is set aside for one.
+    pub const fn gateway(&self) -> Option<IpAddr> {
         self.gateway
     }
 
@@ -217,7 +309,7 @@ impl Pool {
         if self.taken.insert(offset) {
             return Ok(());
         }
-        let by = if address == self.gateway {
+        let by = if self.gateway == Some(address) {
             "the gateway"
         } else if self.reserved.contains(&offset) {
             "reserved"
@@ -239,15 +331,25 @@ impl Pool {
         }
     }
 
-    /// How many addresses are taken, reserved ones included.
+    /// How many addresses are taken, reserved ones included: Docker's `IPsInUse`.
     pub fn in_use(&self) -> u128 {
         self.taken.len()
     }
 
-    fn set_aside(&mut self, address: IpAddr) {
+    /// How many addresses can still be given out dynamically, `u64::MAX` if they are more: Docker's
+    /// `DynamicIPsAvailable`.
+    pub fn available(&self) -> u64 {
+        let range = self.range.unwrap_or(self.subnet);
+        let (first, last) = (self.offset(range.network()), self.offset(range.broadcast()));
+        let size = (last - first).saturating_add(1);
+        u64::try_from(size - self.taken.count(first, last)).unwrap_or(u64::MAX)
+    }
+
+    /// False if it was set aside before.
+    fn set_aside(&mut self, address: IpAddr) -> bool {
         let offset = self.offset(address);
-        self.reserved.insert(offset);
         self.taken.insert(offset);
+        self.reserved.insert(offset)
     }
 
     fn offset(&self, address: IpAddr) -> u128 {
@@ -262,6 +364,33 @@ impl Pool {
             }),
             IpNet::V6(_) => Ipv6Addr::from(value).into(),
         }
+    }
+}
+
+/// In Docker's order, of which the user sees the first that does not hold.
+fn check_range(range: IpNet, subnet: IpNet) -> Result<(), IpamError> {
+    let family = if subnet.addr().is_ipv4() { 4 } else { 6 };
+    if range.addr().is_ipv4() != subnet.addr().is_ipv4() {
+        return Err(IpamError::RangeFamily {
+            range,
+            family,
+            subnet,
+        });
+    }
+    if range.prefix_len() < subnet.prefix_len() {
+        return Err(IpamError::RangeTooBig { range, subnet });
+    }
+    let expected = range.trunc();
+    if range != expected {
+        return Err(IpamError::RangeHostBits {
+            given: range,
+            expected,
+        });
+    }
+    if subnet.contains(&range) {
+        Ok(())
+    } else {
+        Err(IpamError::RangeOutside { range, subnet })
     }
 }
 
@@ -332,252 +461,18 @@ impl IntervalSet {
     }
 
     fn len(&self) -> u128 {
-        self.0.iter().map(|(first, last)| last - first + 1).sum()
+        self.count(0, u128::MAX)
+    }
+
+    /// How many numbers of `first..=last` are in the set.
+    fn count(&self, first: u128, last: u128) -> u128 {
+        let before = self.containing(first).map(|(start, _)| start);
+        self.0
+            .range(before.unwrap_or(first)..=last)
+            .map(|(&start, &end)| end.min(last) - start.max(first) + 1)
+            .sum()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn config(subnet: &str) -> PoolConfig {
-        PoolConfig {
-            subnet: subnet.parse().unwrap(),
-            range: None,
-            gateway: None,
-            auxiliary: BTreeMap::new(),
-        }
-    }
-
-    fn pool(subnet: &str) -> Pool {
-        Pool::new(&config(subnet)).unwrap()
-    }
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn lowest_free_and_freed_ones_again() {
-        // Transcript 01, "Allocation order after a release".
-        let mut pool = pool("172.17.0.0/16");
-        assert_eq!(pool.gateway(), ip("172.17.0.1"));
-        assert_eq!(pool.allocate(), Ok(ip("172.17.0.2")));
-        assert_eq!(pool.allocate(), Ok(ip("172.17.0.3")));
-        assert!(pool.release(ip("172.17.0.3")));
-        assert_eq!(pool.allocate(), Ok(ip("172.17.0.3")));
-        assert_eq!(pool.allocate(), Ok(ip("172.17.0.4")));
-        assert!(pool.release(ip("172.17.0.3")));
-        assert_eq!(pool.allocate(), Ok(ip("172.17.0.3")));
-    }
-
-    #[test]
-    fn fixed_cidr_and_default_gateway() {
-        // Transcript 06: --bip 192.168.77.1/24 --fixed-cidr 192.168.77.128/25 --default-gateway 192.168.77.254.
-        let mut pool = Pool::new(&PoolConfig {
-            range: Some("192.168.77.128/25".parse().unwrap()),
-            gateway: Some(ip("192.168.77.1")),
-            auxiliary: [("DefaultGatewayIPv4".to_owned(), ip("192.168.77.254"))].into(),
-            ..config("192.168.77.0/24")
-        })
-        .unwrap();
-        assert_eq!(pool.allocate(), Ok(ip("192.168.77.128")));
-        assert_eq!(
-            pool.reserve(ip("192.168.77.5")),
-            Ok(()),
-            "a requested address may lie outside the range"
-        );
-        assert!(matches!(
-            pool.reserve(ip("192.168.77.254")),
-            Err(IpamError::InUse { by: "reserved", .. })
-        ));
-        assert!(matches!(
-            pool.reserve(ip("192.168.77.1")),
-            Err(IpamError::InUse {
-                by: "the gateway",
-                ..
-            })
-        ));
-        for last in 129..=253 {
-            assert_eq!(pool.allocate(), Ok(ip(&format!("192.168.77.{last}"))));
-        }
-        assert!(matches!(pool.allocate(), Err(IpamError::Exhausted { .. })));
-        // A gateway that is not given is the range's first address.
-        let pool = Pool::new(&PoolConfig {
-            range: Some("10.0.0.128/25".parse().unwrap()),
-            ..config("10.0.0.0/24")
-        });
-        assert_eq!(pool.unwrap().gateway(), ip("10.0.0.128"));
-    }
-
-    #[test]
-    fn tiny_subnets() {
-        let mut thirty = pool("10.0.0.0/30");
-        assert_eq!(thirty.allocate(), Ok(ip("10.0.0.2")));
-        assert!(thirty.allocate().is_err());
-        let mut thirty_one = pool("10.0.0.0/31");
-        assert_eq!(
-            (thirty_one.gateway(), thirty_one.allocate()),
-            (ip("10.0.0.0"), Ok(ip("10.0.0.1")))
-        );
-        assert!(thirty_one.allocate().is_err());
-        let mut thirty_two = pool("10.0.0.7/32");
-        assert_eq!(thirty_two.gateway(), ip("10.0.0.7"));
-        assert!(thirty_two.allocate().is_err());
-    }
-
-    #[test]
-    fn huge_subnets_of_both_families() {
-        let mut eight = pool("10.0.0.0/8");
-        for _ in 0..70_000 {
-            eight.allocate().unwrap();
-        }
-        assert_eq!(eight.allocate(), Ok(ip("10.1.17.114")));
-        assert_eq!(pool("0.0.0.0/0").gateway(), ip("0.0.0.1"));
-        let mut v6 = pool("fd00::/64");
-        assert_eq!(
-            (v6.gateway(), v6.allocate()),
-            (ip("fd00::1"), Ok(ip("fd00::2")))
-        );
-        assert_eq!(
-            v6.reserve(ip("fd00::ffff:ffff:ffff:ffff")),
-            Ok(()),
-            "IPv6 has no broadcast address"
-        );
-        assert_eq!(pool("::/0").gateway(), ip("::1"));
-    }
-
-    #[test]
-    fn requested_addresses() {
-        let mut pool = pool("172.17.0.0/16");
-        assert_eq!(pool.reserve(ip("172.17.0.2")), Ok(()));
-        assert_eq!(pool.allocate(), Ok(ip("172.17.0.3")));
-        assert_eq!(
-            pool.reserve(ip("172.17.0.2")).unwrap_err().to_string(),
-            "Address already in use: 172.17.0.2 is taken by another container: choose another --ip in 172.17.0.0/16"
-        );
-        assert_eq!(
-            pool.reserve(ip("10.0.0.1")).unwrap_err().to_string(),
-            "invalid address 10.0.0.1: It does not belong to any of this network's subnets: choose one in 172.17.0.0/16"
-        );
-        for reserved in ["172.17.0.0", "172.17.255.255"] {
-            assert!(pool.reserve(ip(reserved)).is_err());
-        }
-        for never_released in [
-            "172.17.0.1",
-            "172.17.0.0",
-            "172.17.255.255",
-            "10.0.0.1",
-            "172.17.9.9",
-            "::1",
-        ] {
-            assert!(!pool.release(ip(never_released)), "{never_released}");
-        }
-        assert_eq!(pool.in_use(), 5);
-    }
-
-    #[test]
-    fn contradictions_have_dockers_words() {
-        let error = |config: PoolConfig| Pool::new(&config).unwrap_err().to_string();
-        assert_eq!(
-            error(config("10.0.0.1/24")),
-            "invalid subnet 10.0.0.1/24: it should be 10.0.0.0/24"
-        );
-        let range = |range: &str| PoolConfig {
-            range: Some(range.parse().unwrap()),
-            ..config("10.0.0.0/24")
-        };
-        assert_eq!(
-            error(range("10.0.0.0/16")),
-            "invalid ip-range 10.0.0.0/16: CIDR block is bigger than its parent subnet 10.0.0.0/24"
-        );
-        assert_eq!(
-            error(range("10.0.1.0/25")),
-            "invalid ip-range 10.0.1.0/25: parent subnet 10.0.0.0/24 doesn't contain ip-range"
-        );
-        assert_eq!(
-            error(PoolConfig {
-                gateway: Some(ip("10.0.1.1")),
-                ..config("10.0.0.0/24")
-            }),
-            "invalid gateway 10.0.1.1: parent subnet 10.0.0.0/24 doesn't contain this address"
-        );
-        assert_eq!(
-            error(PoolConfig {
-                auxiliary: [("a".into(), ip("10.0.1.1"))].into(),
-                ..config("10.0.0.0/24")
-            }),
-            "invalid auxiliary address 10.0.1.1 (a): parent subnet 10.0.0.0/24 doesn't contain this address"
-        );
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Allocate,
-        Reserve(u8),
-        Release(u8),
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            3 => Just(Step::Allocate),
-            1 => any::<u8>().prop_map(Step::Reserve),
-            2 => any::<u8>().prop_map(Step::Release),
-        ]
-    }
-
-    proptest! {
-        /// The pool against a model that looks at every address of a small subnet.
-        #[test]
-        fn agrees_with_a_naive_model(
-            steps in proptest::collection::vec(step(), 0..400),
-            prefix in 24_u8..=32,
-            range in proptest::option::of((24_u8..=32, any::<u8>())),
-            auxiliary in any::<u8>(),
-        ) {
-            let subnet = IpNet::new(ip("10.0.0.0"), prefix).unwrap();
-            let at = |last: u8| IpAddr::from([10, 0, 0, last]);
-            let range = range
-                .map(|(prefix, last)| IpNet::new(at(last), prefix).unwrap().trunc())
-                .filter(|range| subnet.contains(range));
-            let auxiliary = subnet.contains(&at(auxiliary)).then(|| ("aux".to_owned(), at(auxiliary)));
-            let config = PoolConfig { subnet, range, gateway: None, auxiliary: auxiliary.into_iter().collect() };
-
-            let inside: Vec<u8> = (0..=255).filter(|&last| subnet.contains(&at(last))).collect();
-            let dynamic: Vec<u8> =
-                (0..=255).filter(|&last| range.unwrap_or(subnet).contains(&at(last))).collect();
-            let mut reserved: BTreeSet<u8> =
-                config.auxiliary.values().map(|address| u8::try_from(bits(*address) & 0xff).unwrap()).collect();
-            if inside.len() > 2 {
-                reserved.extend([inside[0], inside[inside.len() - 1]]);
-            }
-            let free = |taken: &BTreeSet<u8>| dynamic.iter().copied().find(|last| !taken.contains(last));
-            let gateway = free(&reserved);
-            let pool = Pool::new(&config);
-            prop_assert_eq!(pool.as_ref().ok().map(Pool::gateway), gateway.map(at));
-            let (Ok(mut pool), Some(gateway)) = (pool, gateway) else { return Ok(()) };
-            reserved.insert(gateway);
-
-            let mut taken = reserved.clone();
-            for step in steps {
-                match step {
-                    Step::Allocate => {
-                        let expected = free(&taken);
-                        prop_assert_eq!(pool.allocate().ok(), expected.map(at));
-                        taken.extend(expected);
-                    }
-                    Step::Reserve(last) => {
-                        let expected = inside.contains(&last) && taken.insert(last);
-                        prop_assert_eq!(pool.reserve(at(last)).is_ok(), expected);
-                    }
-                    Step::Release(last) => {
-                        let expected = !reserved.contains(&last) && taken.remove(&last);
-                        prop_assert_eq!(pool.release(at(last)), expected);
-                    }
-                }
-                prop_assert_eq!(pool.in_use(), taken.len() as u128);
-            }
-        }
-    }
-}
+mod tests;

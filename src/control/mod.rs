@@ -10,7 +10,7 @@
 //! knows whether a port is free.
 //!
 //! ```text
-//!  text of flags ─► daemon_options ─► BridgeConfig ─┐
+//!  text of flags ─► daemon_options ─► NetworkConfig ┐
 //!  CreateContainer ─► portspec, mac, names, files ──┴─► State ─► records ─► store
 //!                                      ipam, port_allocator ─┘     │
 //!                         projections: forwarder::Policy, steering's publications
@@ -25,14 +25,27 @@
 //! ports opens 10,000 sockets; call them where blocking is allowed.
 
 pub mod address_pool;
+mod attachments;
+mod container_files;
 pub mod creation;
 pub mod daemon_options;
+pub mod endpoint_options;
+mod endpoints;
 mod error;
 pub mod files;
+pub mod filters;
+mod gateway;
 pub mod inspect;
 pub mod ipam;
+mod linking;
+pub mod links;
 pub mod mac;
+#[cfg(test)]
+mod model_tests;
 pub mod names;
+pub mod network_config;
+pub mod network_options;
+mod networks;
 pub mod port_allocator;
 pub mod port_holder;
 pub mod ports_text;
@@ -41,6 +54,8 @@ pub mod projections;
 mod publishing;
 mod random;
 pub mod records;
+mod requests;
+pub mod resolution;
 mod state;
 pub mod store;
 #[cfg(test)]
@@ -50,8 +65,11 @@ mod test_state;
 pub mod timestamp;
 mod transport;
 
+pub use attachments::{Connection, Disconnection};
+pub use container_files::{FileFacts, FileTexts};
 pub use creation::Creation;
 pub use error::ControlError;
-pub use state::{DEFAULT_NETWORK, FileTexts, Settings, State};
+pub use gateway::Place;
+pub use state::{DEFAULT_NETWORK, Settings, State};
 pub use timestamp::Timestamp;
 pub use transport::Transport;

@@ -93,6 +93,17 @@ pub fn validate_hostname(hostname: &str) -> Result<(), NameError> {
     }
 }
 
+/// True if Linux takes `name` for an interface (`dev_valid_name` in net/core/dev.c), and `%`, in place of which
+/// it would put a number, is not in it.
+pub fn is_interface_name(name: &str) -> bool {
+    (1..=15).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%'))
+}
+
 /// Invents a name that `taken` does not know: `quiet_heron`, and with a number if luck runs out.
 ///
 /// # Errors

@@ -5,14 +5,18 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::projections::{ContainerPort, container_ports};
 use super::records::Container;
+use super::state::State;
 use super::transport::Transport;
 
 /// Published host addresses and ports of each container port (empty: only exposed), sorted by container
 /// port and protocol. Within one container port the `-p` value given last comes first: an accident of Docker's
 /// sort (go-connections `SortPortMap`) that its users' scripts have learnt.
-pub(super) fn grouped(container: &Container) -> BTreeMap<(u16, Transport), Vec<(IpAddr, u16)>> {
+pub(super) fn grouped(
+    state: &State,
+    container: &Container,
+) -> BTreeMap<(u16, Transport), Vec<(IpAddr, u16)>> {
     let mut groups: BTreeMap<(u16, Transport), Vec<(IpAddr, u16)>> = BTreeMap::new();
-    for port in container_ports(container) {
+    for port in container_ports(state, container) {
         groups
             .entry((port.private, port.transport))
             .or_default()
@@ -25,12 +29,12 @@ pub(super) fn grouped(container: &Container) -> BTreeMap<(u16, Transport), Vec<(
 }
 
 /// What `port NAME` prints: `80/tcp -> 0.0.0.0:8080`, one line each.
-pub fn port_listing(container: &Container) -> String {
-    let lines = grouped(container)
+pub fn port_listing(state: &State, container: &Container) -> String {
+    let lines = grouped(state, container)
         .into_iter()
         .flat_map(|((port, transport), published)| {
             published.into_iter().map(move |(address, host)| {
-                format!("{port}/{transport} -> {}\n", SocketAddr::new(address, host))
+                format!("{port}/{transport} -> {}\n", host_port(address, host))
             })
         });
     lines.collect()
@@ -40,7 +44,7 @@ pub fn port_listing(container: &Container) -> String {
 ///
 /// # Errors
 /// Docker's message if that port is not published, or is no port.
-pub fn port_lookup(container: &Container, wanted: &str) -> Result<String, String> {
+pub fn port_lookup(state: &State, container: &Container, wanted: &str) -> Result<String, String> {
     let (port, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
     let transport = match protocol {
         "tcp" => Some(Transport::Tcp),
@@ -51,11 +55,11 @@ pub fn port_lookup(container: &Container, wanted: &str) -> Result<String, String
         .parse::<u16>()
         .ok()
         .zip(transport)
-        .and_then(|key| grouped(container).remove(&key));
+        .and_then(|key| grouped(state, container).remove(&key));
     match published.filter(|published| !published.is_empty()) {
         Some(published) => Ok(published
             .into_iter()
-            .map(|(address, host)| format!("{}\n", SocketAddr::new(address, host)))
+            .map(|(address, host)| format!("{}\n", host_port(address, host)))
             .collect()),
         None => Err(format!(
             "Error: No public port '{}/{}' published for {}",
@@ -66,10 +70,19 @@ pub fn port_lookup(container: &Container, wanted: &str) -> Result<String, String
     }
 }
 
+/// `0.0.0.0:8080`; `0.0.0.0:` for a port that is open without NAT.
+fn host_port(address: IpAddr, port: u16) -> String {
+    let text = SocketAddr::new(address, port).to_string();
+    match text.strip_suffix(":0") {
+        Some(address) if port == 0 => format!("{address}:"),
+        Some(_) | None => text,
+    }
+}
+
 /// The PORTS column of `ps`: `0.0.0.0:8080->80/tcp, 443/tcp`; ports that are the same on both sides are
 /// joined to ranges (Docker's `DisplayablePorts`).
-pub fn ps_column(container: &Container) -> String {
-    let mut ports = container_ports(container);
+pub fn ps_column(state: &State, container: &Container) -> String {
+    let mut ports = container_ports(state, container);
     ports.sort_by_key(|port| {
         let (address, public) = port
             .public
@@ -99,6 +112,8 @@ impl Words {
             private,
             public,
         } = *port;
+        // Open without NAT: Docker shows it like a port that is only exposed.
+        let public = public.filter(|(_, host)| *host != 0);
         if let Some((address, host)) = public
             && host != private
         {

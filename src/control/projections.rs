@@ -1,13 +1,22 @@
 //! The state as other modules need it: the forwarder's policy and steering's list of publications.
 //! Pure functions of the state, to be computed anew after every change.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
-use super::records::{Container, PortBinding};
+use ipnet::IpNet;
+
+pub use super::resolution::dns_views;
+
+use super::portspec::PortSpec;
+use super::records::{Container, GatewayMode, Network, PortBinding};
 use super::state::State;
 use super::transport::Transport;
-use crate::forwarder::{EndpointId, EndpointPolicy, NetworkId, NetworkPolicy, Policy, Published};
+use crate::forwarder::{
+    Access, EndpointId, EndpointPolicy, LinkPolicy, NetworkId, NetworkPolicy, OpenPorts, Policy,
+    Published,
+};
 
 /// Published ports as steering's maps hold them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,49 +40,162 @@ impl Publication {
 
 /// The forwarder's policy. `local_addresses` are the host's own, as the kernel reports them.
 pub fn policy(state: &State, local_addresses: &[IpAddr]) -> Policy {
-    let networks = state.networks().map(|network| NetworkPolicy {
-        id: NetworkId(network.number),
-        subnets: vec![network.subnet()],
-        gateways: vec![network.gateway()],
-        mtu: network.config.mtu,
-        masquerade: network.config.masquerade,
-        icc: network.config.icc,
-        clamp_mss: false,
-    });
     let mut policy = Policy {
-        networks: networks.collect(),
-        endpoints: Vec::new(),
-        published: Vec::new(),
+        networks: state.bridge_networks().map(network_policy).collect(),
         local_addresses: local_addresses.to_vec(),
+        ..Policy::default()
     };
-    for (_, network, endpoint) in state.endpoints() {
+    for (container, network, endpoint) in state.endpoints() {
+        let open = if access(network) == Access::Ports {
+            open_ports(container)
+        } else {
+            Vec::new()
+        };
         policy.endpoints.push(EndpointPolicy {
             id: EndpointId(endpoint.number),
             network: NetworkId(network.number),
-            addresses: endpoint.addresses.iter().map(ipnet::IpNet::addr).collect(),
+            addresses: endpoint.addresses.iter().map(IpNet::addr).collect(),
+            open,
         });
     }
     for container in state.containers() {
-        policy.published.extend(published(container));
+        policy.published.extend(published(state, container));
+        policy.links.extend(links(state, container));
     }
     policy
 }
 
-fn published(container: &Container) -> impl Iterator<Item = Published> + '_ {
-    let endpoint = container.endpoint();
+fn network_policy(network: &Network) -> NetworkPolicy {
+    let config = &network.config;
+    NetworkPolicy {
+        id: NetworkId(network.number),
+        subnets: network.subnets(),
+        gateways: config.bridge_addresses().iter().map(IpNet::addr).collect(),
+        mtu: config.mtu,
+        masquerade: network.v4().is_some_and(|family| family.masquerade),
+        sources: config.families.iter().filter_map(|f| f.source).collect(),
+        icc: config.icc,
+        internal: config.internal,
+        access: access(network),
+        clamp_mss: false,
+    }
+}
+
+fn access(network: &Network) -> Access {
+    match network.v4().map(|family| family.mode) {
+        Some(GatewayMode::NatUnprotected) => Access::Open,
+        Some(GatewayMode::Routed) => Access::Ports,
+        Some(GatewayMode::Nat | GatewayMode::Isolated) | None => Access::Closed,
+    }
+}
+
+/// Ports of a container that are open without NAT: those that `-p` and, with `-P`, `--expose` name.
+/// Sorted, no two overlap.
+fn open_ports(container: &Container) -> Vec<OpenPorts> {
+    let exposed = container.expose.iter().filter(|_| container.publish_all);
+    let ranges = published_ports(container).chain(exposed.map(|e| (e.transport, e.first..=e.last)));
+    joined(ranges)
+        .into_iter()
+        .map(|(transport, ports)| OpenPorts {
+            protocol: transport.into(),
+            ports,
+        })
+        .collect()
+}
+
+/// The container ports of its `-p` values.
+pub(super) fn published_ports(
+    container: &Container,
+) -> impl Iterator<Item = (Transport, RangeInclusive<u16>)> + '_ {
+    let specs = container.publish.iter();
+    specs
+        .filter_map(|text| text.parse::<PortSpec>().ok())
+        .map(|spec| (spec.transport, spec.container))
+}
+
+/// All ports that a container exposes, `-p` ports included. Sorted, no two overlap.
+pub(super) fn exposed_ports(container: &Container) -> Vec<(Transport, RangeInclusive<u16>)> {
+    let exposed = container.expose.iter();
+    joined(published_ports(container).chain(exposed.map(|e| (e.transport, e.first..=e.last))))
+}
+
+fn joined(
+    ranges: impl Iterator<Item = (Transport, RangeInclusive<u16>)>,
+) -> Vec<(Transport, RangeInclusive<u16>)> {
+    let mut all: Vec<_> = ranges
+        .map(|(transport, range)| (transport, *range.start(), *range.end()))
+        .collect();
+    all.sort_unstable();
+    all.dedup_by(|next, kept| {
+        let joins = kept.0 == next.0 && kept.2.checked_add(1).is_none_or(|after| next.1 <= after);
+        if joins {
+            kept.2 = kept.2.max(next.2);
+        }
+        joins
+    });
+    all.into_iter()
+        .map(|(transport, first, last)| (transport, first..=last))
+        .collect()
+}
+
+/// Host ports lead to the endpoint that makes the container's default route.
+fn published<'a>(
+    state: &'a State,
+    container: &'a Container,
+) -> impl Iterator<Item = Published> + 'a {
+    let gateway = |ipv4| {
+        let bound = !container.bindings.is_empty();
+        let (_, _, endpoint) = state.gateway_endpoint(container, ipv4).filter(|_| bound)?;
+        Some(endpoint)
+    };
+    let (v4, v6) = (gateway(true), gateway(false));
     container.bindings.iter().filter_map(move |binding| {
-        let endpoint = endpoint?;
-        let same_family =
-            |net: &&ipnet::IpNet| net.addr().is_ipv4() == binding.host_address.is_ipv4();
+        let ipv4 = binding.host_address.is_ipv4();
+        let endpoint = if ipv4 { v4 } else { v6 }?;
         Some(Published {
             protocol: binding.transport.into(),
             host_address: binding.host_address,
             host_ports: binding.host_port..=binding.last_host_port(),
             endpoint: EndpointId(endpoint.number),
-            container_address: endpoint.addresses.iter().find(same_family)?.addr(),
+            container_address: endpoint.address(ipv4)?.addr(),
             container_port: binding.container_port,
         })
     })
+}
+
+/// What a container's links on the default network open, if its containers may not talk otherwise.
+fn links<'a>(state: &'a State, container: &'a Container) -> impl Iterator<Item = LinkPolicy> + 'a {
+    let default = state
+        .default_network()
+        .filter(|network| !network.config.icc);
+    let client = default
+        .and_then(|network| container.attachment(&network.id))
+        .and_then(|attachment| attachment.endpoint.as_ref());
+    let links = client.into_iter().flat_map(move |client| {
+        let links = state.live_links(container);
+        links.map(move |link| (client, link))
+    });
+    links.flat_map(|(client, (_, target, server))| {
+        let ports = exposed_ports(target).into_iter();
+        ports.map(move |(transport, ports)| LinkPolicy {
+            client: EndpointId(client.number),
+            server: EndpointId(server.number),
+            protocol: transport.into(),
+            ports,
+        })
+    })
+}
+
+/// Ids of the containers on the default network that have or are targets of links: steering lets them
+/// through to the forwarder although the network has `icc` off.
+pub fn linked_containers(state: &State) -> BTreeSet<String> {
+    let pairs = state.containers().flat_map(|container| {
+        let links = state
+            .live_links(container)
+            .filter(|_| !container.has_exited());
+        links.flat_map(|(_, target, _)| [container.id.clone(), target.id.clone()])
+    });
+    pairs.collect()
 }
 
 /// Everything that is published, consecutive ports joined across containers; sorted.
@@ -115,18 +237,19 @@ pub struct ContainerPort {
     pub transport: Transport,
     /// Port in the container.
     pub private: u16,
-    /// Host address and port; `None` if it is only exposed.
+    /// Host address and port; `None` if it is only exposed. Port 0: open without NAT, at the
+    /// container's own address.
     pub public: Option<(IpAddr, u16)>,
 }
 
-/// The ports of a running container: published ones in the order of the bindings, then those that are
-/// only exposed. Docker shows none of a container that has stopped.
-pub fn container_ports(container: &Container) -> Vec<ContainerPort> {
-    if container.endpoint().is_none() {
+/// The ports of a container: published ones in the order of the bindings, those that are open without NAT,
+/// then those that are only exposed. Docker shows none of a container that has stopped.
+pub fn container_ports(state: &State, container: &Container) -> Vec<ContainerPort> {
+    if container.has_exited() {
         return Vec::new();
     }
     let mut ports: Vec<ContainerPort> = Vec::new();
-    let mut named = std::collections::BTreeSet::new();
+    let mut named = BTreeSet::new();
     for binding in &container.bindings {
         for (host, private) in binding.pairs() {
             named.insert((binding.transport, private));
@@ -135,6 +258,25 @@ pub fn container_ports(container: &Container) -> Vec<ContainerPort> {
                 private,
                 public: Some((binding.host_address, host)),
             });
+        }
+    }
+    let places = container.endpoints();
+    let routed = places
+        .filter_map(|(attachment, _)| state.network_by_id(&attachment.network)?.v4())
+        .filter(|family| family.mode == GatewayMode::Routed);
+    for _ in routed {
+        let exposed = container.expose.iter().filter(|_| container.publish_all);
+        let open =
+            published_ports(container).chain(exposed.map(|e| (e.transport, e.first..=e.last)));
+        for (transport, range) in open {
+            for private in range {
+                named.insert((transport, private));
+                ports.push(ContainerPort {
+                    transport,
+                    private,
+                    public: Some((Ipv4Addr::UNSPECIFIED.into(), 0)),
+                });
+            }
         }
     }
     for exposed in &container.expose {

@@ -1,10 +1,16 @@
 //! Published ports of containers: from `-p` values to requests, from leases to bindings, and changes
 //! while the container runs.
+//!
+//! Host ports belong to the endpoint that makes the container's default route, if its network has NAT (Docker
+//! does the same). When the route goes another way, they move; a port keeps its number where it can, but the
+//! new network may have another host address for `-p` values that name none. What is published on a network
+//! without NAT follows from the `-p` values alone: see `projections`.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::error::ControlError;
-use super::port_allocator::{PortLease, PortRequest};
+use super::port_allocator::{PortError, PortLease, PortRequest};
 use super::portspec::{HostPorts, PortSpec};
 use super::records::{Container, ContainerState, Network, PortBinding};
 use super::state::{Leases, State};
@@ -24,19 +30,13 @@ impl State {
     ) -> Result<(Container, Vec<PortBinding>), ControlError> {
         let parsed: PortSpec = spec.parse()?;
         let mut record = self.container_with_network(query)?.clone();
-        let Some(endpoint) = record.endpoint() else {
-            return Err(ControlError::NotRunning { name: record.name });
-        };
-        let host_address = self.network_of(&record)?.config.host_address;
-        let request = request(spec, &parsed, host_address);
+        let request = self
+            .nat_network(&record)
+            .map(|network| request(spec, &parsed, network.config.host_address));
         let ports = self
             .ports
-            .allocate(&[request])
-            .map_err(|source| ControlError::Ports {
-                name: record.name.clone(),
-                endpoint: endpoint.id.clone(),
-                source,
-            })?;
+            .allocate(request.as_slice())
+            .map_err(|source| self.ports_error(&record, source))?;
         let leases: Vec<Leases> = ports
             .into_iter()
             .map(|ports| Leases {
@@ -71,7 +71,7 @@ impl State {
             .bindings
             .drain(..)
             .partition(|binding| same(&binding.spec));
-        if gone.is_empty() {
+        if gone.is_empty() && !record.publish.iter().any(|text| same(text)) {
             return Err(ControlError::NotPublished {
                 name: record.name,
                 spec: spec.escape_debug().to_string(),
@@ -163,14 +163,200 @@ impl State {
         }
     }
 
-    fn network_of(&self, container: &Container) -> Result<&Network, ControlError> {
-        let attachment = container.attachments.first();
-        self.network(attachment.map_or("", |attachment| attachment.network.as_str()))
+    /// The network on whose host address the container's ports are published; `None`: they are not.
+    pub(super) fn nat_network(&self, record: &Container) -> Option<&Network> {
+        let (_, network, _) = self.gateway_endpoint(record, true)?;
+        let nat = network.v4()?.mode.has_nat();
+        nat.then_some(network)
+    }
+
+    /// Docker's sentence around a port that cannot be had.
+    fn ports_error(&self, record: &Container, source: PortError) -> ControlError {
+        let endpoint = self.gateway_endpoint(record, true);
+        ControlError::Ports {
+            name: record.name.clone(),
+            endpoint: endpoint.map_or_else(String::new, |(_, _, endpoint)| endpoint.id.clone()),
+            source,
+        }
+    }
+
+    /// Takes the ports of a container that has none, whose endpoints are in `record`.
+    pub(super) fn lease_ports(&self, record: &Container) -> Result<Vec<Leases>, ControlError> {
+        let requests = self.port_requests(record)?;
+        let leases = self
+            .ports
+            .allocate(&requests)
+            .map_err(|source| self.ports_error(record, source))?;
+        let leases = requests.into_iter().zip(leases);
+        Ok(leases
+            .map(|(request, ports)| Leases {
+                spec: request.spec,
+                ports,
+            })
+            .collect())
+    }
+
+    /// What is to be published on host ports: the `-p` values, and with `-P` each exposed port that no
+    /// `-p` value names.
+    fn port_requests(&self, record: &Container) -> Result<Vec<PortRequest>, ControlError> {
+        let Some(network) = self.nat_network(record) else {
+            return Ok(Vec::new());
+        };
+        let default = network.config.host_address;
+        let mut requests = Vec::new();
+        for text in &record.publish {
+            requests.push(request(text, &text.parse()?, default));
+        }
+        if record.publish_all {
+            let named = requests.iter().flat_map(|request: &PortRequest| {
+                let transport = request.transport;
+                request.container.clone().map(move |port| (transport, port))
+            });
+            let mut named: BTreeSet<(Transport, u16)> = named.collect();
+            for exposed in &record.expose {
+                for port in exposed.first..=exposed.last {
+                    if named.insert((exposed.transport, port)) {
+                        requests.push(ephemeral(port, exposed.transport, default));
+                    }
+                }
+            }
+        }
+        Ok(requests)
+    }
+
+    /// Makes the ports of a container those that `record`, with its new endpoints, is to have, and notes
+    /// them there. The container's leases are the new ones then; the caller stores `record`, or calls
+    /// [`State::put_ports_back`].
+    ///
+    /// # Errors
+    /// If a port cannot be had and `forgiving` is not given; with it, that becomes a warning. After an
+    /// error everything is as before.
+    pub(super) fn move_ports(
+        &mut self,
+        record: &mut Container,
+        mut forgiving: Option<&mut Vec<String>>,
+    ) -> Result<(), ControlError> {
+        let requests = self.port_requests(record)?;
+        let Some(entry) = self.containers.get_mut(&record.id) else {
+            return Ok(());
+        };
+        let mut old = std::mem::take(&mut entry.leases);
+        // What stays where it is, is not touched.
+        let mut slots: Vec<Option<Leases>> = Vec::new();
+        for request in &requests {
+            let at = old.iter().position(|leases| stays(leases, request));
+            slots.push(at.map(|at| old.remove(at)));
+        }
+        let freed: Vec<(String, Vec<PortRequest>)> = old
+            .drain(..)
+            .map(|leases| (leases.spec, leases.ports.iter().map(same_port).collect()))
+            .collect();
+        let mut problem = None;
+        // Exact ports first, so that a range cannot take them.
+        let mut missing: Vec<_> = requests
+            .iter()
+            .zip(&mut slots)
+            .filter(|(_, slot)| slot.is_none())
+            .collect();
+        missing.sort_by_key(|(request, _)| !matches!(request.host, HostPorts::Exact(_)));
+        for (request, slot) in missing {
+            match self.take_again(request, &freed) {
+                Ok(ports) => {
+                    *slot = Some(Leases {
+                        spec: request.spec.clone(),
+                        ports,
+                    });
+                }
+                Err(error) => match &mut forgiving {
+                    Some(warnings) => warnings.push(format!(
+                        "container {}: no longer published: {error}",
+                        record.name
+                    )),
+                    None => {
+                        problem = Some(error);
+                        break;
+                    }
+                },
+            }
+        }
+        if let Some(error) = problem {
+            drop(slots);
+            self.put_ports_back(&record.id);
+            return Err(self.ports_error(record, error));
+        }
+        let leases: Vec<Leases> = slots.into_iter().flatten().collect();
+        record.bindings = bindings(&leases);
+        if let Some(entry) = self.containers.get_mut(&record.id) {
+            entry.leases = leases;
+        }
+        Ok(())
+    }
+
+    /// Ports with the numbers that the same `-p` value had on another host address, or others.
+    fn take_again(
+        &self,
+        request: &PortRequest,
+        freed: &[(String, Vec<PortRequest>)],
+    ) -> Result<Vec<PortLease>, PortError> {
+        let fixed = matches!(request.host, HostPorts::Exact(_));
+        let before = freed
+            .iter()
+            .find(|(spec, _)| !fixed && *spec == request.spec);
+        if let Some((_, before)) = before {
+            let wanted: Vec<PortRequest> = before
+                .iter()
+                .map(|port| PortRequest {
+                    spec: request.spec.clone(),
+                    address: request.address,
+                    ..port.clone()
+                })
+                .collect();
+            if let Ok(ports) = self.ports.allocate(&wanted) {
+                return Ok(ports.into_iter().flatten().collect());
+            }
+        }
+        let ports = self.ports.allocate(std::slice::from_ref(request))?;
+        Ok(ports.into_iter().flatten().collect())
+    }
+
+    /// Takes the ports that the container's stored record has, in place of those that it has now.
+    pub(super) fn put_ports_back(&mut self, id: &str) {
+        let Some(entry) = self.containers.get_mut(id) else {
+            return;
+        };
+        entry.leases.clear();
+        let mut warnings = Vec::new();
+        let outcome = self.retake_ports(id, &mut warnings);
+        warnings.extend(outcome.err().map(|error| error.to_string()));
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+    }
+}
+
+/// These are the ports that are wanted.
+fn stays(leases: &Leases, request: &PortRequest) -> bool {
+    leases.spec == request.spec
+        && leases
+            .ports
+            .iter()
+            .all(|lease| lease.address() == request.address)
+        && leases.ports.len() == request.container.len()
+}
+
+/// The same port again, if it has been given up.
+fn same_port(lease: &PortLease) -> PortRequest {
+    PortRequest {
+        spec: String::new(),
+        transport: lease.transport(),
+        address: lease.address(),
+        host: HostPorts::Exact(lease.host_port()..=lease.host_port()),
+        container: lease.container_port()..=lease.container_port(),
     }
 }
 
 /// A `-p` value as a request; `default` is the host address if it names none.
-pub(super) fn request(text: &str, spec: &PortSpec, default: IpAddr) -> PortRequest {
+fn request(text: &str, spec: &PortSpec, default: IpAddr) -> PortRequest {
     PortRequest {
         spec: text.to_owned(),
         transport: spec.transport,
@@ -181,7 +367,7 @@ pub(super) fn request(text: &str, spec: &PortSpec, default: IpAddr) -> PortReque
 }
 
 /// A port of `-P`.
-pub(super) fn ephemeral(port: u16, transport: Transport, address: IpAddr) -> PortRequest {
+fn ephemeral(port: u16, transport: Transport, address: IpAddr) -> PortRequest {
     PortRequest {
         spec: format!("{port}/{transport}"),
         transport,

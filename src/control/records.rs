@@ -4,36 +4,50 @@
 //! the kernel, so that after a crash everything that could exist can be found and removed. Values are
 //! JSON with [`RECORD_VERSION`] beside them (see `store`); new fields need `#[serde(default)]`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::daemon_options::BridgeConfig;
 use super::files::{DnsSettings, ExtraHost};
 use super::mac::MacAddress;
+pub use super::network_config::{Advertise, FamilyConfig, GatewayMode, NetworkConfig};
 use super::timestamp::Timestamp;
 use super::transport::Transport;
 
-/// Version of the records' meaning. A store with a higher one is refused.
-pub const RECORD_VERSION: u32 = 1;
+/// Version of the records' meaning. A store with a higher one is refused, one with a lower one is brought up to
+/// this (see `store`).
+pub const RECORD_VERSION: u32 = 2;
 
 /// A network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// 64 hexadecimal digits.
     pub id: String,
-    /// For the forwarder; never used again.
+    /// For the forwarder; never used again. 0 for `host` and `none`.
     pub number: u32,
     /// `bridge` for the default one.
     pub name: String,
     /// When it was made.
     pub created: Timestamp,
-    /// `bridge`.
+    /// `bridge`; `host` and `null` for the two predefined ones without a bridge.
     pub driver: String,
+    /// `--label`.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// `--opt` as given, for `inspect`; what they mean is in `config`.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+    /// `--attachable`; without meaning for local networks.
+    #[serde(default)]
+    pub attachable: bool,
+    /// `--ipv6`.
+    #[serde(default)]
+    pub enable_ipv6: bool,
     /// Bridge interface, addresses, MTU, switches.
-    pub config: BridgeConfig,
+    pub config: NetworkConfig,
     /// MAC of the bridge; random, and kept while the network lives.
     pub bridge_mac: MacAddress,
 }
@@ -56,6 +70,9 @@ pub struct Container {
     pub name: String,
     /// Of its UTS namespace, and in its /etc/hosts.
     pub hostname: String,
+    /// `--domainname`; empty: none.
+    #[serde(default)]
+    pub domainname: String,
     /// When it was made.
     pub created: Timestamp,
     /// Command line.
@@ -74,7 +91,10 @@ pub struct Container {
     pub files: PathBuf,
     /// Docker's `SandboxID`.
     pub sandbox_id: String,
-    /// Attachments, `eth0` first.
+    /// `HostConfig.NetworkMode`: the network as given at its creation, or `default`.
+    #[serde(default = "default_mode")]
+    pub network_mode: String,
+    /// Networks it is on, in the order of the flags and then of `network connect`; running or not.
     pub attachments: Vec<Attachment>,
     /// `-p` values; `publish` and `unpublish` change them.
     pub publish: Vec<String>,
@@ -82,7 +102,7 @@ pub struct Container {
     pub publish_all: bool,
     /// `--expose` ports.
     pub expose: Vec<ExposedPorts>,
-    /// What is published now; empty once it has stopped.
+    /// Host ports that it has now, all for its gateway endpoint; empty once it has stopped.
     pub bindings: Vec<PortBinding>,
     /// `--dns…`.
     pub dns: DnsSettings,
@@ -90,6 +110,24 @@ pub struct Container {
     pub extra_hosts: Vec<ExtraHost>,
     /// Where it is in its life.
     pub state: ContainerState,
+    /// How it ended, while it is being started again.
+    #[serde(default)]
+    pub former_exit: Option<FormerExit>,
+}
+
+fn default_mode() -> String {
+    "default".to_owned()
+}
+
+/// The end of a container's former life, for when it cannot be started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerExit {
+    /// Exit code.
+    pub code: i32,
+    /// When it had started, if it ever did.
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    pub finished: Timestamp,
 }
 
 /// Whose network namespace a container has.
@@ -148,8 +186,33 @@ pub struct Attachment {
     pub requested_address: Option<IpAddr>,
     /// `--mac-address`.
     pub requested_mac: Option<MacAddress>,
+    /// `--network-alias`, as given.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// `--link` on this network, in the order of the flags.
+    #[serde(default)]
+    pub links: Vec<Link>,
+    /// `--driver-opt`, as given.
+    #[serde(default)]
+    pub driver_opts: BTreeMap<String, String>,
+    /// `--gw-priority`; the highest makes the default gateway.
+    #[serde(default)]
+    pub gw_priority: i64,
+    /// Wanted name of the interface (`com.docker.network.endpoint.ifname`).
+    #[serde(default)]
+    pub requested_interface: Option<String>,
     /// What it has there; `None` once the container has stopped.
     pub endpoint: Option<Endpoint>,
+}
+
+/// Another name for a container, known to one container only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// On the default network the container's id; elsewhere its name or id as given, looked up at every use,
+    /// because it need not exist yet.
+    pub target: String,
+    /// The other name.
+    pub alias: String,
 }
 
 /// An interface on a network.
@@ -161,12 +224,19 @@ pub struct Endpoint {
     pub number: u32,
     /// Its addresses with the network's prefix length, at most one per family.
     pub addresses: Vec<IpNet>,
-    /// Default gateways, at most one per family.
+    /// Gateways for a default route, at most one per family; none on an internal network.
     pub gateways: Vec<IpAddr>,
     /// Of the container's interface.
     pub mac: MacAddress,
     /// Name of the host's end of the veth pair.
     pub host_interface: String,
+    /// Name of the container's interface.
+    #[serde(default = "first_interface")]
+    pub interface: String,
+}
+
+fn first_interface() -> String {
+    "eth0".to_owned()
 }
 
 /// Consecutive ports that are published, or a single one.
@@ -227,30 +297,70 @@ pub struct ExposedPorts {
 }
 
 impl Container {
-    /// Its interface on the first network it is on, while it has one.
+    /// Its interface on the first network where it has one.
     pub fn endpoint(&self) -> Option<&Endpoint> {
+        self.endpoints().next().map(|(_, endpoint)| endpoint)
+    }
+
+    /// Its interfaces and where they are.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Attachment, &Endpoint)> {
         self.attachments
             .iter()
-            .find_map(|attachment| attachment.endpoint.as_ref())
+            .filter_map(|attachment| Some((attachment, attachment.endpoint.as_ref()?)))
+    }
+
+    /// Its place on the network with this id.
+    pub fn attachment(&self, network: &str) -> Option<&Attachment> {
+        self.attachments
+            .iter()
+            .find(|attachment| attachment.network == network)
     }
 
     /// True between [`ContainerState::Created`] and [`ContainerState::Exited`].
     pub const fn is_running(&self) -> bool {
         matches!(self.state, ContainerState::Running { .. })
     }
+
+    /// True once it has ended: it has no namespace, interfaces, addresses or ports.
+    pub const fn has_exited(&self) -> bool {
+        matches!(self.state, ContainerState::Exited { .. })
+    }
+}
+
+impl Endpoint {
+    /// Its address of a family, with the network's prefix length.
+    pub fn address(&self, ipv4: bool) -> Option<IpNet> {
+        let mut addresses = self.addresses.iter().copied();
+        addresses.find(|net| net.addr().is_ipv4() == ipv4)
+    }
+
+    /// Its gateway of a family.
+    pub fn gateway(&self, ipv4: bool) -> Option<IpAddr> {
+        let mut gateways = self.gateways.iter().copied();
+        gateways.find(|gateway| gateway.is_ipv4() == ipv4)
+    }
 }
 
 impl Network {
-    /// The subnet of its only family so far.
-    pub fn subnet(&self) -> IpNet {
-        self.config.subnet()
+    /// Its IPv4 part.
+    pub fn v4(&self) -> Option<&FamilyConfig> {
+        self.config.v4()
     }
 
-    /// The bridge's own address.
-    pub fn gateway(&self) -> IpAddr {
-        self.config.address.addr()
+    /// Its subnets, at most one per family.
+    pub fn subnets(&self) -> Vec<IpNet> {
+        let families = self.config.families.iter();
+        families.map(|family| family.subnet).collect()
+    }
+
+    /// Has a bridge: neither `host` nor `none`.
+    pub fn is_bridge(&self) -> bool {
+        self.driver == BRIDGE_DRIVER
     }
 }
+
+/// The one driver that makes something.
+pub const BRIDGE_DRIVER: &str = "bridge";
 
 #[cfg(test)]
 mod tests {

@@ -19,12 +19,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::daemon_options::BridgeConfig;
+use super::address_pool::AddressPools;
+use super::creation;
 use super::error::ControlError;
-use super::files::{self, DnsSettings};
-use super::ipam::{Pool, PoolConfig};
-use super::mac::MacAddress;
+use super::files::DnsSettings;
+use super::ipam::Pool;
+use super::linking;
 use super::names::{self, LookupError};
+use super::network_config::FamilyConfig;
 use super::port_allocator::{PortAllocator, PortLease};
 use super::records::{Container, ContainerState, Counters, Endpoint, Network, Process};
 use super::store::{Change, Journal, Records};
@@ -42,17 +44,10 @@ pub struct Settings {
     pub containers_dir: PathBuf,
     /// The daemon's `--dns…` flags.
     pub dns: DnsSettings,
-}
-
-/// What a container finds in /etc.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileTexts {
-    /// /etc/hosts.
-    pub hosts: String,
-    /// /etc/hostname.
-    pub hostname: String,
-    /// /etc/resolv.conf.
-    pub resolv_conf: String,
+    /// Where the subnets of networks come from that name none (`--default-address-pool`).
+    pub pools: AddressPools,
+    /// Options of networks that do not give them (`--default-network-opt bridge=key=value`).
+    pub default_network_options: BTreeMap<String, String>,
 }
 
 /// The state.
@@ -69,7 +64,32 @@ pub struct State {
 #[derive(Debug)]
 pub(super) struct NetworkEntry {
     pub(super) record: Network,
-    pub(super) pool: Pool,
+    /// One for each of its families, in their order.
+    pub(super) pools: Vec<Pool>,
+}
+
+impl NetworkEntry {
+    pub(super) fn new(record: Network) -> Result<Self, ControlError> {
+        let pools = record.config.families.iter().map(pool);
+        Ok(Self {
+            pools: pools
+                .collect::<Result<_, _>>()
+                .map_err(ControlError::Address)?,
+            record,
+        })
+    }
+
+    /// The pool of an address's family.
+    pub(super) fn pool(&mut self, ipv4: bool) -> Option<&mut Pool> {
+        let mut pools = self.pools.iter_mut();
+        pools.find(|pool| pool.subnet().addr().is_ipv4() == ipv4)
+    }
+
+    pub(super) fn release(&mut self, address: IpAddr) {
+        if let Some(pool) = self.pool(address.is_ipv4()) {
+            pool.release(address);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -100,8 +120,7 @@ impl State {
     ) -> Result<(Self, Vec<String>), ControlError> {
         let mut networks = BTreeMap::new();
         for record in records.networks {
-            let pool = pool(&record.config).map_err(ControlError::Address)?;
-            networks.insert(record.id.clone(), NetworkEntry { record, pool });
+            networks.insert(record.id.clone(), NetworkEntry::new(record)?);
         }
         let mut state = Self {
             journal,
@@ -132,9 +151,10 @@ impl State {
                 .iter()
                 .flat_map(|endpoint| &endpoint.addresses)
             {
-                let outcome = match self.networks.get_mut(&attachment.network) {
-                    Some(network) => network
-                        .pool
+                let network = self.networks.get_mut(&attachment.network);
+                let pool = network.and_then(|network| network.pool(address.addr().is_ipv4()));
+                let outcome = match pool {
+                    Some(pool) => pool
                         .reserve(address.addr())
                         .map_err(|error| error.to_string()),
                     None => Err(format!("its network {} is gone", attachment.network_name)),
@@ -147,110 +167,6 @@ impl State {
                 }
             }
         }
-    }
-
-    /// Makes the default network what the flags say, or removes it (`None`, `--bridge none`). Its id and
-    /// the bridge's MAC are kept while the bridge and its subnet are the same. While containers are on
-    /// it, only `icc`, `ip-masq` and `ip` take effect, and a warning says so. Texts are warnings.
-    ///
-    /// # Errors
-    /// If the change cannot be stored.
-    pub fn set_default_network(
-        &mut self,
-        config: Option<&BridgeConfig>,
-        now: Timestamp,
-    ) -> Result<Vec<String>, ControlError> {
-        let current = self.default_network().cloned();
-        let busy = current
-            .as_ref()
-            .is_some_and(|network| self.has_endpoints(&network.id));
-        let mut warnings = Vec::new();
-        let wanted = match (current.as_ref(), config) {
-            (None, None) => return Ok(warnings),
-            (None, Some(config)) => self.new_network(config, now)?,
-            (Some(_), _) if busy && !same_shape(current.as_ref(), config) => {
-                warnings.push(
-                    "there are running containers, updated network configuration will not take effect; stop them and restart the daemon"
-                        .to_owned(),
-                );
-                return Ok(warnings);
-            }
-            (Some(current), None) => {
-                self.journal.commit(&[Change::DeleteNetwork(&current.id)])?;
-                self.networks.remove(&current.id);
-                return Ok(warnings);
-            }
-            (Some(current), Some(config)) if same_shape(Some(current), Some(config)) => Network {
-                config: config.clone(),
-                ..current.clone()
-            },
-            (Some(_), Some(config)) => self.new_network(config, now)?,
-        };
-        if current.as_ref() == Some(&wanted) {
-            return Ok(warnings);
-        }
-        let mut changes = vec![
-            Change::PutNetwork(&wanted),
-            Change::PutCounters(self.counters),
-        ];
-        let replaced = current.filter(|current| current.id != wanted.id);
-        changes.extend(
-            replaced
-                .as_ref()
-                .map(|network| Change::DeleteNetwork(&network.id)),
-        );
-        let pool_of_wanted = pool(&wanted.config).map_err(ControlError::Address)?;
-        self.journal.commit(&changes)?;
-        if let Some(replaced) = replaced {
-            self.networks.remove(&replaced.id);
-        }
-        match self.networks.get_mut(&wanted.id) {
-            Some(entry) => entry.record = wanted,
-            None => {
-                self.networks.insert(
-                    wanted.id.clone(),
-                    NetworkEntry {
-                        record: wanted,
-                        pool: pool_of_wanted,
-                    },
-                );
-            }
-        }
-        Ok(warnings)
-    }
-
-    fn new_network(
-        &mut self,
-        config: &BridgeConfig,
-        now: Timestamp,
-    ) -> Result<Network, ControlError> {
-        self.counters.network += 1;
-        Ok(Network {
-            id: names::new_id().map_err(ControlError::Random)?,
-            number: self.counters.network,
-            name: DEFAULT_NETWORK.to_owned(),
-            created: now,
-            driver: "bridge".to_owned(),
-            config: config.clone(),
-            bridge_mac: MacAddress::random().map_err(ControlError::Random)?,
-        })
-    }
-
-    /// Records the MAC that the bridge really has, if the kernel was left to choose it or the bridge is
-    /// the user's.
-    ///
-    /// # Errors
-    /// If there is no such network, or the change cannot be stored.
-    pub fn set_bridge_mac(&mut self, network: &str, mac: MacAddress) -> Result<(), ControlError> {
-        let record = Network {
-            bridge_mac: mac,
-            ..self.network(network)?.clone()
-        };
-        self.journal.commit(&[Change::PutNetwork(&record)])?;
-        if let Some(entry) = self.networks.get_mut(&record.id) {
-            entry.record = record;
-        }
-        Ok(())
     }
 
     /// Takes the stored ports of all containers that have not exited. A port that is gone is no longer
@@ -291,6 +207,7 @@ impl State {
             process,
             started: now,
         };
+        record.former_exit = None;
         self.put(record.clone())?;
         Ok(record)
     }
@@ -313,17 +230,12 @@ impl State {
             ContainerState::Running { started, .. } => Some(started),
             ContainerState::Exited { .. } => return Ok(None),
         };
-        let mut after = before.clone();
-        after.state = ContainerState::Exited {
+        let state = ContainerState::Exited {
             code,
             started,
             finished: now,
         };
-        after.bindings.clear();
-        for attachment in &mut after.attachments {
-            attachment.endpoint = None;
-        }
-        self.put(after)?;
+        self.put(creation::ended(&before, state))?;
         self.release(&before);
         Ok(Some(before))
     }
@@ -342,32 +254,29 @@ impl State {
         Ok(record)
     }
 
-    /// Forgets a container, releasing what it still has. Gives its last record.
+    /// Forgets a container and links to it, releasing what it still has. Gives its last record; the hosts
+    /// files of those in [`State::linking_to`] must be written again.
     ///
     /// # Errors
     /// If there is no such container, it runs and `force` is false, or the change cannot be stored.
     pub fn remove(&mut self, query: &str, force: bool) -> Result<Container, ControlError> {
         let record = self.removable(query, force)?.clone();
-        self.journal
-            .commit(&[Change::DeleteContainer(&record.id)])?;
+        let linking = self.without_links_to(&record.id);
+        let mut changes = vec![Change::DeleteContainer(&record.id)];
+        changes.extend(linking::puts(&linking));
+        self.journal.commit(&changes)?;
         self.release(&record);
         self.containers.remove(&record.id);
+        for parent in linking {
+            if let Some(entry) = self.containers.get_mut(&parent.id) {
+                entry.record = parent;
+            }
+        }
         Ok(record)
     }
 
-    fn release(&mut self, container: &Container) {
-        for attachment in &container.attachments {
-            let Some(network) = self.networks.get_mut(&attachment.network) else {
-                continue;
-            };
-            for address in attachment
-                .endpoint
-                .iter()
-                .flat_map(|endpoint| &endpoint.addresses)
-            {
-                network.pool.release(address.addr());
-            }
-        }
+    pub(super) fn release(&mut self, container: &Container) {
+        self.release_addresses(container);
         if let Some(entry) = self.containers.get_mut(&container.id) {
             entry.leases.clear();
         }
@@ -408,8 +317,30 @@ impl State {
             .map(|network| (network.id.as_str(), network.name.as_str(), network));
         names::lookup(query, items).map_err(|error| match error {
             LookupError::NotFound => ControlError::NoSuchNetwork(query.escape_debug().to_string()),
-            LookupError::Ambiguous => ControlError::AmbiguousNetwork(query.to_owned()),
+            LookupError::Ambiguous => ControlError::AmbiguousNetwork {
+                query: query.to_owned(),
+                matches: self
+                    .networks
+                    .keys()
+                    .filter(|id| id.starts_with(query))
+                    .count(),
+            },
         })
+    }
+
+    /// The network with this id.
+    pub fn network_by_id(&self, id: &str) -> Option<&Network> {
+        self.networks.get(id).map(|entry| &entry.record)
+    }
+
+    /// The container with this id.
+    pub fn container_by_id(&self, id: &str) -> Option<&Container> {
+        self.containers.get(id).map(|entry| &entry.record)
+    }
+
+    /// The networks that have a bridge, by id.
+    pub fn bridge_networks(&self) -> impl Iterator<Item = &Network> + Clone {
+        self.networks().filter(|network| network.is_bridge())
     }
 
     /// The default network, unless the daemon runs with `--bridge none`.
@@ -440,47 +371,20 @@ impl State {
 
     /// The container that has the endpoint `number`, for naming flows.
     pub fn container_of_endpoint(&self, number: u32) -> Option<&Container> {
-        self.containers().find(|container| {
-            container
-                .endpoint()
-                .is_some_and(|endpoint| endpoint.number == number)
-        })
+        self.containers()
+            .find(|container| container.endpoints().any(|(_, e)| e.number == number))
     }
 
-    /// The text of a container's three files. `host_path` and `host_text` are the host's resolv.conf (see
-    /// [`files::resolv_conf_source`]).
-    pub fn files(&self, container: &Container, host_path: &str, host_text: &str) -> FileTexts {
-        let endpoint = container.endpoint();
-        let addresses: Vec<IpAddr> = endpoint
-            .iter()
-            .flat_map(|endpoint| &endpoint.addresses)
-            .map(ipnet::IpNet::addr)
-            .collect();
-        let ipv6 = addresses.iter().any(IpAddr::is_ipv6);
-        let host_gateway: Vec<IpAddr> = self
-            .default_network()
-            .map(Network::gateway)
-            .into_iter()
-            .collect();
-        let dns = container.dns.or(&self.settings.dns);
-        FileTexts {
-            hosts: files::hosts(
-                &container.hostname,
-                &addresses,
-                &container.extra_hosts,
-                &host_gateway,
-                ipv6,
-            ),
-            hostname: files::hostname(&container.hostname),
-            resolv_conf: files::resolv_conf(host_path, host_text, &dns, ipv6),
-        }
+    /// The address pools of a network, in the order of its families.
+    pub(super) fn pools(&self, network: &str) -> &[Pool] {
+        self.networks.get(network).map_or(&[], |entry| &entry.pools)
     }
 
     /// How many addresses of a network are in use, reserved ones included.
     pub fn addresses_in_use(&self, network: &str) -> u128 {
         self.networks
             .get(network)
-            .map_or(0, |entry| entry.pool.in_use())
+            .map_or(0, |entry| entry.pools.iter().map(Pool::in_use).sum())
     }
 
     /// Names of the host's ends of all veth pairs that should exist; what else hangs on a managed
@@ -490,50 +394,10 @@ impl State {
             .map(|(_, _, endpoint)| endpoint.host_interface.clone())
             .collect()
     }
-
-    fn has_endpoints(&self, network: &str) -> bool {
-        let mut attachments = self
-            .containers()
-            .flat_map(|container| &container.attachments);
-        attachments.any(|attachment| attachment.network == network && attachment.endpoint.is_some())
-    }
 }
 
-/// What cannot change under running containers.
-fn same_shape(current: Option<&Network>, config: Option<&BridgeConfig>) -> bool {
-    match (current.map(|network| &network.config), config) {
-        (Some(a), Some(b)) => {
-            (
-                &a.name,
-                a.address,
-                a.allocation_range,
-                a.default_gateway,
-                a.mtu,
-            ) == (
-                &b.name,
-                b.address,
-                b.allocation_range,
-                b.default_gateway,
-                b.mtu,
-            )
-        }
-        (None, None) => true,
-        _ => false,
-    }
-}
-
-fn pool(config: &BridgeConfig) -> Result<Pool, super::ipam::IpamError> {
-    let auxiliary: BTreeMap<String, IpAddr> = config
-        .default_gateway
-        .map(|gateway| ("DefaultGatewayIPv4".to_owned(), gateway))
-        .into_iter()
-        .collect();
-    Pool::new(&PoolConfig {
-        subnet: config.subnet(),
-        range: config.allocation_range,
-        gateway: Some(config.address.addr()),
-        auxiliary,
-    })
+fn pool(family: &FamilyConfig) -> Result<Pool, super::ipam::IpamError> {
+    Pool::new(&family.into())
 }
 
 #[cfg(test)]

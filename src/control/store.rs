@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    WriteTransaction,
 };
 use serde::de::DeserializeOwned;
 
@@ -185,7 +186,10 @@ impl Store {
                     });
                 }
                 Some(RECORD_VERSION) => {}
-                Some(_) | None => {
+                older => {
+                    if older == Some(1) {
+                        self.upgrade_networks(&transaction)?;
+                    }
                     let version = self.encode(&RECORD_VERSION)?;
                     meta.insert("version", version.as_slice())
                         .map_err(|error| self.failed(error))?;
@@ -198,6 +202,29 @@ impl Store {
             }
         }
         transaction.commit().map_err(|error| self.failed(error))
+    }
+
+    /// Makes networks of version 1 such of version 2.
+    fn upgrade_networks(&self, transaction: &WriteTransaction) -> Result<(), StoreError> {
+        let mut table = transaction
+            .open_table(NETWORKS)
+            .map_err(|error| self.failed(error))?;
+        let rows = table.iter().map_err(|error| self.failed(error))?;
+        let upgraded = rows.map(|row| {
+            let (key, value) = row.map_err(|error| self.failed(error))?;
+            let record = upgrade::network(value.value());
+            Ok((
+                key.value().to_owned(),
+                record.map_err(|error| self.damaged(key.value(), &error))?,
+            ))
+        });
+        let upgraded: Vec<(String, Vec<u8>)> = upgraded.collect::<Result<_, StoreError>>()?;
+        for (key, value) in upgraded {
+            table
+                .insert(key.as_str(), value.as_slice())
+                .map_err(|error| self.failed(error))?;
+        }
+        Ok(())
     }
 
     fn all<T: DeserializeOwned>(
@@ -213,10 +240,14 @@ impl Store {
     }
 
     fn decode<T: DeserializeOwned>(&self, key: &str, value: &[u8]) -> Result<T, StoreError> {
-        serde_json::from_slice(value).map_err(|error| StoreError::Damaged {
+        serde_json::from_slice(value).map_err(|error| self.damaged(key, &error))
+    }
+
+    fn damaged(&self, key: &str, error: &serde_json::Error) -> StoreError {
+        StoreError::Damaged {
             path: self.path.clone(),
             problem: format!("record {key}: {error}"),
-        })
+        }
     }
 
     fn encode(&self, value: &impl serde::Serialize) -> Result<Vec<u8>, StoreError> {
@@ -378,6 +409,8 @@ fn storage(path: &Path, error: StorageError) -> StoreError {
         },
     }
 }
+
+mod upgrade;
 
 #[cfg(test)]
 mod tests;

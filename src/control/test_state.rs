@@ -1,20 +1,23 @@
 //! A state for tests of decisions: no disk, no sockets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::daemon_options::{BridgeConfig, BridgeOptions, HostFacts};
+use super::address_pool::AddressPools;
+use super::daemon_options::{BridgeOptions, HostFacts};
 use super::files::DnsSettings;
+use super::network_config::NetworkConfig;
 use super::port_allocator::PortAllocator;
 use super::port_holder::{HeldPort, HoldError, HoldPorts};
+use super::records::{Container, Network};
 use super::state::{Settings, State};
 use super::store::{Change, Journal, Records, StoreError};
 use super::timestamp::Timestamp;
 use super::transport::Transport;
-use crate::api::types::{CreateContainer, NetworkAttachment};
+use crate::api::types::{CreateContainer, CreateNetwork, EndpointSettings, NetworkAttachment};
 
 /// Holds nothing; refuses the ports that are in the set.
 #[derive(Clone, Debug, Default)]
@@ -73,7 +76,7 @@ impl Journal for Memory {
     }
 }
 
-pub(super) fn config(set: impl FnOnce(&mut BridgeOptions)) -> BridgeConfig {
+pub(super) fn config(set: impl FnOnce(&mut BridgeOptions)) -> NetworkConfig {
     let mut options = BridgeOptions::default();
     set(&mut options);
     options.resolve(&HostFacts::default()).unwrap().unwrap()
@@ -84,6 +87,8 @@ pub(super) fn settings() -> Settings {
         netns_dir: "/run/netns".into(),
         containers_dir: "/var/lib/tunbridge/containers".into(),
         dns: DnsSettings::default(),
+        pools: AddressPools::default(),
+        default_network_options: BTreeMap::new(),
     }
 }
 
@@ -121,6 +126,51 @@ pub(super) fn request(name: &str, publish: &[&str]) -> CreateContainer {
         command: vec!["sleep".to_owned(), "100000".to_owned()],
         ..CreateContainer::default()
     }
+}
+
+/// Makes a network of a user's.
+pub(super) fn make(
+    state: &mut State,
+    name: &str,
+    set: impl FnOnce(&mut CreateNetwork),
+) -> Result<Network, String> {
+    let mut request = CreateNetwork {
+        name: name.to_owned(),
+        ..CreateNetwork::default()
+    };
+    set(&mut request);
+    let made = state.create_network(&request, &HostFacts::default(), at(0));
+    made.map(|(network, _)| network)
+        .map_err(|error| error.to_string())
+}
+
+/// Sets an option of a network.
+pub(super) fn option(request: &mut CreateNetwork, key: &str, value: &str) {
+    let key = format!("com.docker.network.{key}");
+    request.options.insert(key, value.to_owned());
+}
+
+/// Networks of a container, without wishes.
+pub(super) fn on(networks: &[&str]) -> Vec<NetworkAttachment> {
+    let attachment = |name: &&str| NetworkAttachment {
+        network: (*name).to_owned(),
+        settings: EndpointSettings::default(),
+    };
+    networks.iter().map(attachment).collect()
+}
+
+/// A container that runs on some networks.
+pub(super) fn run_on(
+    state: &mut State,
+    name: &str,
+    networks: &[&str],
+    set: impl FnOnce(&mut CreateContainer),
+) -> Container {
+    let mut wanted = request(name, &[]);
+    wanted.networks = on(networks);
+    set(&mut wanted);
+    state.create_container(&wanted, at(0)).unwrap();
+    state.set_started(name, None, at(1)).unwrap()
 }
 
 /// The default network, with a wish for an address and a MAC.

@@ -29,6 +29,11 @@ impl Timestamp {
         Self(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
     }
 
+    /// Nanoseconds since the epoch.
+    pub const fn nanoseconds(self) -> i64 {
+        self.0
+    }
+
     /// Whole seconds since the epoch (`Created` of `GET /containers/json`).
     pub const fn seconds(self) -> i64 {
         self.0.div_euclid(1_000_000_000)

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::core::Core;
-use super::{process, report};
+use super::report;
 use crate::api::events::EventBus;
 use crate::api::filters::Filters;
 use crate::api::server::{ApiError, Backend, Peer};
@@ -15,8 +14,9 @@ use crate::api::types::{
     ConnectNetwork, CreateContainer, CreateNetwork, CreatedContainer, CreatedNetwork,
     DisconnectNetwork, Exited, Finding, Flow, HostInfo, ListContainers, StartSpec, Started, Stats,
 };
-use crate::control::records::{Container, ContainerState, Kind};
-use crate::control::{Timestamp, inspect};
+use crate::control::filters::{self, NetworkFilter};
+use crate::control::records::Container;
+use crate::control::{Timestamp, inspect, projections};
 
 /// [`Backend`] on a running daemon.
 #[derive(Debug)]
@@ -65,27 +65,29 @@ impl Backend for Daemon {
 
     async fn list_containers(&self, query: ListContainers) -> Result<Value, ApiError> {
         let state = self.core.lock().await;
-        let mut containers: Vec<&Container> = state
-            .containers()
-            .filter(|container| query.all || container.is_running())
-            .collect();
-        // Docker lists the newest first.
-        containers.sort_by_key(|container| std::cmp::Reverse(container.created));
+        let ports = |container: &Container| projections::container_ports(&state, container);
+        let selected = filters::select_containers(state.containers(), &query, ports)?;
         let now = Timestamp::now();
-        Ok(containers
+        Ok(selected
             .into_iter()
-            .map(|container| inspect::container_summary(container, now))
+            .map(|container| inspect::container_summary(&state, container, now))
             .collect())
     }
 
     async fn inspect_container(&self, reference: &str) -> Result<Value, ApiError> {
         let state = self.core.lock().await;
-        Ok(inspect::container(state.container(reference)?))
+        Ok(inspect::container(&state, state.container(reference)?))
     }
 
-    async fn list_networks(&self, _filters: Filters) -> Result<Value, ApiError> {
+    async fn list_networks(&self, filters: Filters) -> Result<Value, ApiError> {
+        let filter = NetworkFilter::list(&filters)?;
         let state = self.core.lock().await;
-        Ok(state.networks().map(inspect::network_summary).collect())
+        let in_use = state.networks_in_use();
+        Ok(state
+            .networks()
+            .filter(|network| filter.matches(network, in_use.contains(&network.id)))
+            .map(inspect::network_summary)
+            .collect())
     }
 
     async fn inspect_network(&self, reference: &str) -> Result<Value, ApiError> {
@@ -94,71 +96,36 @@ impl Backend for Daemon {
         Ok(inspect::network(&state, network))
     }
 
-    async fn create_network(&self, _request: CreateNetwork) -> Result<CreatedNetwork, ApiError> {
-        not_yet("create networks")
+    async fn create_network(&self, request: CreateNetwork) -> Result<CreatedNetwork, ApiError> {
+        self.core.create_network(request).await
     }
 
-    async fn remove_network(&self, _network: &str) -> Result<(), ApiError> {
-        not_yet("remove networks")
+    async fn remove_network(&self, network: &str) -> Result<(), ApiError> {
+        self.core.remove_network(network).await
     }
 
-    async fn prune_networks(&self, _filters: Filters) -> Result<Vec<String>, ApiError> {
-        not_yet("remove networks")
+    async fn prune_networks(&self, filters: Filters) -> Result<Vec<String>, ApiError> {
+        self.core.prune_networks(&filters).await
     }
 
-    async fn connect(&self, _network: &str, _request: ConnectNetwork) -> Result<(), ApiError> {
-        not_yet("connect containers to more networks")
+    async fn connect(&self, network: &str, request: ConnectNetwork) -> Result<(), ApiError> {
+        self.core.connect(network, request).await
     }
 
-    async fn disconnect(
-        &self,
-        _network: &str,
-        _request: DisconnectNetwork,
-    ) -> Result<(), ApiError> {
-        not_yet("disconnect containers")
+    async fn disconnect(&self, network: &str, request: DisconnectNetwork) -> Result<(), ApiError> {
+        self.core.disconnect(network, request).await
     }
 
     async fn kill(&self, reference: &str, signal: i32) -> Result<(), ApiError> {
-        let state = self.core.lock().await;
-        let container = state.container(reference)?;
-        let signal = Signal::try_from(signal).map_err(|_| {
-            ApiError::bad_request(format!(
-                "invalid signal: {signal}: give a number from 1 to 31"
-            ))
-        })?;
-        let refuse = |problem: String| {
-            Err(ApiError::new(
-                409,
-                format!("Cannot kill container: {reference}: {problem}"),
-            ))
-        };
-        match (&container.kind, &container.state) {
-            (
-                Kind::Run,
-                ContainerState::Running {
-                    process: Some(process),
-                    ..
-                },
-            ) => {
-                process::signal(*process, signal);
-                Ok(())
-            }
-            (_, ContainerState::Running { .. }) => refuse(
-                "its processes are not tunbridge's: end them with the program that started them"
-                    .to_owned(),
-            ),
-            (_, ContainerState::Created | ContainerState::Exited { .. }) => {
-                refuse(format!("Container {} is not running", container.id))
-            }
-        }
+        self.core.kill(reference, signal).await
     }
 
-    async fn restart(&self, _reference: &str, _peer: Peer) -> Result<StartSpec, ApiError> {
-        not_yet("start containers again")
+    async fn restart(&self, reference: &str, peer: Peer) -> Result<StartSpec, ApiError> {
+        self.core.restart(reference, peer).await
     }
 
-    async fn remove_link(&self, _link: &str) -> Result<(), ApiError> {
-        not_yet("make links")
+    async fn remove_link(&self, link: &str) -> Result<(), ApiError> {
+        self.core.remove_link(link).await
     }
 
     fn events(&self) -> &EventBus {
@@ -197,11 +164,4 @@ impl Backend for Daemon {
             ..HostInfo::default()
         })
     }
-}
-
-/// For what the daemon cannot do yet.
-fn not_yet<T>(what: &str) -> Result<T, ApiError> {
-    Err(ApiError::not_implemented(format!(
-        "this version of tunbridge does not {what}"
-    )))
 }

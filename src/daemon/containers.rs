@@ -10,25 +10,22 @@
 
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use nix::sys::signal::Signal;
 
 use super::core::Core;
 use super::process::{self, identify};
 use super::start::NETNS_DIR;
-use super::watch::ipv4;
+use crate::api::events::EventKind;
 use crate::api::server::{ApiError, Peer};
-use crate::api::types::{CreateContainer, CreatedContainer};
+use crate::api::types::{CreateContainer, CreatedContainer, StartSpec};
 use crate::control::records::{Container, ContainerState, Endpoint, Kind, Network, Process};
-use crate::control::{State, Timestamp, files, names};
-use crate::kernel::{VethSpec, netns};
-use crate::steering::ContainerPort;
+use crate::control::{Creation, State, Timestamp, names};
+use crate::kernel::netns;
 
 /// What containerd, too, says when nobody can tell the exit code.
 pub(super) const UNKNOWN_EXIT_CODE: i32 = 255;
@@ -39,11 +36,6 @@ const REPORT_GRACE: Duration = Duration::from_millis(1500);
 /// How long to wait before what could not be stored is stored again.
 const STORE_RETRY: Duration = Duration::from_secs(5);
 
-/// Name of the interface in the container.
-const CONTAINER_INTERFACE: &str = "eth0";
-
-const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
-
 impl Core {
     pub(super) async fn create(
         self: &Arc<Self>,
@@ -51,43 +43,88 @@ impl Core {
         peer: Peer,
     ) -> Result<CreatedContainer, ApiError> {
         let mut state = self.lock().await;
-        refuse_foreign_namespace(&state, &request)?;
+        if let Some(name) = &request.name {
+            refuse_foreign_namespace(&state, name, request.attach_netns.as_deref())?;
+        }
         let creation =
             tokio::task::block_in_place(|| state.create_container(&request, Timestamp::now()))?;
-        let container = creation.container;
-        let begun = match prepare(&state, &container) {
-            Ok(()) => {
-                let begun = self
-                    .arrange(&mut state, &container, &creation.network, peer)
-                    .await;
-                if begun.is_err() {
-                    self.dismantle(&container).await;
-                }
-                begun
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = begun {
+        let container = &creation.container;
+        if let Err(error) = self.make(&mut state, &creation, peer).await {
             remove_files(&container.files);
             tokio::task::block_in_place(|| state.remove(&container.id, true))?;
-            self.project(&state)?;
+            self.settle(&state).await?;
             return Err(error);
         }
+        self.tell_container(container, "create", []);
+        self.tell_networks(&state, container, "connect");
+        Ok(created(creation))
+    }
+
+    /// Makes everything that a container needs which has exited and is to be started again.
+    pub(super) async fn restart(
+        self: &Arc<Self>,
+        reference: &str,
+        peer: Peer,
+    ) -> Result<StartSpec, ApiError> {
+        let mut state = self.lock().await;
+        let container = state.container(reference)?;
+        if container.kind != Kind::Run {
+            return Err(ApiError::new(
+                409,
+                format!(
+                    "container {0} was attached, there is no program to start: remove it with `tunbridge rm {0}` and attach again",
+                    container.name
+                ),
+            ));
+        }
+        if container.has_exited() {
+            refuse_foreign_namespace(&state, &container.name.clone(), None)?;
+        }
+        let creation = tokio::task::block_in_place(|| state.restart(reference))?;
+        let container = &creation.container;
+        if let Err(error) = self.make(&mut state, &creation, peer).await {
+            tokio::task::block_in_place(|| state.cancel_restart(&container.id))?;
+            self.settle(&state).await?;
+            return Err(error);
+        }
+        self.tell_networks(&state, container, "connect");
+        Ok(StartSpec {
+            command: container.command.clone(),
+            rootfs: container.rootfs.clone(),
+            env: container.env.clone(),
+            created: created(creation),
+        })
+    }
+
+    /// Files, namespace, interfaces, names; whatever was made is taken down again if something fails.
+    async fn make(
+        self: &Arc<Self>,
+        state: &mut State,
+        creation: &Creation,
+        peer: Peer,
+    ) -> Result<(), ApiError> {
+        let container = &creation.container;
+        self.write_files(state, container).map_err(|error| {
+            ApiError::internal(format!(
+                "cannot write {}: {error}",
+                container.files.display()
+            ))
+        })?;
+        prepare(container)?;
+        let made = self
+            .arrange(state, container, &creation.networks, peer)
+            .await;
+        if made.is_err() {
+            self.dismantle(container).await;
+        }
+        made?;
         tracing::info!(
             container = %container.name,
             address = %container.endpoint().map(addresses).unwrap_or_default(),
             ports = container.bindings.len(),
             "container made"
         );
-        Ok(CreatedContainer {
-            id: container.id,
-            name: container.name,
-            hostname: container.hostname,
-            netns: container.netns,
-            files: container.files,
-            env: Vec::new(),
-            warnings: creation.warnings,
-        })
+        Ok(())
     }
 
     /// An adopted namespace runs already; for the others the starter is watched until it reports.
@@ -135,6 +172,7 @@ impl Core {
             state.set_started(reference, Some(process), Timestamp::now())
         })?;
         tracing::info!(container = %container.name, pid, "container started");
+        self.tell_container(&container, "start", []);
         self.watch(container.id, process);
         Ok(())
     }
@@ -155,8 +193,10 @@ impl Core {
             let ended = state.set_exited(&container.id, code, Timestamp::now());
             ended.map(drop)
         })?;
-        self.project(&state)?;
+        self.settle(&state).await?;
         tracing::info!(container = %container.name, code, "container exited");
+        self.tell_container(&container, "die", [("exitCode", code.to_string().as_str())]);
+        self.tell_networks(&state, &container, "disconnect");
         Ok(())
     }
 
@@ -182,8 +222,10 @@ impl Core {
             remove_files(&container.files);
             state.remove(&container.id, true)
         })?;
-        self.project(&state)?;
+        self.settle(&state).await?;
         tracing::info!(container = %container.name, "container removed");
+        self.tell_networks(&state, &container, "disconnect");
+        self.tell_container(&container, "destroy", []);
         Ok(())
     }
 
@@ -220,12 +262,48 @@ impl Core {
         Ok(true)
     }
 
+    /// Sends a signal to a container's process.
+    pub(super) async fn kill(&self, reference: &str, signal: i32) -> Result<(), ApiError> {
+        let state = self.lock().await;
+        let container = state.container(reference)?;
+        let signal = Signal::try_from(signal).map_err(|_| {
+            ApiError::bad_request(format!(
+                "invalid signal: {signal}: give a number from 1 to 31"
+            ))
+        })?;
+        let refuse = |problem: String| {
+            Err(ApiError::new(
+                409,
+                format!("Cannot kill container: {reference}: {problem}"),
+            ))
+        };
+        match (&container.kind, &container.state) {
+            (
+                Kind::Run,
+                ContainerState::Running {
+                    process: Some(process),
+                    ..
+                },
+            ) => {
+                process::signal(*process, signal);
+                Ok(())
+            }
+            (_, ContainerState::Running { .. }) => refuse(
+                "its processes are not tunbridge's: end them with the program that started them"
+                    .to_owned(),
+            ),
+            (_, ContainerState::Created | ContainerState::Exited { .. }) => {
+                refuse(format!("Container {} is not running", container.id))
+            }
+        }
+    }
+
     pub(super) async fn publish(&self, reference: &str, spec: &str) -> Result<(), ApiError> {
         let mut state = self.lock().await;
         let (container, added) = tokio::task::block_in_place(|| state.publish(reference, spec))?;
-        if let Err(error) = self.project(&state) {
+        if let Err(error) = self.settle(&state).await {
             tokio::task::block_in_place(|| state.unpublish(reference, spec))?;
-            return Err(error.into());
+            return Err(error);
         }
         tracing::info!(container = %container.name, spec, bindings = added.len(), "published");
         Ok(())
@@ -234,108 +312,77 @@ impl Core {
     pub(super) async fn unpublish(&self, reference: &str, spec: &str) -> Result<(), ApiError> {
         let mut state = self.lock().await;
         let (container, gone) = tokio::task::block_in_place(|| state.unpublish(reference, spec))?;
-        self.project(&state)?;
+        self.settle(&state).await?;
         tracing::info!(container = %container.name, spec, bindings = gone.len(), "unpublished");
         Ok(())
     }
 
-    /// Interface, steering, projection, watch.
+    /// Interfaces, default route, names, watch.
     async fn arrange(
         self: &Arc<Self>,
         state: &mut State,
         container: &Container,
-        network: &Network,
+        networks: &[Network],
         peer: Peer,
     ) -> Result<(), ApiError> {
-        self.connect(container, network).await?;
-        self.project(state)?;
+        for network in networks {
+            let attachment = container.attachment(&network.id);
+            if let Some(endpoint) = attachment.and_then(|a| a.endpoint.as_ref()) {
+                self.plug(container, network, endpoint).await?;
+            }
+        }
+        self.route(state, container, None).await?;
+        self.settle(state).await?;
         self.begin(state, container, peer)
-    }
-
-    /// Veth pair and steering.
-    pub(super) async fn connect(
-        &self,
-        container: &Container,
-        network: &Network,
-    ) -> Result<(), ApiError> {
-        let endpoint = container.endpoint().ok_or_else(|| {
-            ApiError::internal(format!("container {} has no endpoint", container.name))
-        })?;
-        let bridge = self.facts.lock().bridge.ok_or_else(|| {
-            ApiError::internal(format!("bridge {} is missing", network.config.name))
-        })?;
-        let namespace = netns::open_path(&container.netns)
-            .map_err(|error| ApiError::internal(error.to_string()))?;
-        let address = endpoint
-            .addresses
-            .first()
-            .copied()
-            .unwrap_or_else(|| network.subnet());
-        let veth = VethSpec {
-            host_name: &endpoint.host_interface,
-            container_name: CONTAINER_INTERFACE,
-            netns: namespace.as_fd(),
-            mac: endpoint.mac.octets(),
-            address: ipv4(address).map_err(|error| ApiError::internal(error.to_string()))?,
-            gateway: endpoint.gateways.iter().find_map(|gateway| match gateway {
-                IpAddr::V4(gateway) => Some(*gateway),
-                IpAddr::V6(_) => None,
-            }),
-            mtu: network.config.mtu,
-            bridge_if_index: bridge.if_index,
-            bridge_mac: bridge.mac,
-        };
-        let if_index = self.netlink.create_veth(&veth).await.map_err(|error| {
-            ApiError::internal(format!("failed to set up container networking: {error}"))
-        })?;
-        self.steer(container, network, if_index)
-    }
-
-    /// Attaches steering to the host's end of a container's veth pair.
-    pub(super) fn steer(
-        &self,
-        container: &Container,
-        network: &Network,
-        if_index: u32,
-    ) -> Result<(), ApiError> {
-        let (Some(endpoint), Some(bridge)) = (container.endpoint(), self.facts.lock().bridge)
-        else {
-            return Ok(());
-        };
-        let Some(address) = endpoint.addresses.first().map(IpNet::addr) else {
-            return Ok(());
-        };
-        self.steering.lock().attach_container(&ContainerPort {
-            if_index,
-            address,
-            mac: endpoint.mac.octets(),
-            bridge_if_index: bridge.if_index,
-            bridge_mac: bridge.mac,
-            icc: network.config.icc,
-        })?;
-        Ok(())
     }
 
     /// Takes down what a container has in the kernel; failures are logged, the rest is still done.
     pub(super) async fn dismantle(&self, container: &Container) {
-        for endpoint in container
-            .attachments
-            .iter()
-            .filter_map(|a| a.endpoint.as_ref())
-        {
-            // The programs go with the interface: not for a moment does it carry frames without them.
-            let link = self.netlink.link(&endpoint.host_interface).await;
-            if let Err(error) = self.netlink.delete_link(&endpoint.host_interface).await {
-                tracing::warn!(interface = %endpoint.host_interface, %error, "cannot remove interface");
-            }
-            if let Ok(Some(link)) = link {
-                self.steering.lock().detach_container(link.index);
-            }
+        self.silence(&container.id).await;
+        for (_, endpoint) in container.endpoints() {
+            self.unplug(endpoint).await;
         }
         if owns_name(container)
             && let Err(error) = netns::remove_named(&container.name)
         {
             tracing::warn!(container = %container.name, %error, "cannot remove namespace");
+        }
+    }
+
+    /// A container that was never begun goes, one that was to be started again is *exited* as before.
+    async fn abandon(&self, id: &str) -> Result<(), ApiError> {
+        let mut state = self.lock().await;
+        let container = state.container(id)?.clone();
+        if container.former_exit.is_none() {
+            drop(state);
+            return self.remove(id, true).await;
+        }
+        self.dismantle(&container).await;
+        tokio::task::block_in_place(|| state.cancel_restart(id))?;
+        self.settle(&state).await
+    }
+
+    /// Something happened to a container.
+    fn tell_container<const N: usize>(
+        &self,
+        container: &Container,
+        action: &'static str,
+        more: [(&str, &str); N],
+    ) {
+        let attributes = more.into_iter().chain([("name", container.name.as_str())]);
+        let attributes = attributes
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        self.events
+            .publish_with(EventKind::Container, action, &container.id, attributes);
+    }
+
+    /// The same happened to all its places on networks.
+    fn tell_networks(&self, state: &State, container: &Container, action: &'static str) {
+        for (attachment, _) in container.endpoints() {
+            if let Some(network) = state.network_by_id(&attachment.network) {
+                self.tell_of(network, action, container);
+            }
         }
     }
 
@@ -353,12 +400,12 @@ impl Core {
             if !abandoned {
                 return;
             }
-            tracing::warn!(container = %id, "its starter died before it started anything: removed");
-            while let Err(error) = core.remove(&id, true).await {
+            tracing::warn!(container = %id, "its starter died before it started anything: taken down");
+            while let Err(error) = core.abandon(&id).await {
                 if error.status == 404 {
                     return;
                 }
-                tracing::warn!(container = %id, error = %error.message, "cannot remove, trying again");
+                tracing::warn!(container = %id, error = %error.message, "cannot take it down, trying again");
                 tokio::time::sleep(STORE_RETRY).await;
             }
         });
@@ -382,15 +429,8 @@ impl Core {
     }
 }
 
-/// Files, and the namespace under its name. A name that cannot be had is not taken away from whom it
-/// belongs to.
-fn prepare(state: &State, container: &Container) -> Result<(), ApiError> {
-    write_files(state, container).map_err(|error| {
-        ApiError::internal(format!(
-            "cannot write {}: {error}",
-            container.files.display()
-        ))
-    })?;
+/// The namespace under its name. A name that cannot be had is not taken away from whom it belongs to.
+fn prepare(container: &Container) -> Result<(), ApiError> {
     let (flag, opened) = match &container.kind {
         Kind::Run => {
             return netns::create_named(&container.name)
@@ -422,18 +462,18 @@ fn prepare(state: &State, container: &Container) -> Result<(), ApiError> {
 
 /// A namespace that somebody else has given the wanted name must stay what it is. This comes before
 /// anything is stored: what is stored may be removed after a crash.
-fn refuse_foreign_namespace(state: &State, request: &CreateContainer) -> Result<(), ApiError> {
-    let Some(name) = request
-        .name
-        .as_deref()
-        .filter(|name| names::validate_name(name).is_ok())
-    else {
+fn refuse_foreign_namespace(
+    state: &State,
+    name: &str,
+    adopted: Option<&Path>,
+) -> Result<(), ApiError> {
+    if names::validate_name(name).is_err() {
         return Ok(());
-    };
+    }
     let path = Path::new(NETNS_DIR).join(name);
     let mut containers = state.containers();
-    let known = containers.any(|container| container.name == name)
-        || request.attach_netns.as_ref() == Some(&path);
+    let known = containers.any(|container| container.name == name && !container.has_exited())
+        || adopted == Some(&path);
     if known || fs::symlink_metadata(&path).is_err() {
         return Ok(());
     }
@@ -444,6 +484,19 @@ fn refuse_foreign_namespace(state: &State, request: &CreateContainer) -> Result<
             path.display()
         ),
     ))
+}
+
+fn created(creation: Creation) -> CreatedContainer {
+    let container = creation.container;
+    CreatedContainer {
+        id: container.id,
+        name: container.name,
+        hostname: container.hostname,
+        netns: container.netns,
+        files: container.files,
+        env: creation.env,
+        warnings: creation.warnings,
+    }
 }
 
 /// `/run/netns/NAME` was made for it, and is not what its owner gave us.
@@ -458,21 +511,6 @@ fn addresses(endpoint: &Endpoint) -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-fn write_files(state: &State, container: &Container) -> io::Result<()> {
-    fs::create_dir_all(&container.files)?;
-    let own = fs::read_to_string(HOST_RESOLV_CONF).unwrap_or_default();
-    let source = files::resolv_conf_source(&own);
-    let text = if source == HOST_RESOLV_CONF {
-        own
-    } else {
-        fs::read_to_string(source).unwrap_or_default()
-    };
-    let texts = state.files(container, source, &text);
-    fs::write(container.files.join("hosts"), texts.hosts)?;
-    fs::write(container.files.join("hostname"), texts.hostname)?;
-    fs::write(container.files.join("resolv.conf"), texts.resolv_conf)
 }
 
 pub(super) fn remove_files(directory: &Path) {

@@ -12,17 +12,21 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::MutexGuard;
 
+use super::files::Written;
 use super::host::KernelHost;
 use super::sysctls::LoopbackSysctls;
 use crate::api::events::EventBus;
 use crate::api::server::ApiError;
+use crate::control::filters::FilterError;
 use crate::control::projections::{self, Publication};
 use crate::control::{ControlError, State};
+use crate::dns::{Resolver, View};
 use crate::engine::{Clock, Engine};
 use crate::forwarder::{EndpointId, Forwarder, Policy};
 use crate::kernel::Netlink;
+use crate::kernel::announce::Announcement;
 use crate::kernel::forwarding::Keeper;
-use crate::steering::{LocalAddress, Steering, SteeringError};
+use crate::steering::{ContainerPort, LocalAddress, Steering, SteeringError};
 
 /// Everything that lives as long as the daemon.
 #[derive(Debug)]
@@ -37,6 +41,9 @@ pub(super) struct Core {
     pub(super) engine: Engine,
     pub(super) facts: Mutex<Facts>,
     pub(super) projected: Mutex<Projected>,
+    pub(super) resolver: Resolver,
+    /// Addresses that are being announced, by endpoint number.
+    pub(super) announcements: Mutex<BTreeMap<u32, Announcement>>,
     /// What happened, for `GET /events`.
     pub(super) events: EventBus,
 }
@@ -64,8 +71,12 @@ pub(super) struct Facts {
     pub(super) ethernet: BTreeSet<u32>,
     /// Interface of the default route.
     pub(super) default_uplink: Option<u32>,
-    /// Our bridge, if there is a default network.
-    pub(super) bridge: Option<BridgePort>,
+    /// Ethernet addresses of the host's interfaces.
+    pub(super) macs: Vec<[u8; 6]>,
+    /// The bridges of networks, by network id.
+    pub(super) bridges: BTreeMap<String, BridgePort>,
+    /// Networks whose bridge cannot be made, by id.
+    pub(super) broken: BTreeSet<String>,
 }
 
 /// A bridge as steering needs to know it.
@@ -75,11 +86,19 @@ pub(super) struct BridgePort {
     pub(super) mac: [u8; 6],
 }
 
-/// What forwarder and steering were told last.
+/// What forwarder, steering and resolvers were told last.
 #[derive(Debug, Default)]
 pub(super) struct Projected {
     policy: Policy,
     published: BTreeSet<Port>,
+    /// Endpoints that take part in a link, by number.
+    pub(super) linked: BTreeSet<u32>,
+    /// Interfaces of containers, by endpoint number.
+    pub(super) ports: BTreeMap<u32, ContainerPort>,
+    /// Containers that have a resolver, by id.
+    pub(super) views: BTreeMap<String, View>,
+    /// What the files of containers were made of, by id.
+    pub(super) files: BTreeMap<String, Written>,
 }
 
 /// A published port: protocol number, host address, port.
@@ -127,6 +146,11 @@ impl Core {
         }
         projected.published.retain(|port| wanted.contains(port));
         // Even an equal policy makes the forwarder look at every flow.
+        projected.linked = policy
+            .links
+            .iter()
+            .flat_map(|link| [link.client.0, link.server.0])
+            .collect();
         if policy != projected.policy {
             self.forwarder.set_policy(policy.clone(), self.clock.now());
             projected.policy = policy;
@@ -177,6 +201,12 @@ fn ranges<'a>(ports: impl IntoIterator<Item = &'a Port>) -> Vec<Publication> {
 
 impl From<ControlError> for ApiError {
     fn from(error: ControlError) -> Self {
+        Self::new(error.http_status(), error.to_string())
+    }
+}
+
+impl From<FilterError> for ApiError {
+    fn from(error: FilterError) -> Self {
         Self::new(error.http_status(), error.to_string())
     }
 }

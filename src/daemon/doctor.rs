@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::core::Core;
-use super::watch::ipv4;
 use crate::api::types::{Finding, Severity};
 use crate::forwarder::Config;
 use crate::kernel::doctor::{self, Network, Scope};
@@ -11,23 +10,30 @@ use crate::kernel::doctor::{self, Network, Scope};
 impl Core {
     /// Everything worth telling, what is in order included.
     pub(super) async fn examine(&self) -> Vec<Finding> {
-        let networks = self
-            .lock()
-            .await
-            .networks()
-            .filter_map(|network| {
-                Some(Network {
-                    name: network.name.clone(),
-                    bridge: network.config.name.clone(),
-                    subnet: ipv4(network.subnet()).ok()?.trunc(),
-                    mtu: network.config.mtu,
-                })
-            })
-            .collect();
+        let (networks, ports) = {
+            let state = self.lock().await;
+            let default = state.default_network().map(|network| network.id.clone());
+            let networks = state.bridge_networks().map(|network| Network {
+                name: network.name.clone(),
+                default: default.as_ref() == Some(&network.id),
+                bridge: network.config.bridge.clone(),
+                managed: network.config.managed,
+                internal: network.config.internal,
+                subnets: network
+                    .config
+                    .bridge_addresses()
+                    .iter()
+                    .map(ipnet::IpNet::trunc)
+                    .collect(),
+                mtu: network.config.mtu,
+            });
+            (networks.collect(), state.host_interfaces())
+        };
         let pools = Config::default();
         let scope = Scope {
             tun: Some(self.settings.tun_name.clone()),
             networks,
+            ports,
             external_ports: vec![pools.exclusive_ports, pools.shared_ports],
             keeps_forwarding: self.settings.keeper.host_wide,
             ..Scope::default()

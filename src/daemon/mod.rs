@@ -25,10 +25,16 @@
 //! back at a clean stop); `net.ipv4.ip_forward` only with `--ip-forward`.
 
 mod backend;
+mod bridges;
 mod containers;
 mod core;
 mod doctor;
+mod files;
 mod host;
+mod host_facts;
+mod interfaces;
+mod names;
+mod networks;
 mod process;
 mod purge;
 mod report;

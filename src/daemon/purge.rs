@@ -34,8 +34,8 @@ impl Core {
         }
         let state = self.lock().await;
         for network in state.networks().filter(|network| network.config.managed) {
-            if let Err(error) = self.netlink.delete_link(&network.config.name).await {
-                problems.push(format!("bridge {}: {error}", network.config.name));
+            if let Err(error) = self.netlink.delete_bridge(&network.config.bridge).await {
+                problems.push(format!("bridge {}: {error}", network.config.bridge));
             }
         }
         for path in [

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -14,22 +13,22 @@ use tokio::net::UnixListener;
 
 use super::core::{Core, Facts, Settings};
 use super::host::KernelHost;
+use super::host_facts::host_facts;
 use super::process;
 use super::sysctls::LoopbackSysctls;
 use crate::api::events::EventBus;
 use crate::cli::daemon::DaemonArgs;
-use crate::control::daemon_options::{HostFacts, HostRoute};
 use crate::control::files::DnsSettings;
 use crate::control::port_allocator::{
     FALLBACK_EPHEMERAL, PortAllocator, parse_local_port_range, parse_reserved_ports,
 };
 use crate::control::port_holder::Sockets;
-use crate::control::records::{Container, ContainerState};
+use crate::control::records::{Container, ContainerState, Network, NetworkConfig};
 use crate::control::store::Store;
-use crate::control::{self, State, Timestamp};
+use crate::control::{self, DEFAULT_NETWORK, State, Timestamp};
+use crate::dns::{AttachMode, Resolver};
 use crate::engine::{Clock, Device, Engine, TUN_MTU};
 use crate::forwarder::{Config, Forwarder};
-use crate::kernel::dump::{RouteKind, TABLE_MAIN};
 use crate::kernel::forwarding::{self, Keeper};
 use crate::kernel::{Event, Netlink, RouteResolver, Watcher, netns, sysctl};
 use crate::steering::Steering;
@@ -66,7 +65,7 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
     let watcher = Watcher::new().context("cannot subscribe to kernel notifications")?;
     let netlink = Netlink::new().context("cannot open a netlink socket")?;
     let dns = dns_settings(args)?;
-    let config = args.bridge.resolve(&host_facts(&netlink, args).await?)?;
+    let config = default_network(&netlink, args, &records.networks).await?;
 
     let (mut state, warnings) = State::open(
         Box::new(store),
@@ -76,6 +75,8 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
             netns_dir: NETNS_DIR.into(),
             containers_dir: args.state_dir.join("containers"),
             dns,
+            pools: args.bridge.address_pools()?,
+            default_network_options: std::collections::BTreeMap::new(),
         },
     )?;
     warn(&warnings);
@@ -86,9 +87,10 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
         && let Some(bridge) = former
     {
         tracing::info!(%bridge, "the default network has another bridge now: removed");
-        netlink.delete_link(&bridge).await?;
+        netlink.delete_bridge(&bridge).await?;
     }
     warn(&state.restore()?);
+    sweep(&state, &netlink).await?;
 
     let queues = std::thread::available_parallelism()
         .map_or(1, usize::from)
@@ -133,12 +135,18 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
         engine,
         facts: Mutex::new(Facts::default()),
         projected: Mutex::default(),
+        // A tcx link costs 15 ms per container, and a filter that a dead daemon leaves on a container's lo hurts nobody.
+        resolver: Resolver::with_mode(AttachMode::Clsact),
+        announcements: Mutex::default(),
         events: EventBus::default(),
     });
     core.keep_forwarding(&Event::Overrun);
     {
         let mut state = core.lock().await;
         core.reconcile(&mut state).await?;
+        for (container, network, endpoint) in state.endpoints() {
+            core.announce(container, network, endpoint).await;
+        }
         for container in state.containers() {
             if let ContainerState::Running {
                 process: Some(process),
@@ -223,14 +231,15 @@ async fn loopback_index(netlink: &Netlink) -> anyhow::Result<u32> {
     Ok(loopback.index)
 }
 
-/// What the flags must agree with.
-async fn host_facts(netlink: &Netlink, args: &DaemonArgs) -> anyhow::Result<HostFacts> {
+/// The default network as the flags want it.
+async fn default_network(
+    netlink: &Netlink,
+    args: &DaemonArgs,
+    networks: &[Network],
+) -> anyhow::Result<Option<NetworkConfig>> {
     let options = &args.bridge;
-    let links = netlink.links().await?;
-    let bridge = options
-        .bridge_name()
-        .and_then(|name| links.iter().find(|link| link.name == name));
-    if let Some(link) = bridge
+    if let Some(name) = options.bridge_name()
+        && let Some(link) = netlink.link(name).await?
         && link.kind.as_deref() != Some("bridge")
     {
         bail!(
@@ -238,50 +247,11 @@ async fn host_facts(netlink: &Netlink, args: &DaemonArgs) -> anyhow::Result<Host
             link.name
         );
     }
-    let bridge = bridge.map(|link| link.index);
-    let name_of = |index: u32| {
-        links
-            .iter()
-            .find(|link| link.index == index)
-            .map_or_else(String::new, |link| link.name.clone())
-    };
-    let routes = netlink
-        .routes4()
-        .await?
-        .into_iter()
-        .filter(|route| route.kind == RouteKind::Unicast && route.table == TABLE_MAIN)
-        .filter(|route| route.destination.prefix_len() > 0)
-        .filter_map(|route| {
-            let hop = route.next_hops.first().copied()?;
-            let on_link = hop.gateway.is_none() && Some(hop.if_index) != bridge;
-            on_link.then(|| HostRoute {
-                prefix: route.destination.into(),
-                device: name_of(hop.if_index),
-            })
-        })
-        .collect();
-    let bridge_addresses = netlink
-        .addresses()
-        .await?
-        .into_iter()
-        .filter(|address| Some(address.if_index) == bridge && address.address.addr().is_ipv4())
-        .map(|address| address.address)
-        .collect();
-    Ok(HostFacts {
-        routes,
-        name_servers: name_servers(),
-        bridge_exists: bridge.is_some(),
-        bridge_addresses,
-        own_subnets: Vec::new(),
-    })
-}
-
-fn name_servers() -> Vec<IpAddr> {
-    fs::read_to_string("/etc/resolv.conf")
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| line.strip_prefix("nameserver")?.trim().parse().ok())
-        .collect()
+    let others = networks
+        .iter()
+        .filter(|network| network.name != DEFAULT_NETWORK);
+    let facts = host_facts(netlink, options.bridge_name(), others).await?;
+    Ok(options.resolve(&facts)?)
 }
 
 /// Containers whose process or namespace went away while no daemon was there.
@@ -310,6 +280,37 @@ async fn bury_the_dead(state: &mut State, netlink: &Netlink) -> anyhow::Result<(
     Ok(())
 }
 
+/// Removes host ends of veth pairs that a daemon made which was killed before it could store, or undo, what they
+/// were for: they hang on a bridge of ours, bear a name of ours and belong to nobody.
+async fn sweep(state: &State, netlink: &Netlink) -> anyhow::Result<()> {
+    let links = netlink.links().await?;
+    let bridges: Vec<u32> = links
+        .iter()
+        .filter(|link| {
+            let mut networks = state.bridge_networks();
+            networks.any(|network| network.config.managed && network.config.bridge == link.name)
+        })
+        .map(|link| link.index)
+        .collect();
+    let known = state.host_interfaces();
+    for link in &links {
+        let ours = link.kind.as_deref() == Some("veth")
+            && link.master.is_some_and(|master| bridges.contains(&master))
+            && is_host_interface(&link.name);
+        if ours && !known.contains(&link.name) {
+            tracing::info!(interface = %link.name, "belongs to no container: removed");
+            netlink.delete_link_index(link.index).await?;
+        }
+    }
+    Ok(())
+}
+
+/// `veth` and seven hexadecimal digits.
+fn is_host_interface(name: &str) -> bool {
+    name.strip_prefix("veth")
+        .is_some_and(|digits| digits.len() == 7 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 fn is_dead(container: &Container) -> bool {
     match &container.state {
         // Its starter was talking to the daemon that is gone.
@@ -328,7 +329,7 @@ fn is_dead(container: &Container) -> bool {
 /// Name of the default network's bridge, if it is ours to make and remove.
 fn managed_bridge(state: &State) -> Option<String> {
     let config = &state.default_network()?.config;
-    config.managed.then(|| config.name.clone())
+    config.managed.then(|| config.bridge.clone())
 }
 
 fn seed() -> io::Result<[u8; 32]> {

@@ -5,20 +5,20 @@
 //! one arrives, and an overrun is handled like every other event. Forwarding sysctls are put back first
 //! of all, because `sysctl net.ipv4.ip_forward=0` also resets the TUN's own one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use ipnet::{IpNet, Ipv4Net};
+use anyhow::Context;
 
-use super::core::{BridgePort, Core, Facts};
+use super::core::{Core, Facts};
+use crate::api::server::ApiError;
 use crate::control::State;
 use crate::forwarder::{HostPorts, Protocol};
 use crate::kernel::dump::{Link, TABLE_MAIN};
-use crate::kernel::{BridgeSpec, Event, Watcher, host_ports};
-use crate::steering::{LocalAddress, Subnet};
+use crate::kernel::{Event, Watcher, host_ports};
+use crate::steering::LocalAddress;
 
 /// Links and addresses come in bursts; one look serves them all.
 const DEBOUNCE: Duration = Duration::from_millis(10);
@@ -88,12 +88,14 @@ impl Core {
 
     /// Makes bridge, steering and forwarder follow what links and addresses there are.
     pub(super) async fn reconcile(&self, state: &mut State) -> anyhow::Result<()> {
-        self.ensure_bridge(state).await?;
+        self.ensure_bridges(state).await?;
         let links = self.netlink.links().await?;
         self.check_tun(&links).await?;
         self.reconnect(state, &links).await?;
         let facts = self.observe(state, &links).await?;
-        self.apply(state, facts).context("cannot update steering")
+        self.apply(state, facts)
+            .await
+            .context("cannot update steering")
     }
 
     /// The TUN must be there, and up.
@@ -109,47 +111,18 @@ impl Core {
         Ok(())
     }
 
-    /// Makes the default network's bridge, again if somebody has deleted it.
-    async fn ensure_bridge(&self, state: &mut State) -> anyhow::Result<()> {
-        let Some(network) = state.default_network().cloned() else {
-            self.facts.lock().bridge = None;
-            return Ok(());
-        };
-        let bridge = self
-            .netlink
-            .ensure_bridge(&BridgeSpec {
-                name: network.config.name.clone(),
-                address: ipv4(network.config.address)?,
-                mtu: network.config.mtu,
-                mac: network.bridge_mac.octets(),
-                user_managed: !network.config.managed,
-            })
-            .await
-            .with_context(|| format!("cannot set up bridge {}", network.config.name))?;
-        if bridge.mac != network.bridge_mac.octets() {
-            let mac = crate::control::mac::MacAddress::from_octets(bridge.mac)?;
-            tokio::task::block_in_place(|| state.set_bridge_mac(&network.id, mac))?;
-        }
-        if bridge.created {
-            tracing::info!(bridge = %network.config.name, address = %network.config.address, "bridge made");
-        }
-        self.facts.lock().bridge = Some(BridgePort {
-            if_index: bridge.if_index,
-            mac: bridge.mac,
-        });
-        Ok(())
-    }
-
-    /// Puts back veth pairs that somebody took off the bridge or deleted.
+    /// Puts back veth pairs that somebody took off their bridge or deleted.
     async fn reconnect(&self, state: &State, links: &[Link]) -> anyhow::Result<()> {
-        let Some(bridge) = self.facts.lock().bridge else {
-            return Ok(());
-        };
+        let bridges = self.facts.lock().bridges.clone();
+        let by_name: HashMap<&str, &Link> = links
+            .iter()
+            .map(|link| (link.name.as_str(), link))
+            .collect();
         for (container, network, endpoint) in state.endpoints() {
-            match links
-                .iter()
-                .find(|link| link.name == endpoint.host_interface)
-            {
+            let Some(bridge) = bridges.get(&network.id) else {
+                continue;
+            };
+            match by_name.get(endpoint.host_interface.as_str()) {
                 Some(link) => {
                     if link.master != Some(bridge.if_index) {
                         self.netlink.set_master(link.index, bridge.if_index).await?;
@@ -159,12 +132,15 @@ impl Core {
                         self.netlink.set_up(link.index).await?;
                         tracing::warn!(interface = %link.name, "was down, up again");
                     }
-                    self.steer(container, network, link.index)
+                    self.steer(container, network, endpoint, link.index)
                         .map_err(|e| io::Error::other(e.message))?;
                 }
-                None => match self.connect(container, network).await {
+                None => match self.plug(container, network, endpoint).await {
                     Ok(()) => {
-                        tracing::warn!(container = %container.name, "interface was gone, made again")
+                        tracing::warn!(container = %container.name, "interface was gone, made again");
+                        if let Err(error) = self.route(state, container, None).await {
+                            tracing::warn!(container = %container.name, error = %error.message, "no default route");
+                        }
                     }
                     Err(error) => tracing::warn!(
                         container = %container.name, error = %error.message, "interface is gone"
@@ -176,10 +152,9 @@ impl Core {
     }
 
     async fn observe(&self, state: &State, links: &[Link]) -> anyhow::Result<Facts> {
-        let bridge = self.facts.lock().bridge;
         let own: BTreeSet<&str> = state
-            .networks()
-            .map(|network| network.config.name.as_str())
+            .bridge_networks()
+            .map(|network| network.config.bridge.as_str())
             .chain([self.settings.tun_name.as_str()])
             .collect();
         let veths = state.host_interfaces();
@@ -220,32 +195,37 @@ impl Core {
             .filter(|route| route.table == TABLE_MAIN && route.destination.prefix_len() == 0)
             .min_by_key(|route| route.priority)
             .and_then(|route| route.next_hops.first().map(|hop| hop.if_index));
+        let macs = links.iter().filter(|link| link.ethernet);
+        let before = self.facts.lock();
         Ok(Facts {
             locals,
+            macs: macs.filter_map(|link| link.mac).collect(),
             uplinks,
             ethernet,
             default_uplink,
-            bridge,
+            bridges: before.bridges.clone(),
+            broken: before.broken.clone(),
         })
     }
 
-    fn apply(&self, state: &State, facts: Facts) -> anyhow::Result<()> {
-        let subnets: Vec<Subnet> = state
-            .networks()
-            .filter_map(|network| {
-                let bridge = facts.bridge?;
-                Some(Subnet {
-                    prefix: network.subnet(),
-                    bridge_if_index: bridge.if_index,
-                    bridge_mac: bridge.mac,
-                    routed: !network.config.masquerade,
-                })
-            })
-            .collect();
+    /// Looks at links and addresses again and makes steering and forwarder follow.
+    pub(super) async fn look(&self, state: &State) -> Result<(), ApiError> {
+        let seen = async {
+            let links = self.netlink.links().await?;
+            let facts = self.observe(state, &links).await?;
+            self.apply(state, facts).await
+        };
+        seen.await
+            .map_err(|error| ApiError::internal(format!("cannot update steering: {error:#}")))
+    }
+
+    async fn apply(&self, state: &State, facts: Facts) -> anyhow::Result<()> {
+        let subnets = self.subnets(state);
         {
             let mut steering = self.steering.lock();
             steering.set_subnets(&subnets)?;
             steering.set_local_addresses(&facts.locals)?;
+            steering.set_local_macs(&facts.macs)?;
             steering.set_default_uplink(facts.default_uplink)?;
             let before = std::mem::take(&mut self.facts.lock().uplinks);
             for gone in before.difference(&facts.uplinks) {
@@ -261,8 +241,9 @@ impl Core {
             }
         }
         *self.facts.lock() = facts;
-        self.project(state)?;
-        Ok(())
+        self.settle(state)
+            .await
+            .map_err(|error| anyhow::anyhow!(error.message))
     }
 
     /// Looks at the host's own sockets, over and over.
@@ -289,12 +270,4 @@ fn host_ports_of(kernel: &host_ports::HostPorts) -> HostPorts {
         }
     }
     ports
-}
-
-/// Only IPv4 networks can be made so far.
-pub(super) fn ipv4(net: IpNet) -> anyhow::Result<Ipv4Net> {
-    match net {
-        IpNet::V4(net) => Ok(net),
-        IpNet::V6(net) => bail!("{net}: an IPv4 network is needed"),
-    }
 }

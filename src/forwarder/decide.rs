@@ -4,20 +4,28 @@
 //!
 //! | from ╲ to | own network | other network | the host | outside |
 //! |---|---|---|---|---|
-//! | container | passes if `icc` | dropped | published port, mapping, else the host | NAPT |
+//! | container | passes if `icc`, else by links | by its access | published port, mapping, else the host | NAPT |
+//! | internal one | passes if `icc`, else by links | dropped | at the gateway: the host; else dropped | dropped |
 //! | host | (kernel) | (kernel) | published port, else the host | (kernel) |
-//! | outside | dropped | dropped | published port, mapping, else the host | dropped |
+//! | outside | | by its access | published port, mapping, else the host | dropped |
+//!
+//! *Access* is the gateway mode of the network that is addressed: closed, open ports, or all of them;
+//! internal networks are closed. A container that calls another network gets the address of that
+//! network's gateway, unless its own network does not masquerade (`access.rs`).
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::flow::{Grounds, MapKey, Owner, Track};
+use super::access::{
+    direct_refusal, gateway_of, is_linked, mapping_refusal, masquerade, source_between,
+};
+use super::flow::{Grounds, MapKey, Masquerade, Owner, Rule, Track};
 use super::generate::IcmpError;
 use super::index::{Index, Place, Target};
 use super::key::{Direction, FlowKey};
 use super::napt::{Plan, Slow, SourceRule};
 use super::packet::{Packet, Transport};
 use super::tcp::{Segment, TcpTrack};
-use super::{Config, DropReason, EndpointId, Host, NetworkId, Protocol, Verdict};
+use super::{Access, Config, DropReason, EndpointId, Host, NetworkId, Protocol, Verdict};
 
 /// What to do with a packet that has no flow.
 #[derive(Debug)]
@@ -34,10 +42,10 @@ pub(super) enum Decision {
     AskMappings(Caller),
 }
 
-/// Who sends to an address of the host.
+/// Who sends to an address of the host, or to a container of a network that is not its own.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Caller {
-    Endpoint(EndpointId),
+    Endpoint(EndpointId, NetworkId),
     Outside,
 }
 
@@ -84,33 +92,130 @@ pub(super) fn decide(
         (Place::Vacant(_), _) => dropped(DropReason::UnknownSource),
         (Place::Local, Place::Local) => host_service(index, packet, key),
         (Place::Local, _) => dropped(DropReason::Loop),
-        (Place::Endpoint(id, _), Place::Local) => {
-            local_service(index, packet, key, Caller::Endpoint(id))
+        (Place::Endpoint(id, network), Place::Local) => {
+            // The rest of the host is as far away as everything else.
+            if index.is_internal(network) && index.gateway(network, dst) != Some(dst) {
+                return dropped(DropReason::Internal);
+            }
+            local_service(index, packet, key, Caller::Endpoint(id, network))
         }
         (Place::Outside, Place::Local) => local_service(index, packet, key, Caller::Outside),
-        (Place::Endpoint(_, from), Place::Endpoint(_, to)) if from == to => neighbours(index, from),
+        (Place::Endpoint(client, from), Place::Endpoint(server, to)) if from == to => {
+            neighbours(index, packet, key, from, (client, server))
+        }
         (Place::Endpoint(_, from), Place::Vacant(to)) if from == to => {
             dropped(DropReason::NoSuchEndpoint)
-        }
-        (Place::Endpoint(..), Place::Endpoint(..) | Place::Vacant(_)) => {
-            dropped(DropReason::InterNetwork)
         }
         (Place::Endpoint(id, network), Place::Outside) => {
             egress(index, host, packet, key, id, network)
         }
-        // nat.md S16: unpublished ports of a container are not reachable, route or not.
-        (Place::Outside, Place::Endpoint(..) | Place::Vacant(_)) => {
-            dropped(DropReason::DirectAccess)
+        (Place::Endpoint(id, from), Place::Endpoint(server, to)) => {
+            direct(index, packet, key, Caller::Endpoint(id, from), (server, to))
         }
+        (Place::Outside, Place::Endpoint(server, to)) => {
+            direct(index, packet, key, Caller::Outside, (server, to))
+        }
+        (Place::Endpoint(_, from), Place::Vacant(to)) => {
+            let internal = index.is_internal(from) || index.is_internal(to);
+            dropped(if internal {
+                DropReason::Internal
+            } else {
+                DropReason::InterNetwork
+            })
+        }
+        (Place::Outside, Place::Vacant(_)) => dropped(DropReason::DirectAccess),
         (Place::Outside, Place::Outside) => dropped(DropReason::Transit),
     }
 }
 
-fn neighbours(index: &Index, network: NetworkId) -> Decision {
-    match index.network(network) {
-        Some(network) if network.icc => Decision::Neighbours { mtu: network.mtu },
-        _ => dropped(DropReason::IccDisabled),
+/// Between two containers of a network.
+fn neighbours(
+    index: &Index,
+    packet: &Packet<'_>,
+    key: Option<&FlowKey>,
+    network: NetworkId,
+    (client, server): (EndpointId, EndpointId),
+) -> Decision {
+    let (icc, mtu) = index
+        .network(network)
+        .map_or((false, 0), |network| (network.icc, network.mtu));
+    if icc {
+        return Decision::Neighbours { mtu };
     }
+    let linked = |key: &&FlowKey| is_linked(index, network, (client, server), key);
+    let Some(&key) = key.filter(linked) else {
+        return dropped(DropReason::IccDisabled);
+    };
+    let track = match opening(packet) {
+        Ok(track) => track,
+        Err(reason) => return dropped(reason),
+    };
+    Decision::Open(Box::new(Plan {
+        original: key,
+        server: (key.dst, key.dst_port),
+        source: SourceRule::Keep,
+        owner: Owner::Endpoint(client),
+        grounds: Grounds {
+            endpoint: (server, key.dst),
+            peer: Some((client, key.src)),
+            publication: None,
+            local: None,
+            rule: Rule::Link,
+        },
+        target: None,
+        track,
+        blocked: false,
+    }))
+}
+
+/// From outside or from another network to a container's own address.
+fn direct(
+    index: &Index,
+    packet: &Packet<'_>,
+    key: Option<&FlowKey>,
+    caller: Caller,
+    server: (EndpointId, NetworkId),
+) -> Decision {
+    let (client, peer, owner) = match caller {
+        Caller::Endpoint(id, network) => (Some(network), Some(id), Owner::Endpoint(id)),
+        Caller::Outside => (None, None, Owner::Inbound(server.0)),
+    };
+    if let Some(reason) = direct_refusal(index, client, server, key) {
+        return dropped(reason);
+    }
+    let (key, track) = match query(packet, key) {
+        Ok(query) => query,
+        Err(reason) => return dropped(reason),
+    };
+    let source = client.map_or(Ok(None), |client| {
+        source_between(index, client, (server.1, key.dst))
+    });
+    let source = match source {
+        Ok(source) => source,
+        Err(reason) => return dropped(reason),
+    };
+    Decision::Open(Box::new(Plan {
+        original: key,
+        server: (key.dst, key.dst_port),
+        source: source_rule(source),
+        owner,
+        grounds: Grounds {
+            endpoint: (server.0, key.dst),
+            peer: peer.map(|id| (id, key.src)),
+            publication: None,
+            local: source,
+            rule: Rule::Direct,
+        },
+        target: None,
+        track,
+        blocked: false,
+    }))
+}
+
+fn source_rule(source: Option<IpAddr>) -> SourceRule {
+    source.map_or(SourceRule::Keep, |external| SourceRule::Masquerade {
+        external,
+    })
 }
 
 /// State of a new flow, if the packet may open one.
@@ -127,8 +232,17 @@ fn opening(packet: &Packet<'_>) -> Result<Track, DropReason> {
     }
 }
 
-/// From a container to the outside.
+/// Key and state of a flow that the packet may open by its own address; TCP, UDP, or an ICMP query.
 // RFC 5508 REQ-1: ICMP queries too. RFC 4787 REQ-10, RFC 5382 REQ-6: payload is never looked at.
+fn query(packet: &Packet<'_>, key: Option<&FlowKey>) -> Result<(FlowKey, Track), DropReason> {
+    match (key, packet.transport) {
+        (None, Transport::Other) => Err(DropReason::UnsupportedProtocol),
+        (None, _) | (Some(_), Transport::IcmpAnswer(_)) => Err(DropReason::IcmpUnsupported),
+        (Some(&key), _) => Ok((key, opening(packet)?)),
+    }
+}
+
+/// From a container to the outside.
 fn egress(
     index: &Index,
     host: &dyn Host,
@@ -137,46 +251,45 @@ fn egress(
     endpoint: EndpointId,
     network: NetworkId,
 ) -> Decision {
-    let Some(&key) = key else {
-        return dropped(if packet.transport == Transport::Other {
-            DropReason::UnsupportedProtocol
-        } else {
-            DropReason::IcmpUnsupported
-        });
+    let Some(network) = index.network(network).filter(|network| !network.internal) else {
+        return dropped(DropReason::Internal);
     };
-    if matches!(packet.transport, Transport::IcmpAnswer(_)) {
-        return dropped(DropReason::IcmpUnsupported);
-    }
-    let track = match opening(packet) {
-        Ok(track) => track,
+    let (key, track) = match query(packet, key) {
+        Ok(query) => query,
         Err(reason) => return dropped(reason),
     };
     let Some(route) = host.route(key.dst) else {
         return Decision::Refuse(DropReason::NoRoute, IcmpError::NetworkUnreachable);
     };
-    let masquerade = index
-        .network(network)
-        .is_some_and(|network| network.masquerade);
-    let external = route.source;
+    let masquerade = masquerade(network, key.dst);
+    let external = match masquerade {
+        Masquerade::No => None,
+        Masquerade::Route => Some(route.source),
+        Masquerade::Configured(source) if index.is_local(source) => Some(source),
+        Masquerade::Configured(_) => {
+            return Decision::Refuse(DropReason::NoRoute, IcmpError::NetworkUnreachable);
+        }
+    };
     // A port that is published under exactly one number keeps it on the way out: the two are one
     // mapping, and a server that sends first after a restart of the daemon is recognised.
-    let published = index.published_as(key.protocol, key.src, key.src_port, external);
+    let published = external.and_then(|external| {
+        let port = index.published_as(key.protocol, key.src, key.src_port, external)?;
+        Some((external, port))
+    });
     let midstream = packet
         .segment()
         .is_some_and(|segment| !segment.is_initial());
-    if midstream && published.is_none() && index.is_server(key.protocol, key.src, key.src_port) {
-        // From a server to a client that reached it through one of several ports, before the
-        // client sent anything after a restart of the daemon: from another port it would only
+    let is_server = index.is_server(key.protocol, key.src, key.src_port)
+        || (network.access == Access::Open && external.is_some());
+    if midstream && published.is_none() && is_server {
+        // From a server to a client that reached it through one of several ports or directly, before
+        // the client sent anything after a restart of the daemon: from another port it would only
         // be answered with a RST. The client's next segment restores the flow.
         return dropped(DropReason::TcpNoFlow);
     }
-    let (source, publication) = match published {
-        _ if !masquerade => (SourceRule::Keep, None),
-        Some(port) => (
-            SourceRule::Published { external, port },
-            Some(((external, port), (key.src, key.src_port))),
-        ),
-        None => (SourceRule::Masquerade { external }, None),
+    let source = match published {
+        Some((external, port)) => SourceRule::Published { external, port },
+        None => source_rule(external),
     };
     Decision::Open(Box::new(Plan {
         original: key,
@@ -186,9 +299,9 @@ fn egress(
         grounds: Grounds {
             endpoint: (endpoint, key.src),
             peer: None,
-            publication,
-            local: masquerade.then_some(external),
-            masqueraded: masquerade,
+            publication: published.map(|at| (at, (key.src, key.src_port))),
+            local: external,
+            rule: Rule::Egress(masquerade),
         },
         target: None,
         track,
@@ -225,24 +338,11 @@ fn local_service(
     let Some(target) = index.published(key.protocol, key.dst, key.dst_port) else {
         return Decision::AskMappings(caller);
     };
-    match caller {
-        Caller::Outside => published(
-            index,
-            packet,
-            key,
-            target,
-            Owner::Inbound(target.endpoint),
-            None,
-        ),
-        Caller::Endpoint(id) => published(
-            index,
-            packet,
-            key,
-            target,
-            Owner::Endpoint(id),
-            Some((id, key.src)),
-        ),
-    }
+    let (owner, peer) = match caller {
+        Caller::Outside => (Owner::Inbound(target.endpoint), None),
+        Caller::Endpoint(id, network) => (Owner::Endpoint(id), Some((id, network))),
+    };
+    published(index, packet, key, target, owner, peer)
 }
 
 /// To a published port.
@@ -252,37 +352,42 @@ fn published(
     key: &FlowKey,
     target: Target,
     owner: Owner,
-    peer: Option<(EndpointId, IpAddr)>,
+    peer: Option<(EndpointId, NetworkId)>,
 ) -> Decision {
     let track = match opening(packet) {
         Ok(track) => track,
         Err(reason) => return dropped(reason),
     };
-    let (source, local) = match owner {
+    let Some(network) = index.network_of(target.address) else {
+        return dropped(DropReason::NoSuchEndpoint);
+    };
+    if network.internal || peer.is_some_and(|(_, peer)| index.is_internal(peer)) {
+        return dropped(DropReason::Internal);
+    }
+    let server = (network.id, target.address);
+    let source = match (peer, owner) {
+        // RFC 4787 REQ-9, RFC 5382 REQ-8: hairpinning; a server could not answer a neighbour or the
+        // host through us if it saw their own addresses.
+        (Some((_, client)), _) => source_between(index, client, server),
+        (None, Owner::Host(_)) => gateway_of(index, server).map(Some),
         // The container sees the client's own address.
-        Owner::Inbound(_) => (SourceRule::Keep, key.dst),
-        // RFC 4787 REQ-9, RFC 5382 REQ-8: hairpinning; the server could not answer the container
-        // or the host through us if it saw their own addresses.
-        Owner::Endpoint(_) | Owner::Host(_) => {
-            let network = index.network_of(target.address).map(|network| network.id);
-            let gateway = network.and_then(|network| index.gateway(network, key.dst));
-            let Some(gateway) = gateway else {
-                return dropped(DropReason::NoSuchEndpoint);
-            };
-            (SourceRule::Masquerade { external: gateway }, gateway)
-        }
+        (None, Owner::Inbound(_) | Owner::Endpoint(_)) => Ok(None),
+    };
+    let source = match source {
+        Ok(source) => source,
+        Err(reason) => return dropped(reason),
     };
     Decision::Open(Box::new(Plan {
         original: *key,
         server: (target.address, target.port),
-        source,
+        source: source_rule(source),
         owner,
         grounds: Grounds {
             endpoint: (target.endpoint, target.address),
-            peer,
+            peer: peer.map(|(id, _)| (id, key.src)),
             publication: Some(((key.dst, key.dst_port), (target.address, target.port))),
-            local: Some(local),
-            masqueraded: false,
+            local: source,
+            rule: Rule::Published,
         },
         target: None,
         track,
@@ -313,6 +418,12 @@ pub(super) fn to_mapping(
         // Not ours (any more): the host's stack answers.
         return Inbound::Judged(Verdict::ToHost);
     };
+    let owner = slow.index.network_of(mapping.internal.0);
+    if let (Caller::Endpoint(id, network), Some(owner)) = (caller, owner)
+        && let Some(reason) = mapping_refusal(&slow.index, (id, network), (endpoint, owner.id))
+    {
+        return Inbound::Judged(Verdict::Drop(reason));
+    }
     let segment = packet.segment();
     if segment
         .as_ref()
@@ -336,7 +447,7 @@ pub(super) fn to_mapping(
                 peer,
                 publication: None,
                 local: Some(key.dst),
-                masqueraded: false,
+                rule: Rule::Mapping,
             },
             target,
             track,
@@ -355,7 +466,7 @@ pub(super) fn to_mapping(
         Caller::Outside => Inbound::Judged(Verdict::Drop(DropReason::Filtered)),
         // RFC 4787 REQ-9, REQ-9a, RFC 5382 REQ-8a: the receiver sees the external address and port
         // of the sender. The flow stays blocked until the receiver has sent to these.
-        Caller::Endpoint(sender) => {
+        Caller::Endpoint(sender, _) => {
             let permitted = slow.is_permitted(config.filtering, mapping, key.dst);
             plan(
                 SourceRule::Masquerade { external: key.dst },

@@ -47,6 +47,32 @@ pub(super) enum Lease {
     },
 }
 
+/// How the source of a container's packets to the outside is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Masquerade {
+    /// It is the container's own.
+    No,
+    /// It is the route's.
+    Route,
+    /// It is the network's.
+    Configured(IpAddr),
+}
+
+/// Which sentence of the policy lets a flow in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// Containers may call the outside.
+    Egress(Masquerade),
+    /// Everybody may call published ports.
+    Published,
+    /// Whom a container has sent to may send to its mapping.
+    Mapping,
+    /// The network's containers may be addressed directly.
+    Direct,
+    /// Linked neighbours.
+    Link,
+}
+
 /// What a flow depends on in the policy.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grounds {
@@ -58,8 +84,7 @@ pub(super) struct Grounds {
     pub(super) publication: Option<((IpAddr, u16), (IpAddr, u16))>,
     /// Address of the host that the flow uses.
     pub(super) local: Option<IpAddr>,
-    /// Its source is rewritten to that of the route.
-    pub(super) masqueraded: bool,
+    pub(super) rule: Rule,
 }
 
 /// State and idle time.
@@ -265,7 +290,7 @@ impl Flow {
                 peer: None,
                 publication: None,
                 local: None,
-                masqueraded: true,
+                rule: Rule::Egress(Masquerade::Route),
             },
             lease: Lease::None,
             target: None,

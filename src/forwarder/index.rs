@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
@@ -49,16 +50,54 @@ struct Reverse {
     host_first: u16,
 }
 
+/// A subnet, first and last address.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    first: IpAddr,
+    last: IpAddr,
+    subnet: IpNet,
+    network: NetworkId,
+}
+
+/// Port ranges: in order, none touching the next.
+#[derive(Debug, Default)]
+struct Ranges(Vec<RangeInclusive<u16>>);
+
+impl Ranges {
+    fn sort(&mut self) {
+        self.0.retain(|range| !range.is_empty());
+        self.0.sort_unstable_by_key(|range| *range.start());
+        self.0.dedup_by(|next, kept| {
+            let touches = u32::from(*next.start()) <= u32::from(*kept.end()) + 1;
+            if touches {
+                *kept = *kept.start()..=*kept.end().max(next.end());
+            }
+            touches
+        });
+    }
+
+    fn contains(&self, port: u16) -> bool {
+        let after = self.0.partition_point(|range| *range.start() <= port);
+        self.0[..after]
+            .last()
+            .is_some_and(|range| range.contains(&port))
+    }
+}
+
 /// The index.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     networks: HashMap<NetworkId, NetworkPolicy>,
-    subnets: Vec<(IpNet, NetworkId)>,
+    /// By first address; they do not overlap.
+    subnets: Vec<Span>,
     endpoints: HashMap<IpAddr, (EndpointId, NetworkId)>,
     local: HashSet<IpAddr>,
     published: HashMap<(Protocol, IpAddr), BTreeMap<u16, Range>>,
     published_ports: PortSet,
     reverse: HashMap<(Protocol, IpAddr), (Vec<Reverse>, u16)>,
+    open: HashMap<(EndpointId, Protocol), Ranges>,
+    /// By client and server.
+    links: HashMap<(EndpointId, EndpointId, Protocol), Ranges>,
 }
 
 impl Index {
@@ -67,10 +106,16 @@ impl Index {
         for network in &policy.networks {
             index
                 .subnets
-                .extend(network.subnets.iter().map(|&subnet| (subnet, network.id)));
+                .extend(network.subnets.iter().map(|&subnet| Span {
+                    first: subnet.network(),
+                    last: subnet.broadcast(),
+                    subnet,
+                    network: network.id,
+                }));
             index.local.extend(&network.gateways);
             index.networks.insert(network.id, network.clone());
         }
+        index.subnets.sort_unstable_by_key(|span| span.first);
         index.local.extend(&policy.local_addresses);
         for endpoint in &policy.endpoints {
             for &address in &endpoint.addresses {
@@ -78,6 +123,18 @@ impl Index {
                     .endpoints
                     .insert(address, (endpoint.id, endpoint.network));
             }
+            for open in &endpoint.open {
+                let ranges = index.open.entry((endpoint.id, open.protocol)).or_default();
+                ranges.0.push(open.ports.clone());
+            }
+        }
+        for link in &policy.links {
+            let key = (link.client, link.server, link.protocol);
+            let ranges = index.links.entry(key).or_default();
+            ranges.0.push(link.ports.clone());
+        }
+        for ranges in index.open.values_mut().chain(index.links.values_mut()) {
+            ranges.sort();
         }
         for published in &policy.published {
             index.publish(published);
@@ -129,14 +186,18 @@ impl Index {
         if self.is_local(address) {
             return Place::Local;
         }
-        match self
-            .subnets
-            .iter()
-            .find(|(subnet, _)| subnet.contains(&address))
-        {
-            Some(&(_, network)) => Place::Vacant(network),
+        match self.span(address) {
+            Some(span) => Place::Vacant(span.network),
             None => Place::Outside,
         }
+    }
+
+    /// The subnet that holds the address.
+    fn span(&self, address: IpAddr) -> Option<&Span> {
+        let after = self.subnets.partition_point(|span| span.first <= address);
+        self.subnets[..after]
+            .last()
+            .filter(|span| address <= span.last)
     }
 
     /// The address is the host's own.
@@ -146,10 +207,9 @@ impl Index {
 
     /// The broadcast or network address of a container subnet.
     pub(super) fn is_subnet_broadcast(&self, address: IpAddr) -> bool {
-        self.subnets.iter().any(|(subnet, _)| match subnet {
+        self.span(address).is_some_and(|span| match span.subnet {
             IpNet::V4(subnet) => {
-                subnet.prefix_len() < 31
-                    && (address == subnet.broadcast() || address == subnet.network())
+                subnet.prefix_len() < 31 && (address == span.first || address == span.last)
             }
             IpNet::V6(_) => false,
         })
@@ -157,6 +217,31 @@ impl Index {
 
     pub(super) fn network(&self, id: NetworkId) -> Option<&NetworkPolicy> {
         self.networks.get(&id)
+    }
+
+    /// Nothing comes in or out.
+    pub(super) fn is_internal(&self, id: NetworkId) -> bool {
+        self.network(id).is_some_and(|network| network.internal)
+    }
+
+    /// The endpoint has opened the port to everybody.
+    pub(super) fn is_open(&self, endpoint: EndpointId, protocol: Protocol, port: u16) -> bool {
+        self.open
+            .get(&(endpoint, protocol))
+            .is_some_and(|ranges| ranges.contains(port))
+    }
+
+    /// `client` is linked to the port of `server`.
+    pub(super) fn has_link(
+        &self,
+        client: EndpointId,
+        server: EndpointId,
+        protocol: Protocol,
+        port: u16,
+    ) -> bool {
+        self.links
+            .get(&(client, server, protocol))
+            .is_some_and(|ranges| ranges.contains(port))
     }
 
     /// The network of the endpoint that has `address`.
@@ -171,12 +256,6 @@ impl Index {
             .iter()
             .copied()
             .find(|gateway| gateway.is_ipv4() == like.is_ipv4())
-    }
-
-    pub(super) fn is_endpoint(&self, endpoint: EndpointId, address: IpAddr) -> bool {
-        self.endpoints
-            .get(&address)
-            .is_some_and(|&(id, _)| id == endpoint)
     }
 
     /// What `port` of the host's `address` leads to. A publication on the address itself beats one
@@ -206,15 +285,33 @@ impl Index {
         self.published_ports.contains(protocol, port)
     }
 
+    /// The other index has the same ports published, on whatever addresses.
+    pub(super) fn publishes_the_ports_of(&self, other: &Self) -> bool {
+        self.published_ports == other.published_ports
+    }
+
+    /// Publications that lead to `port` of the container.
+    fn reversed(
+        &self,
+        protocol: Protocol,
+        container: IpAddr,
+        port: u16,
+    ) -> impl Iterator<Item = &Reverse> {
+        let (ranges, longest) = match self.reverse.get(&(protocol, container)) {
+            Some((ranges, longest)) => (ranges.as_slice(), *longest),
+            None => (&[][..], 0),
+        };
+        let end = ranges.partition_point(|range| range.first <= port);
+        ranges[..end]
+            .iter()
+            .rev()
+            .take_while(move |range| port - range.first <= longest)
+            .filter(move |range| port <= range.last)
+    }
+
     /// Some publication leads to `port` of the container.
     pub(super) fn is_server(&self, protocol: Protocol, container: IpAddr, port: u16) -> bool {
-        self.reverse
-            .get(&(protocol, container))
-            .is_some_and(|(ranges, _)| {
-                ranges
-                    .iter()
-                    .any(|range| (range.first..=range.last).contains(&port))
-            })
+        self.reversed(protocol, container, port).next().is_some()
     }
 
     /// The port of the host's `external` address under which `port` of the container is published,
@@ -226,17 +323,12 @@ impl Index {
         port: u16,
         external: IpAddr,
     ) -> Option<u16> {
-        let (ranges, longest) = self.reverse.get(&(protocol, container))?;
-        let end = ranges.partition_point(|range| range.first <= port);
-        let candidates = ranges[..end]
-            .iter()
-            .rev()
-            .take_while(|range| port - range.first <= *longest)
-            .filter(|range| port <= range.last)
+        let mut ports = self
+            .reversed(protocol, container, port)
             .filter(|range| {
                 range.host_address == external || range.host_address == unspecified(external)
-            });
-        let mut ports = candidates.map(|range| range.host_first + (port - range.first));
+            })
+            .map(|range| range.host_first + (port - range.first));
         let found = ports.next()?;
         (ports.next().is_none()
             && self
@@ -258,7 +350,7 @@ const fn unspecified(like: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn publish(at: &str, host_ports: std::ops::RangeInclusive<u16>, port: u16) -> Published {
+    fn publish(at: &str, host_ports: RangeInclusive<u16>, port: u16) -> Published {
         Published {
             protocol: Protocol::Tcp,
             host_address: at.parse().unwrap(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::decide::{Decision, Inbound, decide, to_mapping};
-use super::flow::{Flow, Owner};
+use super::flow::{Flow, Masquerade, Owner, Rule};
 use super::fragment::{Admission, FragmentDecision, FragmentKey};
 use super::generate::{self, IcmpError};
 use super::index::{Index, Place};
@@ -229,7 +229,7 @@ impl Forwarder {
     /// Asks again where a flow's packets go. False if the flow cannot go on.
     fn refresh(&self, flow: &Arc<Flow>, epoch: u64) -> bool {
         let index = self.index.load();
-        if flow.grounds.masqueraded
+        if flow.grounds.rule == Rule::Egress(Masquerade::Route)
             && let Some(route) = self.host.route(flow.reply.src)
             && route.source != flow.reply.dst
         {

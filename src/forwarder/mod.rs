@@ -89,6 +89,7 @@
 
 #![deny(unsafe_code)]
 
+mod access;
 mod checksum;
 mod config;
 mod decide;
@@ -125,10 +126,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use flow::{Flow, Owner};
+use flow::Flow;
 use generate::IcmpError;
 use ident::Idents;
-use index::{Index, Place};
+use index::Index;
 use key::Direction;
 use napt::{Slow, Surroundings};
 use random::Random;
@@ -140,7 +141,8 @@ pub use host::{Egress, Host};
 pub use host_ports::HostPorts;
 pub use outbox::Outbox;
 pub use policy::{
-    EndpointId, EndpointPolicy, NetworkId, NetworkPolicy, Policy, Protocol, Published,
+    Access, EndpointId, EndpointPolicy, LinkPolicy, NetworkId, NetworkPolicy, OpenPorts, Policy,
+    Protocol, Published,
 };
 pub use report::{DropReason, FlowReport, Stats};
 pub use time::Instant;
@@ -214,11 +216,13 @@ impl Forwarder {
         let before = std::mem::replace(&mut slow.index, Arc::clone(&index));
         self.index.store(Arc::clone(&index));
         for flow in self.table.flows() {
-            if !is_allowed(&flow, &index) {
+            if !access::is_allowed(&flow, &index) {
                 slow.close(&self.around(), &flow);
             }
         }
-        slow.reset_ports();
+        if !before.publishes_the_ports_of(&index) {
+            slow.reset_ports();
+        }
         slow.held_syns.clear();
         let dropped = slow
             .fragments
@@ -357,37 +361,6 @@ impl Forwarder {
             self.counters.count_drop(reason);
         }
     }
-}
-
-/// The policy still allows the flow.
-fn is_allowed(flow: &Flow, index: &Index) -> bool {
-    let grounds = &flow.grounds;
-    let (endpoint, address) = grounds.endpoint;
-    let protocol = flow.original.protocol;
-    let published = grounds.publication.is_none_or(|((host, port), target)| {
-        index.is_local(host)
-            && index
-                .published(protocol, host, port)
-                .is_some_and(|found| (found.address, found.port) == target)
-    });
-    let port_is_free = flow
-        .external_port()
-        .is_none_or(|port| !index.is_published_anywhere(protocol, port));
-    // A flow that leaves for the outside as the network's settings had it.
-    let leaves = matches!(flow.owner, Owner::Endpoint(_)) && flow.original.dst == flow.reply.src;
-    let egress_is_same = !leaves
-        || (index.place(flow.original.dst) == Place::Outside
-            && index
-                .network_of(address)
-                .is_some_and(|network| network.masquerade == grounds.masqueraded));
-    index.is_endpoint(endpoint, address)
-        && grounds
-            .peer
-            .is_none_or(|(peer, address)| index.is_endpoint(peer, address))
-        && grounds.local.is_none_or(|local| index.is_local(local))
-        && published
-        && port_is_free
-        && egress_is_same
 }
 
 #[cfg(test)]

@@ -372,6 +372,8 @@ impl Slow {
             index,
             ..
         } = self;
+        // There may be hundreds, one per gateway; those that nobody uses are made again when needed.
+        spaces.retain(|_, space| !space.is_unused());
         for (&(protocol, _), space) in spaces.iter_mut() {
             space.reset(|port| {
                 !host_ports.contains(protocol, port) && !index.is_published_anywhere(protocol, port)

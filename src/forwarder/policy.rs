@@ -24,6 +24,19 @@ pub struct NetworkId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointId(pub u32);
 
+/// Who from outside, or from another network, may address a network's containers directly: the
+/// network's gateway mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Nobody (`nat`): published ports on addresses of the host are the only way in.
+    #[default]
+    Closed,
+    /// Everybody, to [`EndpointPolicy::open`] ports and with ICMP queries (`routed`).
+    Ports,
+    /// Everybody, to every port (`nat-unprotected`).
+    Open,
+}
+
 /// A bridge network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkPolicy {
@@ -31,15 +44,24 @@ pub struct NetworkPolicy {
     pub id: NetworkId,
     /// Its prefixes, at most one per family.
     pub subnets: Vec<IpNet>,
-    /// Gateway addresses, at most one per family: source of generated ICMP errors and of
-    /// connections that the host or a neighbour makes to a published port.
+    /// Addresses of its bridge, at most one per family and none if the bridge has none (`isolated`,
+    /// `inhibit_ipv4`): source of generated ICMP errors, and of connections that the host, a
+    /// neighbour or a masquerading container of another network makes to a container.
     pub gateways: Vec<IpAddr>,
     /// MTU in octets of its containers' interfaces.
     pub mtu: u32,
     /// Rewrite the source of outgoing packets (`--ip-masq`).
     pub masquerade: bool,
-    /// Containers of this network may talk to each other (`--icc`).
+    /// Addresses of the host to masquerade with, at most one per family, in place of the route's
+    /// (`com.docker.network.host_ipv4`).
+    pub sources: Vec<IpAddr>,
+    /// Containers of this network may talk to each other (`--icc`); if not, [`Policy::links`] count.
     pub icc: bool,
+    /// Its containers talk to each other and to the host at its gateway addresses, and to nobody
+    /// else, neither way (`--internal`).
+    pub internal: bool,
+    /// Who may address its containers directly.
+    pub access: Access,
     /// Largest TCP MSS in octets to let pass in a SYN, if it is to be clamped to the path.
     pub clamp_mss: bool,
 }
@@ -53,6 +75,30 @@ pub struct EndpointPolicy {
     pub network: NetworkId,
     /// Its addresses, at most one per family.
     pub addresses: Vec<IpAddr>,
+    /// Ports that everybody may address directly if its network has [`Access::Ports`].
+    pub open: Vec<OpenPorts>,
+}
+
+/// Open ports of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenPorts {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The container's ports.
+    pub ports: RangeInclusive<u16>,
+}
+
+/// Ports of a container that another one may use although their network has icc off (`--link`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkPolicy {
+    /// Who may open connections.
+    pub client: EndpointId,
+    /// To whom; on the same network.
+    pub server: EndpointId,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The server's ports.
+    pub ports: RangeInclusive<u16>,
 }
 
 /// A published port, or a range of them mapped pairwise (`host_ports` to `container_port`..).
@@ -81,6 +127,8 @@ pub struct Policy {
     pub endpoints: Vec<EndpointPolicy>,
     /// Published ports. No two overlap in (protocol, address, port).
     pub published: Vec<Published>,
+    /// What passes between containers of a network with icc off.
+    pub links: Vec<LinkPolicy>,
     /// Addresses of the host itself, loopback ones included.
     pub local_addresses: Vec<IpAddr>,
 }

@@ -42,7 +42,8 @@ drop_reasons! {
     BadIpChecksum = "bad_ip_checksum",
     /// Destination is a broadcast or multicast address.
     Broadcast = "broadcast",
-    /// From outside to a container's address, without a flow: only published ports are reachable.
+    /// From outside to a container's address and to a port that its network's gateway mode does not
+    /// open: published ports of the host are the way in.
     DirectAccess = "direct_access",
     /// The route's source address changed under a masqueraded connection.
     EgressChanged = "egress_changed",
@@ -60,15 +61,18 @@ drop_reasons! {
     FragmentTiny = "fragment_tiny",
     /// Larger than the next hop's MTU and not to be fragmented; the sender was told.
     FragmentationNeeded = "fragmentation_needed",
-    /// Same network, but its containers may not talk to each other.
+    /// Same network, but its containers may not talk to each other, and no link allows this.
     IccDisabled = "icc_disabled",
     /// ICMP error whose embedded packet belongs to no flow, or not to its destination.
     IcmpNoFlow = "icmp_no_flow",
     /// ICMP type that is neither a query nor an error that can be translated, or a query's
     /// answer without the query.
     IcmpUnsupported = "icmp_unsupported",
-    /// To the subnet of another network.
+    /// To the subnet of another network, or to a port that its gateway mode does not open, or to a
+    /// mapping of its containers.
     InterNetwork = "inter_network",
+    /// From or to a container of an internal network: it reaches its neighbours and its gateway only.
+    Internal = "internal",
     /// Source and destination address are the same.
     Land = "land",
     /// A packet that has been here before, or host traffic that steering should not divert.
@@ -77,7 +81,11 @@ drop_reasons! {
     Malformed = "malformed",
     /// Source or destination address that no packet on a wire may have.
     Martian = "martian",
-    /// Nothing routes to the destination; the sender was told.
+    /// To a container that would have to see an address of the host instead of the caller's, but its
+    /// network has no gateway address, or the one that the caller's is to use is not the host's.
+    NoGateway = "no_gateway",
+    /// Nothing routes to the destination, or the address to masquerade with is not the host's; the
+    /// sender was told.
     NoRoute = "no_route",
     /// To an address of the container's own subnet that no container has.
     NoSuchEndpoint = "no_such_endpoint",
@@ -158,7 +166,7 @@ pub struct Stats {
 }
 
 /// The live counters behind [`Stats`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Counters {
     pub(super) received: AtomicU64,
     pub(super) forwarded: AtomicU64,
@@ -168,6 +176,21 @@ pub(super) struct Counters {
     pub(super) suppressed_errors: AtomicU64,
     pub(super) flows_created: AtomicU64,
     dropped: [AtomicU64; DropReason::ALL.len()],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            received: AtomicU64::default(),
+            forwarded: AtomicU64::default(),
+            to_host: AtomicU64::default(),
+            consumed: AtomicU64::default(),
+            generated: AtomicU64::default(),
+            suppressed_errors: AtomicU64::default(),
+            flows_created: AtomicU64::default(),
+            dropped: std::array::from_fn(|_| AtomicU64::default()),
+        }
+    }
 }
 
 impl Counters {

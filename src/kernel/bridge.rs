@@ -7,30 +7,34 @@
 //!
 //! Steps, in Docker's order: device, MAC, `accept_ra=0` and IPv6 off (these networks are IPv4-only),
 //! MTU, IPv4 address, up. Multicast snooping, STP and forward delay are left alone.
+//!
+//! A bridge without an address (`inhibit_ipv4`, gateway mode `isolated`) is a wire between containers:
+//! the host has no part in its subnet.
 
 use ipnet::{IpNet, Ipv4Net};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
-use super::dump::Link;
+use super::dump::{Address, Link};
 use super::netlink::{Netlink, NetlinkError, check_name, errno, failed};
+use super::sysctl;
 
 /// What a network wants of its bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BridgeSpec {
     /// Interface name, at most 15 octets.
     pub name: String,
-    /// The gateway address with the network's prefix length.
-    pub address: Ipv4Net,
+    /// The gateway address with the network's prefix length; `None`: the bridge bears no address.
+    pub address: Option<Ipv4Net>,
     /// Largest IP packet in octets.
     pub mtu: u32,
     /// Ethernet address for a bridge that has to be made. One that exists keeps what it has.
     pub mac: [u8; 6],
     /// The user made the bridge (`--bridge NAME`): it must exist, keeps its MTU, its MAC handling
-    /// and other addresses, and only gets the gateway address if it lacks it.
+    /// and other addresses, and only gets the gateway address, if any, if it lacks it.
     pub user_managed: bool,
 }
 
-/// A bridge that is up and has the network's address.
+/// A bridge that is up and has the network's address, if that has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bridge {
     /// Interface index.
@@ -48,17 +52,66 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError::NotABridge`], [`NetlinkError::BridgeMissing`], or a step failed.
     pub async fn ensure_bridge(&self, spec: &BridgeSpec) -> Result<Bridge, NetlinkError> {
+        let link = self.link(&spec.name).await?;
+        self.ensure(spec, link, &self.addresses().await?).await
+    }
+
+    /// [`Netlink::ensure_bridge`] for many, with one look at what there is: the result of each, in the
+    /// order of `specs`.
+    ///
+    /// # Errors
+    /// Bridges or addresses cannot be listed. What fails for one bridge does not concern the others.
+    pub async fn ensure_bridges(
+        &self,
+        specs: &[BridgeSpec],
+    ) -> Result<Vec<Result<Bridge, NetlinkError>>, NetlinkError> {
+        let bridges = self.bridges().await?;
+        let addresses = self.addresses().await?;
+        let mut results = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let found = match bridges.iter().find(|link| link.name == spec.name) {
+                Some(bridge) => Ok(Some(bridge.clone())),
+                // It may be there and something else.
+                None => self.link(&spec.name).await,
+            };
+            results.push(match found {
+                Ok(link) => self.ensure(spec, link, &addresses).await,
+                Err(error) => Err(error),
+            });
+        }
+        Ok(results)
+    }
+
+    /// Deletes a bridge; its ports stay, without a bridge. Says whether it was there: an interface of
+    /// the name that is something else belongs to somebody else and stays.
+    ///
+    /// # Errors
+    /// A request failed.
+    pub async fn delete_bridge(&self, name: &str) -> Result<bool, NetlinkError> {
+        match self.link(name).await? {
+            Some(link) if is_bridge(&link) => self.delete_link_index(link.index).await,
+            _ => Ok(false),
+        }
+    }
+
+    /// `existing` is the interface of the bridge's name; `addresses` are those of all interfaces.
+    async fn ensure(
+        &self,
+        spec: &BridgeSpec,
+        existing: Option<Link>,
+        addresses: &[Address],
+    ) -> Result<Bridge, NetlinkError> {
         check_name(&spec.name)?;
-        let existing = self.existing_bridge(&spec.name).await?;
         let created = existing.is_none();
         let link = match existing {
+            Some(link) if !is_bridge(&link) => return Err(NetlinkError::NotABridge(link.name)),
             Some(link) => link,
             None if spec.user_managed => {
                 return Err(NetlinkError::BridgeMissing(spec.name.clone()));
             }
             None => self.create_bridge(&spec.name, spec.mac).await?,
         };
-        match self.configure_bridge(&link, created, spec).await {
+        match self.configure_bridge(&link, created, spec, addresses).await {
             Ok(mac) => Ok(Bridge {
                 if_index: link.index,
                 mac,
@@ -73,17 +126,6 @@ impl Netlink {
         }
     }
 
-    async fn existing_bridge(&self, name: &str) -> Result<Option<Link>, NetlinkError> {
-        let link = self.link(name).await?;
-        if link
-            .as_ref()
-            .is_some_and(|link| link.kind.as_deref() != Some("bridge"))
-        {
-            return Err(NetlinkError::NotABridge(name.to_owned()));
-        }
-        Ok(link)
-    }
-
     async fn create_bridge(&self, name: &str, mac: [u8; 6]) -> Result<Link, NetlinkError> {
         let doing = format!("create bridge {name}");
         // `LinkBridge::new` would bring it up before IPv6 is off.
@@ -96,12 +138,14 @@ impl Netlink {
             Err(error) if errno(&error) == Some(libc::EEXIST) => {}
             Err(error) => return Err(failed(doing, error)),
         }
-        self.existing_bridge(name)
-            .await?
-            .ok_or_else(|| NetlinkError::Request {
+        match self.link(name).await? {
+            Some(link) if !is_bridge(&link) => Err(NetlinkError::NotABridge(link.name)),
+            Some(link) => Ok(link),
+            None => Err(NetlinkError::Request {
                 doing,
                 source: std::io::ErrorKind::NotFound.into(),
-            })
+            }),
+        }
     }
 
     async fn configure_bridge(
@@ -109,6 +153,7 @@ impl Netlink {
         link: &Link,
         created: bool,
         spec: &BridgeSpec,
+        addresses: &[Address],
     ) -> Result<[u8; 6], NetlinkError> {
         let mac = link
             .mac
@@ -119,27 +164,47 @@ impl Netlink {
             if !created && spec.mac != mac {
                 self.set_mac(link.index, mac).await?;
             }
-            let conf = |parameter| ["net", "ipv6", "conf", link.name.as_str(), parameter];
-            self.ensure_sysctl(&conf("accept_ra"), "0").await?;
-            self.ensure_sysctl(&conf("disable_ipv6"), "1").await?;
+            self.keep_off_ipv6(link).await?;
             if link.mtu != spec.mtu {
                 let message = LinkUnspec::new_with_index(link.index).mtu(spec.mtu).build();
                 let doing = format!("set MTU {} on bridge {}", spec.mtu, link.name);
                 self.set_link(message, doing).await?;
             }
         }
-        self.reconcile_address(link, spec).await?;
+        self.reconcile_address(link, spec, addresses).await?;
         if !link.up {
             self.set_up(link.index).await?;
         }
         Ok(mac)
     }
 
-    async fn reconcile_address(&self, link: &Link, spec: &BridgeSpec) -> Result<(), NetlinkError> {
-        let present: Vec<Ipv4Net> = self
-            .addresses()
-            .await?
-            .into_iter()
+    async fn keep_off_ipv6(&self, link: &Link) -> Result<(), NetlinkError> {
+        let Some(ipv6) = link.ipv6 else {
+            return Ok(());
+        };
+        for (parameter, value, is_so) in [
+            ("accept_ra", "0", !ipv6.accepts_advertisements),
+            ("disable_ipv6", "1", ipv6.disabled),
+        ] {
+            if !is_so {
+                let name = link.name.clone();
+                let set = move || {
+                    sysctl::set_if_present(&["net", "ipv6", "conf", &name, parameter], value)
+                };
+                self.run(set).await??;
+            }
+        }
+        Ok(())
+    }
+
+    async fn reconcile_address(
+        &self,
+        link: &Link,
+        spec: &BridgeSpec,
+        addresses: &[Address],
+    ) -> Result<(), NetlinkError> {
+        let present: Vec<Ipv4Net> = addresses
+            .iter()
             .filter(|address| address.if_index == link.index)
             .filter_map(|address| match address.address {
                 IpNet::V4(address) => Some(address),
@@ -151,18 +216,20 @@ impl Netlink {
         let stale: Vec<Ipv4Net> = present
             .iter()
             .copied()
-            .filter(|address| *address != spec.address)
+            .filter(|address| Some(*address) != spec.address)
             .collect();
         if !spec.user_managed {
             for address in &stale {
                 self.remove_address4(link.index, *address).await?;
             }
         }
-        let kept = present.contains(&spec.address);
-        if kept && (spec.user_managed || stale.is_empty()) {
+        let Some(wanted) = spec.address else {
+            return Ok(());
+        };
+        if present.contains(&wanted) && (spec.user_managed || stale.is_empty()) {
             return Ok(());
         }
-        match self.add_address4(link.index, spec.address).await {
+        match self.add_address4(link.index, wanted).await {
             // It was there and survived the removal of the others.
             Err(NetlinkError::Request { source, .. })
                 if source.raw_os_error() == Some(libc::EEXIST) =>
@@ -172,4 +239,8 @@ impl Netlink {
             result => result,
         }
     }
+}
+
+fn is_bridge(link: &Link) -> bool {
+    link.kind.as_deref() == Some("bridge")
 }

@@ -9,12 +9,12 @@ mod checks;
 mod forwarding;
 pub mod sysctl_files;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use self::sysctl_files::{Assignment, SysctlPaths};
 use super::dump::{Link, Route4, RouteKind, TABLE_MAIN};
@@ -54,10 +54,16 @@ pub struct Finding {
 pub struct Network {
     /// Its name.
     pub name: String,
+    /// It is the daemon's default network: its settings are the daemon's flags.
+    pub default: bool,
     /// The interface name of its bridge.
     pub bridge: String,
-    /// Its subnet.
-    pub subnet: Ipv4Net,
+    /// The bridge was made by the daemon, and not by the user.
+    pub managed: bool,
+    /// It has no way out.
+    pub internal: bool,
+    /// Its subnets in which the bridge has an address; without one, the host's routes do not concern it.
+    pub subnets: Vec<IpNet>,
     /// Largest IP packet in octets.
     pub mtu: u32,
 }
@@ -69,6 +75,8 @@ pub struct Scope {
     pub tun: Option<String>,
     /// The container networks.
     pub networks: Vec<Network>,
+    /// Names of the host's ends of containers' interfaces.
+    pub ports: BTreeSet<String>,
     /// Ports that the forwarder takes as external ports.
     pub external_ports: Vec<RangeInclusive<u16>>,
     /// The daemon keeps `net.ipv4.ip_forward` at 1 (`--ip-forward`).
@@ -156,6 +164,7 @@ fn judge(facts: &Facts, scope: &Scope) -> Vec<Finding> {
     findings.extend(checks::reverse_path(facts, scope));
     findings.extend(checks::mtu(facts, scope));
     findings.extend(checks::overlaps(facts, scope));
+    findings.extend(checks::foreign_ports(facts, scope));
     findings.extend(checks::bridge_netfilter(facts));
     findings.extend(checks::route_localnet(facts));
     findings.extend(checks::local_ports(facts, scope));

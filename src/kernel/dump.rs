@@ -1,13 +1,10 @@
-//! What the kernel's dumps say, as plain structs: links, addresses, IPv4 routes.
+//! What the kernel's dumps say, as plain structs: links (read in [`super::links`]), addresses, IPv4 routes.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
-use netlink_packet_route::link::{
-    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State,
-};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia,
 };
@@ -38,6 +35,17 @@ pub struct Link {
     pub ethernet: bool,
     /// It is a loopback interface.
     pub loopback: bool,
+    /// Its IPv6 settings; `None` if IPv6 has no part in it (a kernel without, an MTU below 1280 octets).
+    pub ipv6: Option<Ipv6Settings>,
+}
+
+/// The sysctls `net.ipv6.conf.IFNAME.*` of an interface that matter here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6Settings {
+    /// `disable_ipv6`.
+    pub disabled: bool,
+    /// `accept_ra` is not 0.
+    pub accepts_advertisements: bool,
 }
 
 /// An address of an interface.
@@ -112,44 +120,6 @@ impl Route4 {
         }
         text
     }
-}
-
-pub(super) fn read_link(message: &LinkMessage) -> Option<Link> {
-    let header = &message.header;
-    let mut link = Link {
-        index: header.index,
-        name: String::new(),
-        kind: None,
-        mtu: 0,
-        mac: None,
-        up: header.flags.contains(LinkFlags::Up),
-        running: header.flags.contains(LinkFlags::LowerUp),
-        master: None,
-        ethernet: header.link_layer_type == LinkLayerType::Ether,
-        loopback: header.flags.contains(LinkFlags::Loopback),
-    };
-    for attribute in &message.attributes {
-        if let LinkAttribute::IfName(name) = attribute {
-            link.name.clone_from(name);
-        } else if let LinkAttribute::Mtu(mtu) = attribute {
-            link.mtu = *mtu;
-        } else if let LinkAttribute::Address(mac) = attribute {
-            link.mac = mac.as_slice().try_into().ok().filter(|_| link.ethernet);
-        } else if let LinkAttribute::Controller(master) = attribute {
-            link.master = Some(*master);
-        } else if let LinkAttribute::LinkInfo(infos) = attribute {
-            link.kind = infos.iter().find_map(|info| {
-                if let LinkInfo::Kind(kind) = info {
-                    Some(kind.to_string())
-                } else {
-                    None
-                }
-            });
-        } else if let LinkAttribute::OperState(state) = attribute {
-            link.running &= matches!(state, State::Up | State::Unknown);
-        }
-    }
-    Some(link).filter(|link| !link.name.is_empty())
 }
 
 pub(super) fn read_address(message: &AddressMessage) -> Option<Address> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
-use super::socket::QuestionSocket;
+use super::socket::{Answer, QuestionSocket};
 use super::wire::Message;
 
 /// A dump waits for locks of busy hash buckets, not for other processes.
@@ -170,7 +170,8 @@ fn ports_of(socket: &mut QuestionSocket, protocol: Protocol) -> io::Result<PortU
             },
         );
         match asked {
-            Ok(()) => {}
+            // A socket that came or went meanwhile may be missing, as it may be a moment later.
+            Ok(Answer::Whole | Answer::Torn) => {}
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
                 read_proc(&mut ports, protocol, family)?;
             }

@@ -9,6 +9,9 @@
 //! | [`dump`] | links, addresses, routes as plain structs |
 //! | [`bridge`] | creates or adopts a network's bridge |
 //! | [`veth`] | a container's interface as a whole: both ends, addresses, default route |
+//! | [`container`] | what interfaces a container has, which network is its way out |
+//! | [`announce`] | tells a container's neighbours its address (gratuitous ARP) |
+//! | [`endpoint_sysctl`] | parameters of an interface that has no name yet |
 //! | [`sysctl`] | `/proc/sys` by path segments |
 //! | [`watch`] | kernel notifications as a short list of events |
 //! | [`forwarding`] | `--ip-forward`: sets and re-asserts the forwarding sysctls |
@@ -28,11 +31,15 @@
 //!
 //! **Kernels.** Written for 5.10 and later; `tests/kernel_layer.rs` exercises every assumption.
 
+pub mod announce;
 pub mod bridge;
+pub mod container;
 pub mod doctor;
 pub mod dump;
+pub mod endpoint_sysctl;
 pub mod forwarding;
 pub mod host_ports;
+mod links;
 pub mod netlink;
 pub mod netns;
 pub mod pidfd;
@@ -43,8 +50,11 @@ pub mod veth;
 pub mod watch;
 mod wire;
 
+pub use announce::{Announcement, announce};
 pub use bridge::{Bridge, BridgeSpec};
-pub use dump::{Address, Link, NextHop, Route4, RouteKind};
+pub use container::ContainerInterface;
+pub use dump::{Address, Ipv6Settings, Link, NextHop, Route4, RouteKind};
+pub use endpoint_sysctl::{EndpointSysctl, EndpointSysctlError};
 pub use netlink::{Netlink, NetlinkError};
 pub use route::{Resolved, RouteResolver};
 pub use veth::VethSpec;

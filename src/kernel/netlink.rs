@@ -9,19 +9,22 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::TryStreamExt;
 use ipnet::Ipv4Net;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkExtentMask, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage,
 };
 use netlink_packet_route::route::RouteMessage;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
-use super::dump::{Address, Link, Route4, read_address, read_link, read_route};
+use super::dump::{Address, Link, Route4, read_address, read_route};
+
+use super::endpoint_sysctl::EndpointSysctlError;
+use super::links::LinkQuestions;
 use super::netns::{self, NetnsError};
-use super::sysctl::{self, SysctlError};
+use super::sysctl::SysctlError;
 
 /// Packets that a TUN queue holds while its reader is busy. The kernel's 500 are fewer than one
 /// burst of small datagrams.
@@ -54,7 +57,9 @@ pub enum NetlinkError {
     #[error("interface {0} already exists")]
     InterfaceExists(String),
     /// The name is taken inside the container.
-    #[error("interface {0} already exists in the container's network namespace")]
+    #[error(
+        "interface {0} already exists in the container's network namespace: choose another name with com.docker.network.endpoint.ifname"
+    )]
     ContainerInterfaceExists(String),
     /// The container's namespace already routes the address elsewhere.
     #[error(
@@ -69,6 +74,9 @@ pub enum NetlinkError {
     /// The default route could not be set.
     #[error("failed to set gateway: {0}")]
     Gateway(String),
+    /// A parameter that the user wants for the container's interface cannot be set.
+    #[error(transparent)]
+    EndpointSysctl(#[from] EndpointSysctlError),
     /// A sysctl that belongs to the task failed.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
@@ -81,6 +89,7 @@ pub enum NetlinkError {
 #[derive(Clone)]
 pub struct Netlink {
     handle: Handle,
+    questions: LinkQuestions,
     /// The namespace, unless it is that of the process.
     namespace: Option<Arc<OwnedFd>>,
     /// Held while a list is read: the kernel refuses a second one on the same socket (EBUSY).
@@ -104,12 +113,14 @@ impl Netlink {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new() -> Result<Self, NetlinkError> {
-        let (connection, handle, _) =
-            rtnetlink::new_connection().map_err(|e| request_error("open netlink socket", e))?;
+        let open = || Ok((rtnetlink::new_connection()?, LinkQuestions::new()?));
+        let ((connection, handle, _), questions) =
+            open().map_err(|e| request_error("open netlink socket", e))?;
         // The task owns the socket and ends with the last handle.
         tokio::spawn(connection);
         Ok(Self {
             handle,
+            questions,
             namespace: None,
             listing: Arc::default(),
         })
@@ -128,14 +139,15 @@ impl Netlink {
             .try_clone_to_owned()
             .map_err(|e| request_error("duplicate namespace descriptor", e))?;
         let runtime = tokio::runtime::Handle::current();
-        let (connection, handle, _) = netns::run_in(namespace, || {
+        let ((connection, handle, _), questions) = netns::run_in(namespace, || {
             let _entered = runtime.enter();
-            rtnetlink::new_connection()
+            Ok((rtnetlink::new_connection()?, LinkQuestions::new()?))
         })?
         .map_err(|e| request_error("open netlink socket", e))?;
         tokio::spawn(connection);
         Ok(Self {
             handle,
+            questions,
             namespace: Some(Arc::new(owned)),
             listing: Arc::default(),
         })
@@ -145,26 +157,19 @@ impl Netlink {
         &self.handle
     }
 
-    /// Sets a sysctl in this connection's namespace if it exists there; says whether it changed.
-    pub(super) async fn ensure_sysctl(
+    /// Runs something short in this connection's namespace.
+    pub(super) async fn run<T: Send + 'static>(
         &self,
-        segments: &[&str],
-        value: &'static str,
-    ) -> Result<bool, NetlinkError> {
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NetlinkError> {
         let Some(namespace) = &self.namespace else {
-            return Ok(sysctl::ensure_if_present(segments, value)?);
+            return Ok(work());
         };
         let namespace = namespace
             .as_fd()
             .try_clone_to_owned()
             .map_err(|e| request_error("duplicate namespace descriptor", e))?;
-        let segments: Vec<String> = segments.iter().map(|s| (*s).to_owned()).collect();
-        let result = netns::run_in_async(namespace, move || {
-            let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-            sysctl::ensure_if_present(&segments, value)
-        })
-        .await?;
-        Ok(result?)
+        Ok(netns::run_in_async(namespace, work).await?)
     }
 
     /// All interfaces.
@@ -172,18 +177,21 @@ impl Netlink {
     /// # Errors
     /// The request failed.
     pub async fn links(&self) -> Result<Vec<Link>, NetlinkError> {
-        let _one = self.listing.lock().await;
-        let request = self
-            .handle
-            .link()
-            .get()
-            .set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]);
-        let messages: Vec<LinkMessage> = request
-            .execute()
-            .try_collect()
+        self.questions
+            .all(None)
             .await
-            .map_err(|e| failed("list interfaces", e))?;
-        Ok(messages.iter().filter_map(read_link).collect())
+            .map_err(|e| request_error("list interfaces", e))
+    }
+
+    /// All bridges.
+    ///
+    /// # Errors
+    /// The request failed.
+    pub async fn bridges(&self) -> Result<Vec<Link>, NetlinkError> {
+        self.questions
+            .all(Some("bridge"))
+            .await
+            .map_err(|e| request_error("list bridges", e))
     }
 
     /// The interfaces whose names start with `prefix`: for finding what an earlier run left.
@@ -201,22 +209,10 @@ impl Netlink {
     /// # Errors
     /// The request failed.
     pub async fn link(&self, name: &str) -> Result<Option<Link>, NetlinkError> {
-        // The kernel answers over-long names with ERANGE, and no interface can have one.
-        if name.is_empty() || name.len() >= libc::IFNAMSIZ {
-            return Ok(None);
-        }
-        let mut answers = self
-            .handle
-            .link()
-            .get()
-            .match_name(name.to_owned())
-            .execute();
-        match answers.next().await {
-            Some(Ok(message)) => Ok(read_link(&message)),
-            Some(Err(error)) if errno(&error) == Some(libc::ENODEV) => Ok(None),
-            Some(Err(error)) => Err(failed(format!("look up interface {name}"), error)),
-            None => Ok(None),
-        }
+        self.questions
+            .named(name)
+            .await
+            .map_err(|e| request_error(format!("look up interface {name}"), e))
     }
 
     /// All addresses of both families.
@@ -241,17 +237,18 @@ impl Netlink {
     /// # Errors
     /// The request failed.
     pub async fn routes4(&self) -> Result<Vec<Route4>, NetlinkError> {
+        let messages = self.route_messages4().await?;
+        Ok(messages.iter().filter_map(read_route).collect())
+    }
+
+    pub(super) async fn route_messages4(&self) -> Result<Vec<RouteMessage>, NetlinkError> {
         let _one = self.listing.lock().await;
         let request = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let messages: Vec<RouteMessage> = self
-            .handle
-            .route()
-            .get(request)
-            .execute()
+        let listed = self.handle.route().get(request).execute();
+        listed
             .try_collect()
             .await
-            .map_err(|e| failed("list routes", e))?;
-        Ok(messages.iter().filter_map(read_route).collect())
+            .map_err(|e| failed("list routes", e))
     }
 
     /// Deletes an interface; one that is not there is no error. Says whether it was there.
@@ -424,7 +421,7 @@ pub(super) fn failed(doing: impl Into<String>, error: rtnetlink::Error) -> Netli
     request_error(doing, source)
 }
 
-fn request_error(doing: impl Into<String>, source: io::Error) -> NetlinkError {
+pub(super) fn request_error(doing: impl Into<String>, source: io::Error) -> NetlinkError {
     NetlinkError::Request {
         doing: doing.into(),
         source,

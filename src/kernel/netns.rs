@@ -22,6 +22,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::statfs::{FsType, NSFS_MAGIC, fstatfs, statfs};
 use nix::unistd::Pid;
 use tokio::io::Interest;
@@ -393,6 +394,53 @@ pub(super) fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: the kernel just returned this descriptor (close-on-exec) to us; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
+
+/// A socket of the calling thread's namespace that sends whole Ethernet frames from one interface and
+/// receives nothing.
+pub(super) fn open_frame_socket(if_index: u32) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    // Protocol 0: no frame is for it.
+    let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
+    let address = libc::sockaddr_ll {
+        sll_family: u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?,
+        sll_ifindex: i32::try_from(if_index).map_err(io::Error::other)?,
+        ..EMPTY_ADDRESS
+    };
+    let length = libc::socklen_t::try_from(size_of_val(&address)).map_err(io::Error::other)?;
+    // SAFETY: `address` is a whole sockaddr_ll, `length` is its size, and the kernel only reads it.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    Errno::result(bound)?;
+    Ok(socket)
+}
+
+/// The present Ethernet address of the interface that a frame socket sends from; zeros if the interface
+/// is gone. (nix takes the kernel's answer for too short.)
+pub(super) fn frame_socket_mac(socket: BorrowedFd<'_>) -> io::Result<[u8; 6]> {
+    let mut address = EMPTY_ADDRESS;
+    let mut length = libc::socklen_t::try_from(size_of_val(&address)).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes at most `length` octets, the size of `address`, and what it writes is
+    // integers, for which every bit pattern is a value.
+    let named = unsafe {
+        libc::getsockname(
+            socket.as_raw_fd(),
+            (&raw mut address).cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(named)?;
+    let [a, b, c, d, e, f, _, _] = address.sll_addr;
+    Ok([a, b, c, d, e, f])
+}
+
+const EMPTY_ADDRESS: libc::sockaddr_ll = libc::sockaddr_ll {
+    sll_family: 0,
+    sll_protocol: 0,
+    sll_ifindex: 0,
+    sll_hatype: 0,
+    sll_pkttype: 0,
+    sll_halen: 0,
+    sll_addr: [0; 8],
+};
 
 /// Registers a descriptor with the runtime, to wait until it is readable.
 pub(super) fn watch_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {

@@ -19,7 +19,9 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use parking_lot::{Mutex, RwLock};
 
 use super::socket::QuestionSocket;
-use super::wire::{Attributes, Message, push_attribute, u32_at};
+use super::wire::{
+    Attributes, IFINFOMSG_LEN, Message, RTEXT_FILTER_SKIP_STATS, push_attribute, u32_at,
+};
 
 /// Most destinations remembered; when it is full, all are forgotten.
 pub const CACHE_CAPACITY: usize = 65_536;
@@ -31,10 +33,8 @@ const TIMEOUT: Duration = Duration::from_millis(100);
 const RTMSG_LEN: usize = 12;
 /// Offset of `rtm_type` in `struct rtmsg`.
 const RTMSG_TYPE: usize = 7;
-const IFINFOMSG_LEN: usize = 16;
 /// `RTAX_MTU`.
 const METRIC_MTU: u16 = 2;
-const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 
 /// Where packets to a destination leave this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

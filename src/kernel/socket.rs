@@ -4,7 +4,7 @@
 use std::io;
 use std::time::Duration;
 
-use libc::{NLM_F_DUMP, NLM_F_MULTI, NLM_F_REQUEST};
+use libc::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTI, NLM_F_REQUEST};
 use netlink_sys::{Socket, SocketAddr};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -13,6 +13,15 @@ use super::wire::{HEADER_LEN, Message, Messages};
 
 /// The kernel fills at most 32 KiB per datagram of a dump.
 const BUFFER_LEN: usize = 64 * 1024;
+
+/// How an answer is to be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It is the state at one moment.
+    Whole,
+    /// What it lists changed while it was written: something may be missing, or be in it twice.
+    Torn,
+}
 
 /// Asks the kernel and reads the answer.
 #[derive(Debug)]
@@ -53,9 +62,10 @@ impl QuestionSocket {
         dump: bool,
         body: impl FnOnce(&mut Vec<u8>),
         mut on_message: impl FnMut(&Message<'_>),
-    ) -> io::Result<()> {
+    ) -> io::Result<Answer> {
         self.sequence = self.sequence.wrapping_add(1);
         self.send(kind, dump, body)?;
+        let mut answer = Answer::Whole;
         loop {
             let length = self.receive()?;
             let datagram = self.answer.get(..length).unwrap_or_default();
@@ -64,15 +74,18 @@ impl QuestionSocket {
                 if message.sequence != self.sequence {
                     continue;
                 }
+                if i32::from(message.flags) & NLM_F_DUMP_INTR != 0 {
+                    answer = Answer::Torn;
+                }
                 if let Some(code) = message.outcome() {
                     return match code {
-                        0 => Ok(()),
+                        0 => Ok(answer),
                         code => Err(io::Error::from_raw_os_error(code)),
                     };
                 }
                 on_message(&message);
                 if i32::from(message.flags) & NLM_F_MULTI == 0 {
-                    return Ok(());
+                    return Ok(answer);
                 }
             }
         }

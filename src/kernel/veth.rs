@@ -2,6 +2,8 @@
 //! bridge and whose other end is created directly inside the container's namespace, with addresses,
 //! default route and sysctls. Either all of it is there afterwards or nothing.
 //!
+//! Order inside: name, MAC, MTU, IPv6 off, the user's sysctls, address, up, default route.
+//!
 //! IPv6 is disabled on both ends before they come up: on the container's because the network has
 //! none, on the host's because a bridge port needs no address of its own.
 
@@ -11,10 +13,12 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use netlink_packet_route::link::{InfoData, InfoVeth};
-use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use super::dump::{Route4, RouteKind, TABLE_MAIN};
+use super::dump::{Link, Route4, RouteKind, TABLE_MAIN};
+use super::endpoint_sysctl::EndpointSysctl;
 use super::netlink::{Netlink, NetlinkError, check_name, errno, failed};
+use super::sysctl;
 
 /// How long a new interface may take to become operational; Docker waits the same for the bridge
 /// port. It normally takes well under a millisecond.
@@ -33,10 +37,12 @@ pub struct VethSpec<'a> {
     pub mac: [u8; 6],
     /// Address of the container with the network's prefix length.
     pub address: Ipv4Net,
-    /// Default router, if the network has one.
+    /// Default router, if this network is the container's way out.
     pub gateway: Option<Ipv4Addr>,
-    /// Largest IP packet in octets, both ends.
-    pub mtu: u32,
+    /// Largest IP packet in octets, both ends; `None`: what the kernel gives a veth pair, 1500.
+    pub mtu: Option<u32>,
+    /// Parameters of the container's end, set before it comes up.
+    pub sysctls: &'a [EndpointSysctl],
     /// The bridge that the host's end becomes a port of.
     pub bridge_if_index: u32,
     /// Ethernet address of the host's end: the bridge's. A frame to the address of any port goes up into
@@ -72,35 +78,21 @@ impl Netlink {
         result
     }
 
-    /// The first free name `PREFIX0`, `PREFIX1`, … in a namespace.
-    ///
-    /// # Errors
-    /// The namespace cannot be entered or its interfaces not be listed.
-    pub async fn free_name(
-        namespace: BorrowedFd<'_>,
-        prefix: &str,
-    ) -> Result<String, NetlinkError> {
-        let links = Self::in_namespace(namespace)?.links().await?;
-        let taken = |name: &String| links.iter().any(|link| link.name == *name);
-        let mut names = (0..=links.len()).map(|n| format!("{prefix}{n}"));
-        Ok(names
-            .find(|name| !taken(name))
-            .unwrap_or_else(|| format!("{prefix}0")))
-    }
-
     async fn add_pair(&self, spec: &VethSpec<'_>, inside: &Self) -> Result<(), NetlinkError> {
-        let peer = LinkUnspec::new_with_name(spec.container_name)
+        let mut peer = LinkUnspec::new_with_name(spec.container_name)
             .setns_by_fd(spec.netns.as_raw_fd())
             .address(spec.mac.to_vec())
-            .mtu(spec.mtu)
-            .txqueuelen(0)
-            .build();
-        let pair = LinkMessageBuilder::<LinkVeth>::new(spec.host_name, spec.container_name)
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .txqueuelen(0);
+        let mut pair = LinkMessageBuilder::<LinkVeth>::new(spec.host_name, spec.container_name)
             .controller(spec.bridge_if_index)
             .address(spec.bridge_mac.to_vec())
-            .mtu(spec.mtu)
-            .txqueuelen(0)
+            .txqueuelen(0);
+        if let Some(mtu) = spec.mtu {
+            peer = peer.mtu(mtu);
+            pair = pair.mtu(mtu);
+        }
+        let pair = pair
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())))
             .build();
         match self.handle().link().add(pair).execute().await {
             Ok(()) => Ok(()),
@@ -122,32 +114,45 @@ impl Netlink {
     async fn complete_pair(&self, spec: &VethSpec<'_>, inside: &Self) -> Result<u32, NetlinkError> {
         let host = self.existing_link(spec.host_name).await?;
         let container = inside.existing_link(spec.container_name).await?;
-        let disable = |name| ["net", "ipv6", "conf", name, "disable_ipv6"];
-        self.ensure_sysctl(&disable(spec.host_name), "1").await?;
-        inside
-            .ensure_sysctl(&disable(spec.container_name), "1")
-            .await?;
+        self.prepare(&host, &[]).await?;
+        inside.prepare(&container, spec.sysctls).await?;
+        let (host, container) = (host.index, container.index);
         inside.add_address4(container, spec.address).await?;
         self.set_up(host).await?;
         inside.set_up(container).await?;
         if let Some(gateway) = spec.gateway {
-            let route = RouteMessageBuilder::<Ipv4Addr>::new()
-                .output_interface(container)
-                .gateway(gateway)
-                .build();
-            let added = inside.handle().route().add(route).execute().await;
-            added.map_err(|error| NetlinkError::Gateway(reason(&error)))?;
+            inside.add_default_gateway(container, gateway).await?;
         }
         // Last, because nothing undoes it.
         let loopback = inside.existing_link("lo").await?;
-        inside.set_up(loopback).await?;
+        inside.set_up(loopback.index).await?;
         self.wait_until_operational(spec.host_name).await?;
         Ok(host)
     }
 
-    async fn existing_link(&self, name: &str) -> Result<u32, NetlinkError> {
+    /// What an interface must be before it comes up.
+    async fn prepare(&self, link: &Link, sysctls: &[EndpointSysctl]) -> Result<(), NetlinkError> {
+        let disable_ipv6 = link.ipv6.is_some_and(|ipv6| !ipv6.disabled);
+        if !disable_ipv6 && sysctls.is_empty() {
+            return Ok(());
+        }
+        let (name, sysctls) = (link.name.clone(), sysctls.to_vec());
+        self.run(move || {
+            if disable_ipv6 {
+                let disable = ["net", "ipv6", "conf", &name, "disable_ipv6"];
+                sysctl::set_if_present(&disable, "1")?;
+            }
+            for sysctl in sysctls {
+                sysctl.apply(&name)?;
+            }
+            Ok(())
+        })
+        .await?
+    }
+
+    async fn existing_link(&self, name: &str) -> Result<Link, NetlinkError> {
         match self.link(name).await? {
-            Some(link) => Ok(link.index),
+            Some(link) => Ok(link),
             None => Err(NetlinkError::Request {
                 doing: format!("look up interface {name}"),
                 source: std::io::Error::from_raw_os_error(libc::ENODEV),
@@ -179,14 +184,6 @@ fn conflicting_route(routes: &[Route4], address: Ipv4Net) -> Option<&Route4> {
             && (route.destination.contains(&address.addr())
                 || network.contains(&route.destination.network()))
     })
-}
-
-/// The kernel's reason as other programs print it: `file exists`.
-fn reason(error: &rtnetlink::Error) -> String {
-    match errno(error) {
-        Some(code) => nix::errno::Errno::from_raw(code).desc().to_lowercase(),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

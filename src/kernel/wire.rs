@@ -1,12 +1,16 @@
-//! Netlink messages and attributes as byte slices, for the three places where rtnetlink does not
+//! Netlink messages and attributes as byte slices, for the four places where rtnetlink does not
 //! serve: notifications it cannot decode, route questions from packet workers (no allocation, no
-//! async), and socket diagnostics. Readers never panic: a malformed rest ends the iteration.
+//! async), lists of interfaces (time), and socket diagnostics. Readers never panic: a malformed rest ends the iteration.
 
 use libc::{NLMSG_DONE, NLMSG_ERROR};
 
 /// Octets of `struct nlmsghdr`.
 pub(super) const HEADER_LEN: usize = 16;
 const ATTRIBUTE_HEADER_LEN: usize = 4;
+/// Octets of `struct ifinfomsg`, which starts each message about an interface.
+pub(super) const IFINFOMSG_LEN: usize = 16;
+/// A value of `IFLA_EXT_MASK`: leave the packet counters out, a quarter of the answer.
+pub(super) const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 /// The two top bits of an attribute's type are flags (nested, network byte order).
 const ATTRIBUTE_TYPE_MASK: u16 = 0x3fff;
 

@@ -22,7 +22,14 @@ struct endpoint {
 	__u32 bridge;
 	__u8 mac[ETH_ALEN];
 	__u8 bridge_mac[ETH_ALEN];
-	__u32 icc; // containers of the same network may talk to each other
+	__u32 flags;     // enum endpoint_flag
+	__u32 container; // the same for all interfaces of one container; 0: no other interface
+};
+
+enum endpoint_flag {
+	ENDPOINT_ICC = 1,      // containers of the same network may talk to each other
+	ENDPOINT_LINKED = 2,   // if not: whether some of them may, the forwarder knows
+	ENDPOINT_INTERNAL = 4, // its network has no way out
 };
 
 struct local {
@@ -40,7 +47,7 @@ struct prefix {
 struct subnet {
 	__u32 bridge;
 	__u8 bridge_mac[ETH_ALEN];
-	__u8 routed; // not masqueraded: the outside knows the containers' addresses
+	__u8 routed; // the outside may know the containers' addresses: the forwarder judges
 	__u8 unused;
 };
 
@@ -53,6 +60,11 @@ struct published_port {
 
 struct uplink {
 	__u32 ethernet;
+};
+
+// A MAC address of the host's own, whichever interface has it.
+struct mac {
+	__u8 octets[ETH_ALEN];
 };
 
 struct settings {
@@ -78,6 +90,7 @@ MAP(BPF_MAP_TYPE_HASH, struct address, struct endpoint, 1 << 14, BPF_F_NO_PREALL
 endpoints SEC(".maps");
 MAP(BPF_MAP_TYPE_HASH, struct address, struct local, 1 << 12, BPF_F_NO_PREALLOC)
 locals SEC(".maps");
+MAP(BPF_MAP_TYPE_HASH, struct mac, __u8, 1 << 12, BPF_F_NO_PREALLOC) local_macs SEC(".maps");
 MAP(BPF_MAP_TYPE_LPM_TRIE, struct prefix, struct subnet, 1 << 12, BPF_F_NO_PREALLOC)
 subnets SEC(".maps");
 MAP(BPF_MAP_TYPE_HASH, struct published_port, __u8, 1 << 17, BPF_F_NO_PREALLOC)
@@ -108,6 +121,7 @@ enum counter {
 	OTHER_ETHERTYPE,     // dropped: container sent something that is neither IP nor ARP
 	MALFORMED,           // dropped: container's frame is shorter than its headers say
 	ICC_DROP,            // dropped: container -> container where that is not allowed
+	INTERNAL_DROP,       // dropped: container of an internal network sent beyond its subnet
 	MARTIAN_CONTAINER,   // dropped: container sent to 127/8 or 0/8
 	MARTIAN_UPLINK,      // dropped: the outside used one of our or the host's addresses
 	DIRECT_ACCESS,       // dropped: the outside addressed a container directly

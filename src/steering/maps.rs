@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use super::{ContainerPort, LocalAddress, SteeringError, Subnet};
 
 /// Names of the counters, in the order of `enum counter` in `maps.bpf.h`.
-const COUNTERS: [&str; 22] = [
+const COUNTERS: [&str; 23] = [
     "diverted_container",
     "diverted_uplink",
     "diverted_loopback",
@@ -35,6 +35,7 @@ const COUNTERS: [&str; 22] = [
     "other_ethertype",
     "malformed",
     "icc_drop",
+    "internal_drop",
     "martian_container",
     "martian_uplink",
     "direct_access",
@@ -44,7 +45,7 @@ const COUNTERS: [&str; 22] = [
 ];
 
 type AddressKey = [u8; 16];
-type EndpointValue = [u8; 40];
+type EndpointValue = [u8; 44];
 type LocalValue = [u8; 12];
 type SubnetValue = [u8; 12];
 type PublishedKey = [u8; 20];
@@ -62,6 +63,7 @@ pub(super) struct Maps {
     containers: Mirror<HashMap<MapData, u32, EndpointValue>, u32, EndpointValue>,
     endpoints: Mirror<HashMap<MapData, AddressKey, EndpointValue>, AddressKey, EndpointValue>,
     locals: Mirror<HashMap<MapData, AddressKey, LocalValue>, AddressKey, LocalValue>,
+    local_macs: Mirror<HashMap<MapData, [u8; 6], u8>, [u8; 6], u8>,
     subnets: Mirror<LpmTrie<MapData, AddressKey, SubnetValue>, (u32, AddressKey), SubnetValue>,
     uplinks: Mirror<HashMap<MapData, u32, u32>, u32, u32>,
     published: HashMap<MapData, PublishedKey, u8>,
@@ -88,6 +90,7 @@ impl Maps {
             containers: Mirror::new("containers", typed(object, "containers")?),
             endpoints: Mirror::new("endpoints", typed(object, "endpoints")?),
             locals: Mirror::new("locals", typed(object, "locals")?),
+            local_macs: Mirror::new("local_macs", typed(object, "local_macs")?),
             subnets: Mirror::new("subnets", typed(object, "subnets")?),
             uplinks: Mirror::new("uplinks", typed(object, "uplinks")?),
             published: typed(object, "published")?,
@@ -170,6 +173,11 @@ impl Maps {
                 .map(|a| (address_key(a.address), local_value(a)))
                 .collect(),
         )
+    }
+
+    pub(super) fn set_local_macs(&mut self, macs: &[[u8; 6]]) -> Result<(), SteeringError> {
+        self.local_macs
+            .replace(macs.iter().map(|&mac| (mac, 1)).collect())
     }
 
     pub(super) fn set_subnets(&mut self, subnets: &[Subnet]) -> Result<(), SteeringError> {
@@ -375,7 +383,9 @@ fn endpoint_value(port: &ContainerPort) -> EndpointValue {
     value[20..24].copy_from_slice(&port.bridge_if_index.to_ne_bytes());
     value[24..30].copy_from_slice(&port.mac);
     value[30..36].copy_from_slice(&port.bridge_mac);
-    value[36..].copy_from_slice(&u32::from(port.icc).to_ne_bytes());
+    let flags = u32::from(port.icc) | u32::from(port.linked) << 1 | u32::from(port.internal) << 2;
+    value[36..40].copy_from_slice(&flags.to_ne_bytes());
+    value[40..].copy_from_slice(&port.container.to_ne_bytes());
     value
 }
 
@@ -456,12 +466,16 @@ mod tests {
             bridge_if_index: 0x0506_0708,
             bridge_mac: [2; 6],
             icc: true,
+            linked: false,
+            internal: true,
+            container: 0x090a_0b0c,
         };
         let value = endpoint_value(&port);
         assert_eq!(value[16..20], 0x0102_0304_u32.to_ne_bytes());
         assert_eq!(value[20..24], 0x0506_0708_u32.to_ne_bytes());
         assert_eq!((&value[24..30], &value[30..36]), (&[1; 6][..], &[2; 6][..]));
-        assert_eq!(value[36..], 1_u32.to_ne_bytes());
+        assert_eq!(value[36..40], 5_u32.to_ne_bytes());
+        assert_eq!(value[40..], 0x090a_0b0c_u32.to_ne_bytes());
         let key = published_key(17, "0.0.0.0".parse().unwrap(), 0x1234);
         assert_eq!(key[12..], [0, 0, 0, 0, 0x12, 0x34, 17, 0]);
     }

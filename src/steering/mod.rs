@@ -38,7 +38,8 @@
 //! `forwarding=1` on the TUN alone (only to let the programs ask for routes; without it they fall
 //! back to the interface that owns the source address, then to the default uplink).
 //!
-//! **Limits**: 16,384 containers, 4,096 subnets, 4,096 local addresses, 4,096 uplinks, 131,072
+//! **Limits**: 16,384 containers, 4,096 subnets, 4,096 local addresses, 4,096 local MAC
+//! addresses, 4,096 uplinks, 131,072
 //! published ports. Addresses are 128 bits wide everywhere (IPv4 as `::ffff:a.b.c.d`); the
 //! programs handle IPv4 only, and leave IPv6 to the kernel except for what a container sends,
 //! which they drop.
@@ -151,9 +152,9 @@ pub struct Subnet {
     pub bridge_if_index: u32,
     /// The bridge's MAC address.
     pub bridge_mac: [u8; 6],
-    /// Whether its containers' addresses are known outside, because they are not masqueraded. What
-    /// the outside sends to them is then diverted, so that the forwarder can let replies in;
-    /// otherwise it is dropped at once.
+    /// Whether its containers' addresses are known outside, because they are not masqueraded or may
+    /// be addressed directly (gateway modes `routed`, `nat-unprotected`). What the outside sends to
+    /// them is then diverted for the forwarder to judge; otherwise it is dropped at once.
     pub routed: bool,
 }
 
@@ -172,6 +173,14 @@ pub struct ContainerPort {
     pub bridge_mac: [u8; 6],
     /// Whether containers of this network may talk to each other.
     pub icc: bool,
+    /// Without `icc`: whether some link may let it talk to another linked container. What the two
+    /// send to each other is then diverted, for the forwarder to judge.
+    pub linked: bool,
+    /// Whether its network has no way out: nothing to an address outside its subnet passes.
+    pub internal: bool,
+    /// A number that all ports of one container share, and no other's: it may also send with the
+    /// address of another one of its ports. 0 is nobody's.
+    pub container: u32,
 }
 
 /// The loaded programs, their maps and where they are attached. Dropping it detaches everything.
@@ -275,6 +284,16 @@ impl Steering {
     /// [`SteeringError::Full`], [`SteeringError::Map`].
     pub fn set_local_addresses(&mut self, addresses: &[LocalAddress]) -> Result<(), SteeringError> {
         self.maps.set_local_addresses(addresses)
+    }
+
+    /// Replaces the MAC addresses of the host's own interfaces. What a container sends to one of
+    /// them is treated as if it were sent to its bridge's: a bridge gives its host what is addressed
+    /// to one of its ports, and the host would route it.
+    ///
+    /// # Errors
+    /// [`SteeringError::Full`], [`SteeringError::Map`].
+    pub fn set_local_macs(&mut self, macs: &[[u8; 6]]) -> Result<(), SteeringError> {
+        self.maps.set_local_macs(macs)
     }
 
     /// Replaces the containers' subnets.

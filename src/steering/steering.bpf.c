@@ -67,33 +67,68 @@ struct arp_ipv4 {
 	__be32 target_address;
 } __attribute__((packed));
 
-// A container may speak ARP for its own address, or for none (a probe, RFC 5227).
+// Whose address is it: the sender's own, or one of its container on another network? A container
+// answers on the interface that its routing table names, whichever it was called on. No address of
+// an internal network leaves it that way, and none comes in.
+static __always_inline const struct endpoint *speaker(const struct endpoint *from,
+						      const struct address *source)
+{
+	const struct endpoint *other;
+
+	if (same_address(source, &from->address))
+		return from;
+	if (!from->container)
+		return NULL;
+	other = bpf_map_lookup_elem(&endpoints, source);
+	if (!other || other->container != from->container ||
+	    (other->flags | from->flags) & ENDPOINT_INTERNAL)
+		return NULL;
+	return other;
+}
+
+// A container may speak ARP for its own addresses, or for none (a probe, RFC 5227).
 static __always_inline int container_arp(struct __sk_buff *skb, const struct endpoint *from)
 {
+	struct address sender;
 	struct arp_ipv4 arp;
 
 	if (!load(skb, 0, &arp, sizeof(arp)))
 		return drop(MALFORMED);
+	sender = ipv4(arp.sender_address);
 	if (arp.protocol_type != bpf_htons(ETH_P_IP) || arp.hardware_length != ETH_ALEN ||
 	    arp.protocol_length != 4 || !same_mac(arp.sender_mac, from->mac) ||
-	    (arp.sender_address && arp.sender_address != from->address.word[3]))
+	    (arp.sender_address && !speaker(from, &sender)))
 		return drop(SPOOF_ARP);
 	return LEAVE;
+}
+
+// May a bridge give the frame to its host? It does so for the MACs of its ports, too; and the host
+// would route what is not its own.
+static __always_inline bool is_host_mac(const struct endpoint *from, const __u8 *mac)
+{
+	return same_mac(mac, from->bridge_mac) || bpf_map_lookup_elem(&local_macs, mac);
 }
 
 static __always_inline int container_ip(struct __sk_buff *skb, const struct endpoint *from,
 					const __u8 *target_mac, const struct packet *packet)
 {
 	const struct address *destination = &packet->destination;
+	const struct endpoint *source = speaker(from, &packet->source);
 	struct settings *s = get_settings();
 	struct endpoint *to;
 
-	if (!same_address(&packet->source, &from->address))
+	if (!source)
 		return drop(SPOOF_IP);
 	if (!s || is_loopback(destination) || is_unspecified(destination))
 		return drop(MARTIAN_CONTAINER);
+	if (from->flags & ENDPOINT_INTERNAL && !is_group(destination)) {
+		struct subnet *subnet = subnet_of(destination);
 
-	if (same_mac(target_mac, from->bridge_mac)) { // to the gateway
+		if (!subnet || subnet->bridge != from->bridge)
+			return drop(INTERNAL_DROP);
+	}
+
+	if (is_host_mac(from, target_mac)) { // to the gateway
 		if (is_group(destination))
 			return LEAVE;
 		if (bpf_map_lookup_elem(&locals, destination) && !is_ours(skb, packet))
@@ -102,17 +137,28 @@ static __always_inline int container_ip(struct __sk_buff *skb, const struct endp
 		return bpf_redirect(s->tun, 0);
 	}
 	if (target_mac[0] & 1) { // broadcast or multicast
-		if (from->icc)
+		if (source != from)
+			return drop(SPOOF_IP);
+		if (from->flags & ENDPOINT_ICC)
 			return LEAVE;
 		// Only the host may hear it: a unicast IP packet in a broadcast frame would be
 		// accepted by the other containers.
 		return bpf_redirect(from->bridge, BPF_F_INGRESS);
 	}
-	if (!from->icc)
-		return drop(ICC_DROP);
-	// To a neighbour: straight into its namespace. This is faster than the bridge, and the
-	// FORWARD chain of bridge-nf-call-iptables=1 never sees the packet.
+	// To a neighbour.
+	if (source != from) { // an answer, maybe, to what came by way of the other network
+		count(DIVERTED_CONTAINER);
+		return bpf_redirect(s->tun, 0);
+	}
 	to = bpf_map_lookup_elem(&endpoints, destination);
+	if (!(from->flags & ENDPOINT_ICC)) {
+		if (!to || to->bridge != from->bridge || !(from->flags & to->flags & ENDPOINT_LINKED))
+			return drop(ICC_DROP);
+		count(DIVERTED_CONTAINER);
+		return bpf_redirect(s->tun, 0);
+	}
+	// Straight into its namespace. This is faster than the bridge, and the FORWARD chain of
+	// bridge-nf-call-iptables=1 never sees the packet.
 	if (!to || to->bridge != from->bridge || !same_mac(to->mac, target_mac))
 		return LEAVE;
 	count(PEER_REDIRECT);

@@ -14,9 +14,13 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tunbridge::api::types::{CreateContainer, CreatedContainer};
+use tunbridge::api::types::{CreateContainer, CreatedContainer, StartSpec};
+
+use crate::networks;
 
 /// One request: method and target, and the body or null.
 pub(crate) type Asked = (String, Value);
@@ -27,6 +31,8 @@ struct Records {
     containers: BTreeMap<String, Value>,
     /// Targets ending in this are refused with a sentence.
     refuse: Option<&'static str>,
+    /// What was answered to a request for a container, by id.
+    created: BTreeMap<String, (CreateContainer, CreatedContainer)>,
     /// Namespaces made.
     netns: Vec<Namespace>,
 }
@@ -151,6 +157,14 @@ impl FakeDaemon {
             .collect()
     }
 
+    /// Target of the last request that only read.
+    pub(crate) fn last_read(&self) -> String {
+        let records = self.records();
+        let reads = records.asked.iter().rev();
+        let mut reads = reads.filter_map(|(target, _)| target.strip_prefix("GET "));
+        reads.next().unwrap_or_default().to_owned()
+    }
+
     /// Method and target of [`FakeDaemon::asked`], ids shortened to `ID`.
     pub(crate) fn steps(&self) -> Vec<String> {
         let shorten = |(target, _): &Asked| {
@@ -234,6 +248,11 @@ async fn answer(
         return error(StatusCode::CONFLICT, format!("refused: {target}"));
     }
     let path: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
+    // As Docker's client asks.
+    let path = match path.as_slice() {
+        [version, rest @ ..] if version.starts_with("v1.") => rest.to_vec(),
+        _ => path,
+    };
     match (method.as_str(), path.as_slice()) {
         ("POST", ["tunbridge", "containers"]) => {
             let request: CreateContainer = match serde_json::from_value(body) {
@@ -255,15 +274,24 @@ async fn answer(
             }
             StatusCode::NO_CONTENT.into_response()
         }
-        ("POST", ["tunbridge", "containers", _, "publish" | "unpublish"])
-        | ("POST", ["containers", _, "stop"]) => StatusCode::NO_CONTENT.into_response(),
+        ("POST", ["tunbridge", "containers", _, "publish" | "unpublish"]) => {
+            StatusCode::NO_CONTENT.into_response()
+        }
+        ("POST", ["tunbridge", "containers", id, "start"]) => start(&mut records, id),
+        ("POST", ["containers", id, "stop"]) => {
+            stop(&mut records, id);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        (_, ["networks", rest @ ..]) => networks::answer(&method, rest, &uri, &body),
+        ("GET", ["events"]) => networks::EVENTS.into_response(),
         ("DELETE", ["containers", id]) => {
             records.containers.retain(|name, found| name != id && found["Id"] != *id);
             StatusCode::NO_CONTENT.into_response()
         }
         ("GET", ["containers", "json"]) => {
             axum::Json(json!([{
-                "Id": "ab".repeat(32), "Names": ["/web"], "Command": "sleep 1", "Status": "Up 3 seconds",
+                "Id": "ab".repeat(32), "Names": ["/web", "/app/web"], "Command": "sleep 1", "Status": "Up 3 seconds",
+                "State": "running", "Created": 1_700_000_000, "Labels": {"a": "b"}, "Image": "",
                 "Ports": [{"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}],
                 "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2"}}},
             }])).into_response()
@@ -286,6 +314,7 @@ async fn answer(
             "severity": "error", "subject": "uplink", "found": "there is none",
             "why": "nothing leaves the host", "fix": "ip link set eth0 up",
         }])).into_response(),
+        (_, ["_ping"]) => ([("Api-Version", "1.41"), ("Ostype", "linux")], "OK").into_response(),
         ("GET", ["version"]) => axum::Json(json!({
             "Version": "9.9.9", "ApiVersion": "1.41", "TunbridgeApiVersion": 1,
         })).into_response(),
@@ -323,21 +352,63 @@ fn create(directory: &Path, records: &mut Records, request: &CreateContainer) ->
     ] {
         std::fs::write(files.join(file), text).unwrap();
     }
+    let links: Vec<String> = request
+        .links
+        .iter()
+        .map(|link| format!("/{0}:/{name}/{0}", link))
+        .collect();
     let inspect = json!({
         "Id": id,
+        "HostConfig": {"Links": links},
         "Name": format!("/{name}"),
         "State": {"Running": false, "Pid": 0},
         "Config": {"Hostname": hostname, "Env": request.env, "Cmd": request.command},
         "NetworkSettings": {"SandboxKey": netns, "Ports": {}},
     });
     records.containers.insert(name.clone(), inspect);
-    CreatedContainer {
-        id,
+    let link_env = |link: &String| {
+        let alias = link.to_uppercase();
+        [
+            format!("{alias}_PORT=tcp://172.17.0.9:80"),
+            format!("{alias}_NAME=/{name}/{link}"),
+        ]
+    };
+    let created = CreatedContainer {
+        env: request.links.iter().flat_map(link_env).collect(),
+        id: id.clone(),
         name,
         hostname,
         netns,
         files,
-        env: Vec::new(),
         warnings: vec!["a warning".to_owned()],
+    };
+    records
+        .created
+        .insert(id, (request.clone(), created.clone()));
+    created
+}
+
+fn start(records: &mut Records, id: &str) -> Response {
+    let found = find(records, id).map(|found| found["Id"].clone());
+    let created = found.and_then(|id| records.created.get(id.as_str()?));
+    match created {
+        Some((request, created)) => axum::Json(StartSpec {
+            created: created.clone(),
+            command: request.command.clone(),
+            rootfs: request.rootfs.clone(),
+            env: request.env.clone(),
+        })
+        .into_response(),
+        None => networks::error(StatusCode::NOT_FOUND, format!("No such container: {id}")),
+    }
+}
+
+fn stop(records: &mut Records, id: &str) {
+    let pid = find(records, id).and_then(|found| found["State"]["Pid"].as_i64());
+    if let Some(pid) = pid
+        .and_then(|pid| i32::try_from(pid).ok())
+        .filter(|pid| *pid > 0)
+    {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
 }

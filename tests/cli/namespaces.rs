@@ -14,13 +14,13 @@ use crate::fake_daemon::FakeDaemon;
 use crate::{CREATED, DELETED, assert_one_line, cli, code, copy_program, run, stderr, stdout};
 
 /// A root with nothing but busybox, and a resolv.conf that points out of it.
-fn rootfs(daemon: &FakeDaemon) -> PathBuf {
+pub(crate) fn rootfs(daemon: &FakeDaemon) -> PathBuf {
     let root = daemon.directory().join("root");
     fs::create_dir_all(root.join("bin")).unwrap();
     fs::create_dir_all(root.join("etc")).unwrap();
     copy_program(Path::new("/usr/bin/busybox"), &root.join("bin/busybox"));
     for name in [
-        "sh", "cat", "ls", "hostname", "xargs", "sleep", "pwd", "wc", "readlink",
+        "sh", "cat", "ls", "hostname", "xargs", "sleep", "pwd", "wc", "readlink", "mv", "rm",
     ] {
         symlink("busybox", root.join("bin").join(name)).unwrap();
     }

@@ -128,7 +128,8 @@ fn changes_are_sent_and_names_printed() {
         "a\nb\n"
     );
     assert_eq!(stdout(&run(&daemon, &["rm", "a"])), "a\n");
-    assert_eq!(stdout(&run(&daemon, &["rm", "-f", "../x"])), "../x\n");
+    assert_eq!(stdout(&run(&daemon, &["rm", "-fv", "../x"])), "../x\n");
+    assert_eq!(stdout(&run(&daemon, &["rm", "--link", "/a/b"])), "/a/b\n");
     assert_eq!(code(&run(&daemon, &["publish", "a", "8080:80"])), 0);
     assert_eq!(code(&run(&daemon, &["unpublish", "a", "8080:80"])), 0);
     assert_eq!(
@@ -138,6 +139,7 @@ fn changes_are_sent_and_names_printed() {
             "POST /containers/b/stop?t=3",
             "DELETE /containers/a?force=0",
             "DELETE /containers/..%2Fx?force=1",
+            "DELETE /containers/%2Fa%2Fb?link=1",
             "POST /tunbridge/containers/a/publish",
             "POST /tunbridge/containers/a/unpublish",
         ]
@@ -154,7 +156,51 @@ fn bad_usage_is_one_line_and_status_2() {
         (&["run"], "CMD"),
         (&["run", "--ip", "300.1.1.1", "true"], "--ip"),
         (&["run", "--nope", "true"], "--nope"),
-        (&["run", "-it", "--", "sh"], "'-i' found; tip: "),
+        (
+            &["run", "--publsh", "80", "true"],
+            "'--publsh' found; tip: ",
+        ),
+        (
+            &["run", "-it", "--", "sh"],
+            "run has no -i: the program has your terminal",
+        ),
+        (
+            &["exec", "-t", "web", "sh"],
+            "exec has no -t: the program has your terminal",
+        ),
+        (
+            &["run", "-v", "/a:/b", "true"],
+            "run has no -v: without --rootfs",
+        ),
+        (
+            &["run", "--restart=always", "true"],
+            "run has no --restart: a service manager",
+        ),
+        (
+            &["run", "--memory", "1g", "true"],
+            "run has no --memory: systemd limits resources",
+        ),
+        (
+            &["start", "-a", "web"],
+            "start has no -a: it starts in the background",
+        ),
+        (&["ps", "-s"], "ps has no -s: there are no images"),
+        (&["network", "create"], "NAME"),
+        (&["network", "frobnicate"], "frobnicate"),
+        (&["network", "connect", "net5"], "CONTAINER"),
+        (
+            &["network", "connect", "--ip", "foo", "net5", "web"],
+            "--ip",
+        ),
+        (
+            &["network", "connect", "--link", "a:b:c", "net5", "web"],
+            "bad format for links: a:b:c",
+        ),
+        (
+            &["run", "--network", "name=a,foo=b", "true"],
+            "invalid field key foo",
+        ),
+        (&["rm", "-f", "--link", "a/b"], "--link"),
         (&["run", "--dns", "x", "true"], "--dns"),
         (&["attach", "--name", "x"], "--pid"),
         (&["attach", "--pid", "1"], "--name"),
@@ -182,6 +228,8 @@ fn unknown_containers_are_one_line_and_status_1() {
         &["inspect", "nosuch"][..],
         &["port", "nosuch"],
         &["exec", "nosuch", "true"],
+        &["start", "nosuch"],
+        &["restart", "nosuch"],
     ] {
         let output = run(&daemon, words);
         assert_eq!(code(&output), 1, "{words:?}");
@@ -250,4 +298,126 @@ fn config_errors_name_file_and_key() {
     let output = run(&daemon, &["daemon", "--config", file.to_str().unwrap()]);
     assert_eq!(code(&output), 1);
     assert_one_line(&output, &["--config", file.to_str().unwrap(), "bib"]);
+}
+
+#[test]
+fn inspect_prints_what_is_found_and_tells_what_is_not() {
+    let daemon = FakeDaemon::start();
+    daemon.add("web", web());
+    let output = run(
+        &daemon,
+        &["inspect", "nope", "web", "net5", "-f", "{{.Name}}"],
+    );
+    assert_eq!(
+        (code(&output), stdout(&output)),
+        (1, "/web\nnet5\n".to_owned())
+    );
+    assert_one_line(&output, &["No such object: nope"]);
+    let output = run(&daemon, &["inspect", "nope"]);
+    assert_eq!((code(&output), stdout(&output)), (1, "[]\n".to_owned()));
+    let output = run(&daemon, &["inspect", "web"]);
+    assert!(
+        stdout(&output).starts_with("[\n    {\n        \"Id\": \"abab"),
+        "{output:?}"
+    );
+    let port = "{{(index (index .NetworkSettings.Ports \"80/tcp\") 0).HostPort}} {{.NetworkSettings.IPAddress}}";
+    let output = run(&daemon, &["inspect", "-f", port, "web"]);
+    assert_eq!(stdout(&output), "8080 <no value>\n");
+    for (kind, name) in [("network", "web"), ("container", "net5")] {
+        let output = run(&daemon, &["inspect", "--type", kind, name]);
+        assert_eq!(code(&output), 1, "{kind} {name}");
+        assert_one_line(&output, &[name]);
+    }
+    let output = run(&daemon, &["inspect", "-f", "{{.Name", "web"]);
+    assert_eq!((code(&output), stdout(&output)), (1, String::new()));
+    assert_one_line(
+        &output,
+        &["--format", "template parsing error: unclosed action"],
+    );
+}
+
+#[test]
+fn ps_takes_dockers_flags() {
+    let daemon = FakeDaemon::start();
+    let printed = |words: &[&str]| {
+        let output = run(&daemon, &[&["ps"], words].concat());
+        (stdout(&output), daemon.last_read())
+    };
+    let (text, target) = printed(&[
+        "--format",
+        "{{.Names}} {{.Ports}} {{.Command}} {{.Networks}} {{.Labels}} {{.CreatedAt}}",
+    ]);
+    assert_eq!(
+        text,
+        "web 0.0.0.0:8080->80/tcp \"sleep 1\" bridge a=b 2023-11-14 22:13:20 +0000 UTC\n"
+    );
+    assert_eq!(target, "/containers/json");
+    let (text, target) = printed(&[
+        "-a",
+        "-n",
+        "3",
+        "--format",
+        "table {{.Names}}\\t{{.State}}\\t{{.Address}}",
+    ]);
+    assert_eq!(
+        text,
+        "NAMES     STATE     ADDRESS\nweb       running   172.17.0.2\n"
+    );
+    assert_eq!(target, "/containers/json?all=1&limit=3");
+    let (text, target) = printed(&["-l", "-q", "--no-trunc", "-f", "name=x", "-f", "name=y"]);
+    assert_eq!(text, "ab".repeat(32) + "\n");
+    assert_eq!(
+        target,
+        "/containers/json?limit=1&filters=%7B%22name%22%3A%7B%22x%22%3Atrue%2C%22y%22%3Atrue%7D%7D"
+    );
+    let (text, _) = printed(&["--format", "json"]);
+    assert!(
+        text.starts_with("{\"Address\":\"172.17.0.2\",\"Command\":\"\\\"sleep 1"),
+        "{text}"
+    );
+    let (text, _) = printed(&["-q", "--format", "{{.Names}}"]);
+    assert_eq!(text, "abababababab\n");
+}
+
+#[test]
+fn events_are_lines_json_or_templates() {
+    let daemon = FakeDaemon::start();
+    let printed = |words: &[&str]| {
+        let output = run(&daemon, &[&["events"], words].concat());
+        assert_eq!(code(&output), 0, "{output:?}");
+        stdout(&output)
+    };
+    assert_eq!(
+        printed(&[
+            "--since",
+            "1",
+            "--until",
+            "2023-11-14",
+            "-f",
+            "type=network"
+        ]),
+        "2023-11-14T22:13:20.123456789Z network connect ee (container=ab, name=net5, type=bridge)\n\
+         2023-11-14T22:13:21.000000000Z container die ab (name=web)\n"
+    );
+    assert_eq!(
+        daemon.last_read(),
+        "/events?filters=%7B%22type%22%3A%7B%22network%22%3Atrue%7D%7D&since=1&until=2023-11-14T00%3A00%3A00Z"
+    );
+    let template = "{{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.type}}";
+    assert_eq!(
+        printed(&["--format", template]),
+        "connect net5 bridge\ndie web <no value>\n"
+    );
+    assert_eq!(printed(&["--format", "json"]), crate::networks::EVENTS);
+    for (words, naming) in [
+        (
+            &["events", "--format", "{{.A.B.C | nope}}"],
+            "function \"nope\" not defined",
+        ),
+        (&["events", "-f", "network"], "bad format of filter"),
+    ] {
+        let output = run(&daemon, words);
+        assert_eq!(code(&output), 1, "{words:?}");
+        assert_one_line(&output, &[naming]);
+    }
 }

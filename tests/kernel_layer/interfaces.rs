@@ -41,6 +41,25 @@ fn bridge_is_complete_and_making_it_again_changes_nothing() {
         let events = drain(&mut watcher).await;
         assert!(!events.contains(&Event::AddressChanged), "{events:?}");
         assert!(!events.contains(&Event::RouteChanged), "{events:?}");
+
+        let ipv6 = |disabled, accepts_advertisements| {
+            Some(Ipv6Settings {
+                disabled,
+                accepts_advertisements,
+            })
+        };
+        assert_eq!(link.ipv6, ipv6(true, false));
+        run("sysctl -w net.ipv6.conf.kl0.accept_ra=1");
+        let link = netlink.link("kl0").await.unwrap().unwrap();
+        assert_eq!(link.ipv6, ipv6(true, true));
+        run("sysctl -w net.ipv6.conf.all.disable_ipv6=0");
+        let link = netlink.link("kl0").await.unwrap().unwrap();
+        assert_eq!(link.ipv6, ipv6(false, true));
+        netlink.ensure_bridge(&bridge_spec()).await.unwrap();
+        for (parameter, value) in [("accept_ra", "0"), ("disable_ipv6", "1")] {
+            let found = sysctl::get(&["net", "ipv6", "conf", "kl0", parameter]).unwrap();
+            assert_eq!(found, value, "{parameter} was reset");
+        }
     });
 }
 
@@ -81,7 +100,10 @@ fn stale_addresses_and_mtu_of_a_bridge_are_replaced() {
             ..bridge_spec()
         };
         let bridge = netlink.ensure_bridge(&spec).await.unwrap();
-        assert_eq!(addresses4(&netlink, bridge.if_index).await, [spec.address]);
+        assert_eq!(
+            addresses4(&netlink, bridge.if_index).await,
+            spec.address.as_slice()
+        );
         assert_eq!(netlink.link("kl0").await.unwrap().unwrap().mtu, 1400);
     });
 }
@@ -107,10 +129,107 @@ fn a_bridge_of_the_user_must_exist_and_keeps_its_own_settings() {
                 .into_iter()
                 .collect();
             let other = "10.9.0.1/24".parse().unwrap();
-            assert_eq!(addresses, BTreeSet::from([other, spec.address]));
+            assert_eq!(addresses, BTreeSet::from([other, spec.address.unwrap()]));
         }
         let link = netlink.link("mybr").await.unwrap().unwrap();
         assert_eq!((link.mtu, link.up), (1300, true));
+    });
+}
+
+#[test]
+fn a_bridge_may_have_no_address() {
+    in_fresh_namespace(|| async {
+        let netlink = Netlink::new().unwrap();
+        let spec = BridgeSpec {
+            address: None,
+            ..bridge_spec()
+        };
+        let made = netlink.ensure_bridge(&spec).await.unwrap();
+        assert!(made.created);
+        assert!(netlink.link("kl0").await.unwrap().unwrap().up);
+        assert_eq!(addresses4(&netlink, made.if_index).await, []);
+        let container = anonymous_namespace();
+        let isolated = VethSpec {
+            gateway: None,
+            ..veth_spec(&container, &made)
+        };
+        netlink.create_veth(&isolated).await.unwrap();
+
+        // The network had one before, and again later.
+        run("ip addr add 172.17.0.1/16 dev kl0; ip addr add 10.9.0.1/24 dev kl0");
+        netlink.ensure_bridge(&spec).await.unwrap();
+        assert_eq!(addresses4(&netlink, made.if_index).await, []);
+        netlink.ensure_bridge(&bridge_spec()).await.unwrap();
+        let address = bridge_spec().address;
+        assert_eq!(
+            addresses4(&netlink, made.if_index).await,
+            address.as_slice()
+        );
+
+        let of_the_user = BridgeSpec {
+            user_managed: true,
+            ..spec
+        };
+        netlink.ensure_bridge(&of_the_user).await.unwrap();
+        assert_eq!(
+            addresses4(&netlink, made.if_index).await,
+            address.as_slice(),
+            "the user's stay"
+        );
+    });
+}
+
+#[test]
+fn many_bridges_are_made_at_once_and_one_that_fails_harms_no_other() {
+    in_fresh_namespace(|| async {
+        let netlink = Netlink::new().unwrap();
+        run("ip link add kl1 type veth peer klp1");
+        let specs: Vec<BridgeSpec> = (0..4)
+            .map(|n| BridgeSpec {
+                name: format!("kl{n}"),
+                address: (n != 2).then(|| format!("172.{}.0.1/16", 17 + n).parse().unwrap()),
+                ..bridge_spec()
+            })
+            .collect();
+        for created in [true, false] {
+            let kinds: Vec<_> = netlink.bridges().await.unwrap();
+            assert_eq!(kinds.len(), if created { 0 } else { 3 }, "{kinds:?}");
+            assert!(kinds.iter().all(|b| b.kind.as_deref() == Some("bridge")));
+            let results = netlink.ensure_bridges(&specs).await.unwrap();
+            assert_eq!(results.len(), specs.len());
+            for (n, (result, spec)) in results.iter().zip(&specs).enumerate() {
+                match result {
+                    Ok(bridge) => {
+                        assert_eq!(bridge.created, created, "{n}");
+                        let link = netlink.link(&spec.name).await.unwrap().unwrap();
+                        assert_eq!((link.index, link.up), (bridge.if_index, true));
+                        assert_eq!(
+                            addresses4(&netlink, link.index).await,
+                            spec.address.as_slice()
+                        );
+                    }
+                    Err(error) => {
+                        assert_eq!(n, 1, "{error}");
+                        assert_eq!(error.to_string(), "existing interface kl1 is not a bridge");
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_bridge_is_deleted_and_nothing_else_of_its_name() {
+    in_fresh_namespace(|| async {
+        let netlink = Netlink::new().unwrap();
+        netlink.ensure_bridge(&bridge_spec()).await.unwrap();
+        run("ip link add klp0 master kl0 type veth peer klp1");
+        assert!(netlink.delete_bridge("kl0").await.unwrap());
+        assert!(!netlink.delete_bridge("kl0").await.unwrap());
+        let port = netlink.link("klp0").await.unwrap().unwrap();
+        assert_eq!(port.master, None, "ports stay");
+        assert!(!netlink.delete_bridge("klp0").await.unwrap());
+        assert!(netlink.link("klp0").await.unwrap().is_some());
     });
 }
 
@@ -149,7 +268,7 @@ fn a_containers_interface_is_complete() {
         let bridge = netlink.ensure_bridge(&bridge_spec()).await.unwrap();
         let container = anonymous_namespace();
         let spec = VethSpec {
-            mtu: 1400,
+            mtu: Some(1400),
             ..veth_spec(&container, &bridge)
         };
         let host_end = netlink.create_veth(&spec).await.unwrap();
@@ -195,6 +314,7 @@ fn a_containers_interface_is_complete() {
 
 #[test]
 fn making_a_containers_interface_takes_milliseconds() {
+    let _undisturbed = undisturbed();
     in_fresh_namespace(|| async {
         let netlink = Netlink::new().unwrap();
         let bridge = netlink.ensure_bridge(&bridge_spec()).await.unwrap();
@@ -264,7 +384,10 @@ fn a_failed_interface_leaves_nothing() {
             "lo is as it was"
         );
 
-        let bad_mtu = VethSpec { mtu: 10, ..spec };
+        let bad_mtu = VethSpec {
+            mtu: Some(10),
+            ..spec
+        };
         netlink.create_veth(&bad_mtu).await.unwrap_err();
         gone().await;
 
@@ -311,7 +434,8 @@ fn conflicts_inside_the_container_are_named() {
             ..spec
         };
         let error = netlink.create_veth(&taken).await.unwrap_err();
-        let text = "interface other0 already exists in the container's network namespace";
+        let text = "interface other0 already exists in the container's network namespace: choose \
+                    another name with com.docker.network.endpoint.ifname";
         assert_eq!(error.to_string(), text);
 
         run("ip link add klv1 type veth peer klv2");

@@ -3,18 +3,22 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod announcing;
+mod containers;
 mod interfaces;
 mod namespaces;
 mod reading;
+mod scale;
 mod watching;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::future::Future;
-use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net};
@@ -26,7 +30,8 @@ use tunbridge::kernel::host_ports::host_ports;
 use tunbridge::kernel::netns::{self, NetnsError};
 use tunbridge::kernel::route::CACHE_CAPACITY;
 use tunbridge::kernel::{
-    Bridge, BridgeSpec, Event, Netlink, Resolved, RouteResolver, VethSpec, Watcher, sysctl,
+    Bridge, BridgeSpec, EndpointSysctl, Event, Ipv6Settings, Netlink, Resolved, RouteResolver,
+    VethSpec, Watcher, sysctl,
 };
 
 /// Runs a test in a fresh network namespace with `lo` up, on a thread that ends with it.
@@ -45,6 +50,12 @@ fn in_fresh_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+/// Held by the tests that measure time, so that they do not measure each other.
+fn undisturbed() -> MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An unnamed namespace, as another container runtime would hand one over.
@@ -73,7 +84,7 @@ fn bridge_spec() -> BridgeSpec {
     BridgeSpec {
         mac: [0x02, 0, 0, 0, 0, 0xb1],
         name: "kl0".into(),
-        address: "172.17.0.1/16".parse().unwrap(),
+        address: Some("172.17.0.1/16".parse().unwrap()),
         mtu: 1500,
         user_managed: false,
     }
@@ -87,7 +98,8 @@ fn veth_spec<'a>(namespace: &'a OwnedFd, bridge: &Bridge) -> VethSpec<'a> {
         mac: [0x02, 0x42, 172, 17, 0, 2],
         address: "172.17.0.2/16".parse().unwrap(),
         gateway: Some("172.17.0.1".parse().unwrap()),
-        mtu: 1500,
+        mtu: None,
+        sysctls: &[],
         bridge_if_index: bridge.if_index,
         bridge_mac: bridge.mac,
     }

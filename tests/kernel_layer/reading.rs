@@ -69,12 +69,12 @@ fn resolver_follows_two_uplinks() {
 
         let start = Instant::now();
         for n in 0..1000u32 {
-            route(&std::net::Ipv4Addr::from(0xc633_6400 + n % 200 + 3).to_string());
+            route(&Ipv4Addr::from(0xc633_6400 + n % 200 + 3).to_string());
         }
         println!("1000 resolutions, 200 of them asked: {:?}", start.elapsed());
         assert_eq!(resolver.cached(), 201);
         let many = u32::try_from(CACHE_CAPACITY).unwrap();
-        for address in (0x0a00_0000..0x0a00_0000 + many).map(std::net::Ipv4Addr::from) {
+        for address in (0x0a00_0000..0x0a00_0000 + many).map(Ipv4Addr::from) {
             let _ = resolver.route(address.into());
             assert!(resolver.cached() <= CACHE_CAPACITY);
         }
@@ -134,10 +134,14 @@ fn doctor_looks_at_the_live_host() {
             tun: None,
             networks: vec![Network {
                 name: "bridge".into(),
+                default: true,
                 bridge: "kl0".into(),
-                subnet: "172.17.0.0/16".parse().unwrap(),
+                managed: true,
+                internal: false,
+                subnets: vec!["172.17.0.0/16".parse().unwrap()],
                 mtu: 1500,
             }],
+            ports: BTreeSet::new(),
             external_ports: vec![61_000..=65_534],
             keeps_forwarding: false,
             sysctl_paths: SysctlPaths {

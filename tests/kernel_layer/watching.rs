@@ -100,6 +100,7 @@ fn forwarding_is_set_only_if_it_is_off() {
 
 #[test]
 fn forwarding_is_back_within_50_ms() {
+    let _undisturbed = undisturbed();
     in_fresh_namespace(|| async {
         run("ip tuntap add dev kltun mode tun");
         let index = Netlink::new()

@@ -97,6 +97,16 @@ fn hosts_hostname_and_resolv_conf_are_the_containers_own() {
         "{hosts}"
     );
     assert!(hosts.contains("10.1.2.3\tdb"), "{hosts}");
+    // As in Docker: they are there because the container's lo has the address.
+    let loopback = tunbridge
+        .cli(&["exec", "c1", "--", "ip", "-6", "addr", "show", "lo"])
+        .expect_success()
+        .stdout;
+    assert_eq!(
+        hosts.contains("::1\tlocalhost ip6-localhost ip6-loopback\n"),
+        loopback.contains("inet6 ::1/128"),
+        "{hosts}{loopback}"
+    );
     let resolv_conf = read("c1", "/etc/resolv.conf");
     assert!(
         resolv_conf.contains("nameserver 192.0.2.53") && resolv_conf.contains("search example.org"),
@@ -180,7 +190,7 @@ fn a_foreground_run_passes_output_exit_status_and_signals_on() {
         Some(Some(9))
     );
     assert!(
-        !tunbridge.cli(&["ps", "-a"]).stdout.contains("fg"),
+        !tunbridge.names(&["-a"]).contains(&"fg".to_owned()),
         "--rm removed it each time"
     );
 }
@@ -327,14 +337,14 @@ fn ps_stop_and_rm_follow_a_container_through_its_life() {
     let lab = Lab::plain();
     let tunbridge = lab.start_daemon(&[]);
     tunbridge.container("c1");
-    assert!(tunbridge.cli(&["ps"]).stdout.contains("c1"));
+    assert!(tunbridge.names(&[]).contains(&"c1".to_owned()));
     let refused = tunbridge.cli(&["rm", "c1"]).expect_failure();
     assert!(refused.stderr.contains("c1"), "{}", refused.stderr);
 
     tunbridge.cli(&["stop", "c1"]).expect_success();
-    assert!(!tunbridge.cli(&["ps"]).stdout.contains("c1"));
-    assert!(tunbridge.cli(&["ps", "-a"]).stdout.contains("c1"));
+    assert!(!tunbridge.names(&[]).contains(&"c1".to_owned()));
+    assert!(tunbridge.names(&["-a"]).contains(&"c1".to_owned()));
     tunbridge.cli(&["rm", "c1"]).expect_success();
-    assert!(!tunbridge.cli(&["ps", "-a"]).stdout.contains("c1"));
+    assert!(!tunbridge.names(&["-a"]).contains(&"c1".to_owned()));
     assert!(!lab.host().shell("test -e /run/netns/c1").succeeded());
 }

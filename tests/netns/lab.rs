@@ -364,6 +364,19 @@ impl Place {
         Held { report, running }
     }
 
+    /// One question to each target, all at once (`peer probe`): who the server saw, or `none`,
+    /// `refused`, `unreachable`.
+    pub(crate) fn probe(&self, targets: &[&str]) -> Vec<String> {
+        let outcome = self.peer(&[&["probe"], targets].concat()).expect_success();
+        let answers: Vec<String> = outcome
+            .stdout
+            .lines()
+            .filter_map(|line| Some(line.split_once(' ')?.1.to_owned()))
+            .collect();
+        assert_eq!(answers.len(), targets.len(), "{}", outcome.output());
+        answers
+    }
+
     /// One echo request.
     pub(crate) fn ping(&self, to: &str) -> Outcome {
         self.run(&["ping", "-n", "-c", "1", "-W", "2", to])

@@ -69,7 +69,7 @@ fn what_died_while_no_daemon_ran_is_cleared_away() {
     lab.host().run(&["kill", "-KILL", &pid]).expect_success();
     tunbridge.start_again();
     assert!(
-        !tunbridge.cli(&["ps"]).stdout.contains("c2"),
+        !tunbridge.names(&[]).contains(&"c2".to_owned()),
         "it does not run"
     );
     let c3 = tunbridge.container_with("c3", &["-p", "8080:80"]);

@@ -48,7 +48,7 @@ fn a_port_that_another_program_has_is_refused() {
         assert!(refused.stderr.contains("8099"), "{}", refused.stderr);
     }
     assert!(
-        !tunbridge.cli(&["ps", "-a"]).stdout.contains("web"),
+        !tunbridge.names(&["-a"]).contains(&"web".to_owned()),
         "nothing is left half-made"
     );
     assert_eq!(
@@ -76,7 +76,7 @@ fn a_port_that_another_container_has_is_refused() {
         );
     }
     assert!(
-        !tunbridge.cli(&["ps", "-a"]).stdout.contains("dup"),
+        !tunbridge.names(&["-a"]).contains(&"dup".to_owned()),
         "nothing is left half-made"
     );
     tunbridge.container_with("other", &["-p", "8080:80/udp", "-p", "8079:80"]);

@@ -185,6 +185,20 @@ impl Tunbridge<'_> {
         list.remove(0)
     }
 
+    /// Names of the containers that `tunbridge ps OPTIONS…` lists. The table itself is no place to search
+    /// for a short name: an id may contain it.
+    pub(crate) fn names(&self, options: &[&str]) -> Vec<String> {
+        let words = [&["ps", "--json"], options].concat();
+        let outcome = self.cli(&words).expect_success();
+        let list: Vec<serde_json::Value> =
+            serde_json::from_str(&outcome.stdout).expect("a JSON array");
+        let name = |container: &serde_json::Value| {
+            let name = container["Names"][0].as_str().expect("a name");
+            name.trim_start_matches('/').to_owned()
+        };
+        list.iter().map(name).collect()
+    }
+
     /// Sum of all drop counters, in the forwarder and in the steering programs, whose name contains
     /// one of `words`.
     pub(crate) fn dropped(&self, words: &[&str]) -> u64 {

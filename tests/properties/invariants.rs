@@ -335,7 +335,7 @@ pub(super) fn bitmap_is_the_set_of_mappings(w: &World) -> Result<(), TestCaseErr
         .forwarder
         .flows(w.now)
         .iter()
-        .filter(|f| f.original.0 != f.translated.0)
+        .filter(|f| f.original.0.ip() != f.translated.0.ip())
         .map(|f| (f.protocol, f.translated.0.port()))
         .collect();
     let bitmap: BTreeSet<(Protocol, u16)> = w.host.ports().into_iter().collect();

@@ -1,9 +1,13 @@
 //! Many connections at once.
 
 use std::collections::HashSet;
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 
-use tunbridge::forwarder::{Outbox, Protocol, Verdict};
+use tunbridge::forwarder::{
+    Access, DropReason, EndpointId, LinkPolicy, NetworkId, OpenPorts, Outbox, Protocol, Published,
+    Verdict,
+};
 
 use super::packet::*;
 use super::world::*;
@@ -197,4 +201,124 @@ fn a_full_table_evicts_the_least_useful_flow_first() {
     );
     w.forward(tcp.packet(PSH | ACK, b"up"));
     w.forward(tcp.reply(PSH | ACK, b"down"));
+}
+
+/// Container number `n` of the many.
+fn container(n: u16) -> Ipv4Addr {
+    let [network, host] = [n % 200, n / 200].map(|n| u8::try_from(n).unwrap());
+    Ipv4Addr::new(172, 19, network, host + 2)
+}
+
+/// `networks` more networks with 500 containers, every gateway mode among them, each container with a published
+/// port, open ones and a link.
+fn many(networks: u16) -> World {
+    let mut w = World::new();
+    w.change(|policy| {
+        for n in 0..networks {
+            let mut network = policy.networks[0].clone();
+            let [.., third, _] = container(n).octets();
+            network.id = NetworkId(100 + u32::from(n));
+            network.subnets = vec![format!("172.19.{third}.0/24").parse().unwrap()];
+            network.gateways = vec![IpAddr::V4(Ipv4Addr::new(172, 19, third, 1))];
+            network.access = [Access::Closed, Access::Ports, Access::Open][usize::from(n % 3)];
+            network.icc = n % 2 == 0;
+            policy.networks.push(network);
+        }
+        for n in 0..(if networks == 0 { 0 } else { 500 }) {
+            let mut endpoint = policy.endpoints[0].clone();
+            endpoint.id = EndpointId(1000 + u32::from(n));
+            endpoint.network = NetworkId(100 + u32::from(n % networks));
+            endpoint.addresses = vec![IpAddr::V4(container(n))];
+            endpoint.open = (0..50)
+                .map(|n| OpenPorts {
+                    protocol: Protocol::Tcp,
+                    ports: 2 * n..=2 * n,
+                })
+                .collect();
+            policy.published.push(Published {
+                protocol: Protocol::Tcp,
+                host_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                host_ports: 40_000 + n..=40_000 + n,
+                endpoint: endpoint.id,
+                container_address: endpoint.addresses[0],
+                container_port: 80,
+            });
+            policy.links.push(LinkPolicy {
+                client: endpoint.id,
+                server: EndpointId(1000 + (u32::from(n) + 200) % 500),
+                protocol: Protocol::Tcp,
+                ports: 80..=80,
+            });
+            policy.endpoints.push(endpoint);
+        }
+    });
+    w
+}
+
+/// How long 40,000 packets take that open nothing, so that each asks the policy; the best of five times.
+fn lookups(w: &World, packet: &Packet, reason: DropReason) -> Duration {
+    let mut out = Outbox::new();
+    let mut frame = Frame::from(packet).bytes();
+    let mut round = || {
+        let start = std::time::Instant::now();
+        for _ in 0..40_000 {
+            let verdict = w.forwarder.handle_packet(&mut frame, w.now, &mut out);
+            assert_eq!(verdict, Verdict::Drop(reason));
+        }
+        start.elapsed()
+    };
+    (0..5).map(|_| round()).min().unwrap()
+}
+
+#[test]
+fn a_packet_costs_the_same_among_200_networks() {
+    let (few, all) = (many(0), many(200));
+    for (packet, reason) in [
+        // Neither address is known: every subnet is a candidate.
+        (Packet::udp(on(LAN), on(S1), b""), DropReason::Transit),
+        (Packet::udp(on(C1), on(C3), b""), DropReason::InterNetwork),
+        (Packet::udp(on(LAN), on(C1), b""), DropReason::DirectAccess),
+    ] {
+        let (few, all) = (
+            lookups(&few, &packet, reason),
+            lookups(&all, &packet, reason),
+        );
+        assert!(all < few * 3, "{reason:?}: {all:?} instead of {few:?}");
+    }
+}
+
+const fn on(address: Ipv4Addr) -> SocketAddrV4 {
+    SocketAddrV4::new(address, 5000)
+}
+
+#[test]
+fn five_hundred_containers_on_200_networks_send_200_000_packets() {
+    let mut w = many(200);
+    let mut out = Outbox::new();
+    let mut seen = HashSet::new();
+    for n in 0..500 {
+        for port in 0..10 {
+            let client = SocketAddrV4::new(container(n), 5000 + port);
+            let up = pass(&w, &mut out, &Packet::udp(client, at("10.20.0.1:53"), b"?"));
+            assert!(seen.insert(up.source()), "{client} shares its mapping");
+            for _ in 0..38 {
+                pass(&w, &mut out, &Packet::udp(client, at("10.20.0.1:53"), b"?"));
+            }
+            let back = Packet::udp(at("10.20.0.1:53"), up.source(), b"!");
+            assert_eq!(pass(&w, &mut out, &back).destination(), client);
+        }
+    }
+    let stats = w.forwarder.stats();
+    assert_eq!(
+        (stats.forwarded, stats.flows, stats.mappings),
+        (200_000, 5000, 5000)
+    );
+    // A change that concerns one of them leaves the others alone.
+    w.change(|policy| policy.endpoints.retain(|e| e.addresses[0] != container(7)));
+    assert_eq!(w.tables(), (4990, 4990));
+    for n in [1_u16, 499] {
+        let client = SocketAddrV4::new(container(n), 5000);
+        pass(&w, &mut out, &Packet::udp(client, at("10.20.0.1:53"), b"?"));
+    }
+    assert_eq!(w.tables(), (4990, 4990));
 }

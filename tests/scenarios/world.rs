@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 use tunbridge::forwarder::{
-    Config, DropReason, Egress, EndpointId, EndpointPolicy, Forwarder, Host, HostPorts, Instant,
-    NetworkId, NetworkPolicy, Outbox, Policy, Protocol, Published, Stats, Verdict,
+    Access, Config, DropReason, Egress, EndpointId, EndpointPolicy, Forwarder, Host, HostPorts,
+    Instant, NetworkId, NetworkPolicy, Outbox, Policy, Protocol, Published, Stats, Verdict,
 };
 
 use super::packet::*;
@@ -137,13 +137,17 @@ pub(crate) fn base_policy() -> Policy {
         gateways: vec![IpAddr::V4(gateway)],
         mtu: 1500,
         masquerade: true,
+        sources: Vec::new(),
         icc: true,
+        internal: false,
+        access: Access::Closed,
         clamp_mss: false,
     };
     let endpoint = |id, network, address| EndpointPolicy {
         id: EndpointId(id),
         network: NetworkId(network),
         addresses: vec![IpAddr::V4(address)],
+        open: Vec::new(),
     };
     Policy {
         networks: vec![
@@ -152,6 +156,7 @@ pub(crate) fn base_policy() -> Policy {
         ],
         endpoints: vec![endpoint(1, 1, C1), endpoint(2, 1, C2), endpoint(3, 2, C3)],
         published: vec![],
+        links: Vec::new(),
         local_addresses: [LOOPBACK, HOST, HOST2, GATEWAY, GATEWAY2]
             .map(IpAddr::V4)
             .to_vec(),

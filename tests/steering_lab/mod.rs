@@ -17,8 +17,10 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+pub mod bench;
 pub mod frames;
 pub mod nat;
+pub mod networks;
 pub mod probe;
 pub mod tun;
 
@@ -241,6 +243,9 @@ impl Lab {
             bridge_if_index: self.host.if_index("tb0"),
             bridge_mac: self.host.mac("tb0"),
             icc,
+            linked: false,
+            internal: false,
+            container: 0,
         }
     }
 

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 
 fn net(text: &str) -> IpNet {
@@ -10,15 +12,20 @@ fn options(set: impl FnOnce(&mut BridgeOptions)) -> BridgeOptions {
     options
 }
 
-fn resolve(set: impl FnOnce(&mut BridgeOptions)) -> Result<BridgeConfig, String> {
+fn resolve(set: impl FnOnce(&mut BridgeOptions)) -> Result<NetworkConfig, String> {
     on(&HostFacts::default(), set)
 }
 
-fn on(host: &HostFacts, set: impl FnOnce(&mut BridgeOptions)) -> Result<BridgeConfig, String> {
+fn on(host: &HostFacts, set: impl FnOnce(&mut BridgeOptions)) -> Result<NetworkConfig, String> {
     options(set)
         .resolve(host)
         .map(Option::unwrap)
         .map_err(|error| error.to_string())
+}
+
+/// Address of the bridge.
+fn bridge(config: &NetworkConfig) -> IpNet {
+    config.bridge_addresses()[0]
 }
 
 fn route(prefix: &str) -> HostFacts {
@@ -36,20 +43,34 @@ fn without_flags() {
     let config = resolve(|_| {}).unwrap();
     assert_eq!(
         config,
-        BridgeConfig {
-            name: "tb0".into(),
+        NetworkConfig {
+            bridge: "tb0".into(),
             managed: true,
-            address: net("172.17.0.1/16"),
-            allocation_range: None,
-            default_gateway: None,
+            families: vec![FamilyConfig {
+                subnet: net("172.17.0.0/16"),
+                configured: true,
+                allocation_range: None,
+                auxiliary: BTreeMap::new(),
+                gateway: Some("172.17.0.1".parse().unwrap()),
+                bridge_address: true,
+                container_gateway: None,
+                mode: GatewayMode::Nat,
+                masquerade: true,
+                source: None,
+            }],
+            internal: false,
+            icc: true,
             mtu: 1500,
             host_address: "0.0.0.0".parse().unwrap(),
-            icc: true,
-            masquerade: true,
+            interface_prefix: "eth".into(),
+            advertise: Advertise {
+                count: 3,
+                interval_ms: 1000
+            },
         }
     );
     assert_eq!(
-        on(&route("172.17.3.0/24"), |_| {}).unwrap().address,
+        bridge(&on(&route("172.17.3.0/24"), |_| {}).unwrap()),
         net("172.18.0.1/16")
     );
     assert_eq!(
@@ -69,11 +90,14 @@ fn the_documented_example() {
         o.ip = Some("198.51.100.2".into());
     })
     .unwrap();
-    assert_eq!(config.address, net("192.168.1.1/24"));
-    assert_eq!(config.subnet(), net("192.168.1.0/24"));
-    assert_eq!(config.allocation_range, Some(net("192.168.1.0/25")));
+    assert_eq!(bridge(&config), net("192.168.1.1/24"));
+    assert_eq!(config.families[0].subnet, net("192.168.1.0/24"));
     assert_eq!(
-        config.default_gateway,
+        config.families[0].allocation_range,
+        Some(net("192.168.1.0/25"))
+    );
+    assert_eq!(
+        config.families[0].container_gateway,
         Some("192.168.1.254".parse().unwrap())
     );
     assert_eq!(
@@ -94,20 +118,16 @@ fn where_the_subnet_comes_from() {
         ..HostFacts::default()
     };
     assert_eq!(
-        on(&existing, |_| {}).unwrap().address,
+        bridge(&on(&existing, |_| {}).unwrap()),
         net("10.5.0.1/24"),
         "the bridge's own address and route"
     );
     assert_eq!(
-        on(&existing, |o| o.bip = Some("10.6.0.1/24".into()))
-            .unwrap()
-            .address,
+        bridge(&on(&existing, |o| o.bip = Some("10.6.0.1/24".into())).unwrap()),
         net("10.6.0.1/24")
     );
     assert_eq!(
-        on(&existing, |o| o.fixed_cidr = Some("10.7.0.0/24".into()))
-            .unwrap()
-            .address,
+        bridge(&on(&existing, |o| o.fixed_cidr = Some("10.7.0.0/24".into())).unwrap()),
         net("10.7.0.1/24"),
         "an address of our bridge that does not hold --fixed-cidr is replaced"
     );
@@ -118,7 +138,7 @@ fn where_the_subnet_comes_from() {
     };
     let config = on(&theirs, |o| o.bridge = Some("br-x".into())).unwrap();
     assert_eq!(
-        (config.address, config.managed),
+        (bridge(&config), config.managed),
         (net("10.5.0.9/24"), false)
     );
     assert!(
@@ -131,14 +151,14 @@ fn where_the_subnet_comes_from() {
     );
     let fixed = resolve(|o| o.fixed_cidr = Some("10.8.0.0/25".into())).unwrap();
     assert_eq!(
-        (fixed.address, fixed.allocation_range),
+        (bridge(&fixed), fixed.families[0].allocation_range),
         (net("10.8.0.1/25"), Some(net("10.8.0.0/25")))
     );
     let grown = resolve(|o| {
         o.bip = Some("10.9.0.1/24".into());
         o.fixed_cidr = Some("10.9.0.0/16".into());
     });
-    assert_eq!(grown.unwrap().address, net("10.9.0.1/16"));
+    assert_eq!(bridge(&grown.unwrap()), net("10.9.0.1/16"));
 }
 
 #[test]
@@ -167,9 +187,7 @@ fn overlap_names_the_route_and_the_next_free_subnet() {
             )
     );
     assert_eq!(
-        on(&full, |o| o.bip = Some("10.1.1.1/24".into()))
-            .unwrap()
-            .address,
+        bridge(&on(&full, |o| o.bip = Some("10.1.1.1/24".into())).unwrap()),
         net("10.1.1.1/24")
     );
 }

@@ -26,7 +26,8 @@ fn run(state: &mut State, name: &str, publish: &[&str]) -> Container {
 
 #[test]
 fn network_settings_are_those_of_the_transcript() {
-    // Transcript 01, `inspect c1 --format "{{json .NetworkSettings}}"`, with our ids and paths.
+    // Transcript 01, `inspect c1 --format "{{json .NetworkSettings}}"`, with our ids and paths, and the
+    // endpoint's keys in the order of version 29.
     let (mut state, ..) = fresh();
     let c1 = run(&mut state, "c1", &[]);
     let (endpoint, network, sandbox) = (
@@ -58,21 +59,23 @@ fn network_settings_are_those_of_the_transcript() {
       "IPAMConfig": null,
       "Links": null,
       "Aliases": null,
+      "DriverOpts": null,
+      "GwPriority": 0,
       "NetworkID": "{network}",
       "EndpointID": "{endpoint}",
       "Gateway": "172.17.0.1",
       "IPAddress": "172.17.0.2",
+      "MacAddress": "02:42:ac:11:00:02",
       "IPPrefixLen": 16,
       "IPv6Gateway": "",
       "GlobalIPv6Address": "",
       "GlobalIPv6PrefixLen": 0,
-      "MacAddress": "02:42:ac:11:00:02",
-      "DriverOpts": null
+      "DNSNames": null
     }}
   }}
 }}"#
     );
-    assert_eq!(text(&container(&c1)["NetworkSettings"]), expected);
+    assert_eq!(text(&container(&state, &c1)["NetworkSettings"]), expected);
 }
 
 #[test]
@@ -86,7 +89,8 @@ fn ports_are_those_of_the_transcript() {
         "198.51.100.2:8082:80",
         "80",
     ];
-    let web = container(&run(&mut state, "web", &specs));
+    let web = run(&mut state, "web", &specs);
+    let web = container(&state, &web);
     assert_eq!(
         serde_json::to_string(&web["NetworkSettings"]["Ports"]).unwrap(),
         concat!(
@@ -103,11 +107,12 @@ fn ports_are_those_of_the_transcript() {
             r#""80/udp":[{"HostIp":"","HostPort":"8080"}]}"#
         )
     );
-    let ranges = container(&run(
+    let ranges = run(
         &mut state,
         "r1",
         &["9000-9002:70", "9100-9101:7000-7001/udp"],
-    ));
+    );
+    let ranges = container(&state, &ranges);
     assert_eq!(
         serde_json::to_string(&ranges["HostConfig"]["PortBindings"]).unwrap(),
         concat!(
@@ -130,7 +135,7 @@ fn a_whole_container() {
         ..request("c1", &["8080:80"])
     };
     let made = state.create_container(&wanted, at(0)).unwrap().container;
-    let value = container(&made);
+    let value = container(&state, &made);
     let keys: Vec<&str> = value
         .as_object()
         .unwrap()
@@ -217,7 +222,7 @@ fn states() {
         .unwrap()
         .container;
     assert_eq!(
-        serde_json::to_string(&container(&made)["State"]).unwrap(),
+        serde_json::to_string(&container(&state, &made)["State"]).unwrap(),
         r#"{"Status":"created","Running":false,"Paused":false,"Restarting":false,"OOMKilled":false,"Dead":false,"Pid":0,"ExitCode":0,"Error":"","StartedAt":"0001-01-01T00:00:00Z","FinishedAt":"0001-01-01T00:00:00Z"}"#
     );
     let running = state
@@ -230,14 +235,14 @@ fn states() {
             at(1),
         )
         .unwrap();
-    let value = container(&running);
+    let value = container(&state, &running);
     assert_eq!(
         (&value["State"]["Running"], &value["State"]["Pid"]),
         (&json!(true), &json!(4711))
     );
     state.set_exited("c1", 3, at(61)).unwrap();
     let exited = state.container("c1").unwrap();
-    let value = container(exited);
+    let value = container(&state, exited);
     let facts = ["Status", "Pid", "ExitCode", "StartedAt", "FinishedAt"]
         .map(|key| value["State"][key].clone());
     assert_eq!(
@@ -281,7 +286,7 @@ fn list_entry() {
         )
         .unwrap();
     let c1 = state.set_started("c1", None, at(1)).unwrap();
-    let value = container_summary(&c1, at(3));
+    let value = container_summary(&state, &c1, at(3));
     let keys: Vec<&str> = value
         .as_object()
         .unwrap()
@@ -326,7 +331,8 @@ fn list_entry() {
 
 #[test]
 fn the_default_network_is_that_of_the_transcript() {
-    // Transcript 01, `network inspect bridge`, with the gateway (20.10 leaves it out until a restart).
+    // Transcript 01, `network inspect bridge`, with the gateway (20.10 leaves it out until a restart) and
+    // version 29's keys in its order.
     let (mut state, ..) = fresh();
     let bridge = state.default_network().unwrap().clone();
     let expected = format!(
@@ -336,6 +342,7 @@ fn the_default_network_is_that_of_the_transcript() {
   "Created": "2026-11-21T06:59:56.428803446Z",
   "Scope": "local",
   "Driver": "bridge",
+  "EnableIPv4": true,
   "EnableIPv6": false,
   "IPAM": {{
     "Driver": "default",
@@ -354,7 +361,6 @@ fn the_default_network_is_that_of_the_transcript() {
     "Network": ""
   }},
   "ConfigOnly": false,
-  "Containers": {{}},
   "Options": {{
     "com.docker.network.bridge.default_bridge": "true",
     "com.docker.network.bridge.enable_icc": "true",
@@ -363,15 +369,29 @@ fn the_default_network_is_that_of_the_transcript() {
     "com.docker.network.bridge.name": "tb0",
     "com.docker.network.driver.mtu": "1500"
   }},
-  "Labels": {{}}
-}}"#,
+  "Labels": {{}}"#,
         bridge.id
     );
-    assert_eq!(text(&network(&state, &bridge)), expected);
+    let listed = format!("{expected}\n}}");
+    assert_eq!(text(&network_summary(&bridge)), listed);
+    let status = r#""Status": {
+    "IPAM": {
+      "Subnets": {
+        "172.17.0.0/16": {
+          "IPsInUse": 3,
+          "DynamicIPsAvailable": 65533
+        }
+      }
+    }
+  }"#;
+    assert_eq!(
+        text(&network(&state, &bridge)),
+        format!("{expected},\n  \"Containers\": {{}},\n  {status}\n}}")
+    );
     let c1 = run(&mut state, "c1", &[]);
     assert_eq!(
         text(&network_summary(&bridge)),
-        expected,
+        listed,
         "a list shows no containers"
     );
     assert_eq!(

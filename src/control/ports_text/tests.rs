@@ -1,6 +1,5 @@
 use super::*;
 use crate::api::types::CreateContainer;
-use crate::control::state::State;
 use crate::control::test_state::{at, fresh, request};
 
 fn made(state: &mut State, name: &str, publish: &[&str]) -> Container {
@@ -24,23 +23,26 @@ fn listings_are_those_of_the_transcript() {
     let (mut state, ..) = fresh();
     let web = made(&mut state, "web", &WEB);
     assert_eq!(
-        port_listing(&web),
+        port_listing(&state, &web),
         "80/tcp -> 0.0.0.0:32768\n80/tcp -> 198.51.100.2:8082\n80/tcp -> 127.0.0.1:8081\n\
          80/tcp -> 0.0.0.0:8080\n80/udp -> 0.0.0.0:8080\n"
     );
     let by_port = "0.0.0.0:32768\n198.51.100.2:8082\n127.0.0.1:8081\n0.0.0.0:8080\n";
-    assert_eq!(port_lookup(&web, "80/tcp").as_deref(), Ok(by_port));
-    assert_eq!(port_lookup(&web, "80").as_deref(), Ok(by_port));
-    assert_eq!(port_lookup(&web, "80/udp").as_deref(), Ok("0.0.0.0:8080\n"));
+    assert_eq!(port_lookup(&state, &web, "80/tcp").as_deref(), Ok(by_port));
+    assert_eq!(port_lookup(&state, &web, "80").as_deref(), Ok(by_port));
     assert_eq!(
-        port_lookup(&web, "99"),
+        port_lookup(&state, &web, "80/udp").as_deref(),
+        Ok("0.0.0.0:8080\n")
+    );
+    assert_eq!(
+        port_lookup(&state, &web, "99"),
         Err("Error: No public port '99/tcp' published for web".into())
     );
-    assert!(port_lookup(&web, "x/y").is_err());
+    assert!(port_lookup(&state, &web, "x/y").is_err());
     // r3: a range, pairwise.
     let r3 = made(&mut state, "r3", &["9100-9102:7000-7002/udp"]);
     assert_eq!(
-        port_listing(&r3),
+        port_listing(&state, &r3),
         "7000/udp -> 0.0.0.0:9100\n7001/udp -> 0.0.0.0:9101\n7002/udp -> 0.0.0.0:9102\n"
     );
 }
@@ -50,7 +52,7 @@ fn ps_column_is_that_of_the_transcript() {
     let (mut state, ..) = fresh();
     let web = made(&mut state, "web", &WEB);
     assert_eq!(
-        ps_column(&web),
+        ps_column(&state, &web),
         "0.0.0.0:8080->80/tcp, 0.0.0.0:8080->80/udp, 0.0.0.0:32768->80/tcp, 127.0.0.1:8081->80/tcp, 198.51.100.2:8082->80/tcp"
     );
     let exposed = CreateContainer {
@@ -59,15 +61,15 @@ fn ps_column_is_that_of_the_transcript() {
     };
     let exposed = state.create_container(&exposed, at(0)).unwrap().container;
     assert_eq!(
-        ps_column(&exposed),
+        ps_column(&state, &exposed),
         "53/udp, 0.0.0.0:90-99->90-99/udp, 443-445/tcp"
     );
     let holes = made(&mut state, "e2", &["100-101:100-101", "103:103"]);
     assert_eq!(
-        ps_column(&holes),
+        ps_column(&state, &holes),
         "0.0.0.0:100-101->100-101/tcp, 0.0.0.0:103->103/tcp"
     );
     state.set_exited("e2", 0, at(1)).unwrap();
-    assert_eq!(ps_column(state.container("e2").unwrap()), "");
-    assert_eq!(port_listing(state.container("e2").unwrap()), "");
+    assert_eq!(ps_column(&state, state.container("e2").unwrap()), "");
+    assert_eq!(port_listing(&state, state.container("e2").unwrap()), "");
 }

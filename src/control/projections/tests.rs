@@ -28,7 +28,10 @@ fn the_policy_has_networks_endpoints_and_publications() {
         gateways: vec![ip("172.17.0.1")],
         mtu: 1500,
         masquerade: true,
+        sources: Vec::new(),
         icc: true,
+        internal: false,
+        access: Access::Closed,
         clamp_mss: false,
     };
     assert_eq!(policy.networks, [network]);
@@ -39,6 +42,7 @@ fn the_policy_has_networks_endpoints_and_publications() {
         id: EndpointId(id),
         network: NetworkId(1),
         addresses: vec![ip(address)],
+        open: Vec::new(),
     };
     assert_eq!(
         endpoints,

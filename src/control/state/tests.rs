@@ -1,5 +1,7 @@
 use super::*;
 use crate::api::types::{CreateContainer, NetworkAttachment};
+use crate::control::FileFacts;
+use crate::control::mac::MacAddress;
 use crate::control::names::LookupError;
 use crate::control::records::{Kind, PortBinding};
 use crate::control::test_state::{Memory, Paper, at, attachment, config, fresh, open, request};
@@ -45,7 +47,7 @@ fn addresses_and_macs_as_in_the_transcript() {
     );
     assert_eq!(c1.container.netns.to_str(), Some("/run/netns/c1"));
     assert_eq!(c1.container.hostname, names::short_id(&c1.container.id));
-    assert_eq!(c1.network.config.name, "tb0");
+    assert_eq!(c1.networks[0].config.bridge, "tb0");
     // "Allocation order after a release".
     running(&mut state, "c2", &[]);
     state.set_exited("c2", 0, at(5)).unwrap();
@@ -563,21 +565,28 @@ fn the_default_network_follows_the_flags() {
     let third = state.default_network().unwrap().clone();
     assert_ne!(third.id, first.id);
     assert_eq!(
-        (third.number, third.gateway().to_string().as_str()),
-        (2, "10.9.0.1")
+        (
+            third.number,
+            third.config.bridge_addresses()[0].to_string().as_str()
+        ),
+        (2, "10.9.0.1/24")
     );
-    assert_eq!(memory.records().networks, std::slice::from_ref(&third));
+    let stored = || {
+        let networks = memory.records().networks.into_iter();
+        networks.filter(Network::is_bridge).collect::<Vec<_>>()
+    };
+    assert_eq!(stored(), std::slice::from_ref(&third));
     let mac: MacAddress = "02:11:22:33:44:55".parse().unwrap();
     state.set_bridge_mac(&third.id, mac).unwrap();
-    assert_eq!(memory.records().networks[0].bridge_mac, mac);
+    assert_eq!(stored()[0].bridge_mac, mac);
     state.set_default_network(None, at(4)).unwrap();
-    assert!(state.default_network().is_none() && memory.records().networks.is_empty());
+    assert!(state.default_network().is_none() && stored().is_empty());
     assert_eq!(
         state
             .create_container(&request("x1", &[]), at(4))
             .unwrap_err()
             .to_string(),
-        "network bridge not found: leave --network out, or give --network bridge"
+        "network bridge not found: `tunbridge network ls` lists those that there are"
     );
 }
 
@@ -670,7 +679,12 @@ fn the_files_of_a_container() {
         ..request("c1", &[])
     };
     let made = state.create_container(&wanted, at(0)).unwrap().container;
-    let files = state.files(&made, "/etc/resolv.conf", "nameserver 203.0.113.53\n");
+    let facts = FileFacts {
+        resolv_conf: "nameserver 203.0.113.53\n",
+        systemd_resolv_conf: "",
+        ipv6_loopback: false,
+    };
+    let files = state.files(&made, &facts);
     assert_eq!(
         files.hosts,
         "127.0.0.1\tlocalhost\n172.17.0.1\tgw\n172.17.0.2\tweb\n"

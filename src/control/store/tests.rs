@@ -35,16 +35,14 @@ fn what_is_committed_is_found_again() {
         .unwrap();
     first.set_started("web", None, at(1)).unwrap();
     first.remove("gone", true).unwrap();
-    let (network, web) = (
-        first.default_network().unwrap().clone(),
-        first.container("web").unwrap().clone(),
-    );
+    let networks: Vec<_> = first.networks().cloned().collect();
+    let web = first.container("web").unwrap().clone();
     drop(first);
     let records = Store::open(&path).unwrap().load().unwrap();
     assert_eq!(
         records,
         Records {
-            networks: vec![network],
+            networks,
             containers: vec![web],
             counters: Counters {
                 network: 1,
@@ -168,12 +166,61 @@ fn a_directory_that_is_not_there() {
 fn a_later_version_is_left_alone() {
     let (_directory, path) = file();
     let mut store = Store::open(&path).unwrap();
-    put(&mut store, META, "version", b"2");
+    put(&mut store, META, "version", b"3");
     drop(store);
     let error = Store::open(&path).unwrap_err();
     assert!(
-        matches!(error, StoreError::TooNew { version: 2, .. }),
+        matches!(error, StoreError::TooNew { version: 3, .. }),
         "{error}"
+    );
+}
+
+#[test]
+fn version_1_is_brought_up_to_this() {
+    // As the version before user-defined networks wrote them.
+    let network = br#"{"id":"ab12","number":1,"name":"bridge","created":1795244396428803446,"driver":"bridge",
+        "config":{"name":"tb0","managed":true,"address":"192.168.77.1/24","allocation_range":"192.168.77.128/25",
+        "default_gateway":"192.168.77.254","mtu":1400,"host_address":"0.0.0.0","icc":false,"masquerade":true},
+        "bridge_mac":"02:11:22:33:44:55"}"#;
+    let container = br#"{"id":"cd34","name":"web","hostname":"web","created":1795244396428803446,
+        "command":["sleep"],"env":[],"kind":"run","rootfs":null,"auto_remove":false,"netns":"/run/netns/web",
+        "files":"/x","sandbox_id":"ef","attachments":[{"network":"ab12","network_name":"bridge",
+        "requested_address":null,"requested_mac":null,"endpoint":{"id":"e1","number":1,
+        "addresses":["192.168.77.128/24"],"gateways":["192.168.77.254"],"mac":"02:42:c0:a8:4d:80",
+        "host_interface":"veth1234567"}}],"publish":[],"publish_all":false,"expose":[],"bindings":[],
+        "dns":{"servers":[],"search":[],"options":[]},"extra_hosts":[],
+        "state":{"running":{"process":null,"started":1795244396428803446}}}"#;
+    let (_directory, path) = file();
+    let mut store = Store::open(&path).unwrap();
+    put(&mut store, META, "version", b"1");
+    put(&mut store, NETWORKS, "ab12", network);
+    put(&mut store, CONTAINERS, "cd34", container);
+    drop(store);
+    let mut state = state(&path);
+    let flags = config(|o| {
+        o.bip = Some("192.168.77.1/24".into());
+        o.fixed_cidr = Some("192.168.77.128/25".into());
+        o.default_gateway = Some("192.168.77.254".into());
+        o.mtu = Some(1400);
+        o.icc = false;
+    });
+    assert_eq!(state.network("bridge").unwrap().config, flags);
+    assert_eq!(
+        state.set_default_network(Some(&flags), at(0)).unwrap(),
+        Vec::<String>::new()
+    );
+    assert_eq!(state.network("bridge").unwrap().id, "ab12");
+    let web = state.container("web").unwrap();
+    assert_eq!(web.endpoint().unwrap().interface, "eth0");
+    assert_eq!(
+        (web.network_mode.as_str(), web.domainname.as_str()),
+        ("default", "")
+    );
+    assert_eq!(state.addresses_in_use("ab12"), 5);
+    drop(state);
+    assert_eq!(
+        Store::open(&path).unwrap().load().unwrap().networks.len(),
+        3
     );
 }
 

@@ -37,6 +37,8 @@ fn example(reason: DropReason) -> Option<Vec<u8>> {
         DropReason::IcmpNoFlow => icmp_error(3, 3, "172.17.0.2", "198.51.100.7", &plain, 100),
         DropReason::IcmpUnsupported => icmp_query(5, "172.17.0.2", "198.51.100.7", 0, 0),
         DropReason::InterNetwork => to("172.18.0.2"),
+        DropReason::Internal => udp("172.21.0.2:1", "198.51.100.7:1"),
+        DropReason::NoGateway => tcp("172.17.0.2:1", "192.0.2.10:7070", SYN, 1, 0, 0),
         DropReason::Land => to("172.17.0.2"),
         DropReason::Loop => udp("192.0.2.10:1", "198.51.100.7:1"),
         DropReason::Malformed => plain[..VNET_HDR_LEN + 19].to_vec(),

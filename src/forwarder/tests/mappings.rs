@@ -200,13 +200,13 @@ fn containers_reach_each_other_by_their_mappings() {
     // RFC 4787 REQ-9, REQ-9a, RFC 5382 REQ-8: hole punching between two containers.
     let mut lab = Lab::new();
     let a = lab.send(udp("172.17.0.2:4000", "198.51.100.7:3478"));
-    let c = lab.send(udp("172.18.0.2:5000", "198.51.100.7:3478"));
+    let c = lab.send(udp("172.17.0.3:5000", "198.51.100.7:3478"));
     lab.dropped(udp("172.17.0.2:4000", &c.src), DropReason::Filtered);
-    lab.send(udp("172.18.0.2:5000", &a.src))
+    lab.send(udp("172.17.0.3:5000", &a.src))
         .is(&c.src, "172.17.0.2:4000");
     lab.send(udp("172.17.0.2:4000", &c.src))
-        .is(&a.src, "172.18.0.2:5000");
-    lab.send(udp("172.18.0.2:5000", &a.src))
+        .is(&a.src, "172.17.0.3:5000");
+    lab.send(udp("172.17.0.3:5000", &a.src))
         .is(&c.src, "172.17.0.2:4000");
 }
 
@@ -217,12 +217,31 @@ fn endpoint_independent_filtering_hairpins_at_once() {
         ..Config::default()
     };
     let mut lab = Lab::with(config);
-    let c = lab.send(udp("172.18.0.2:5000", "198.51.100.7:3478"));
+    let c = lab.send(udp("172.17.0.3:5000", "198.51.100.7:3478"));
     let at_c = lab.send(udp("172.17.0.2:4000", &c.src));
     assert!(at_c.src.starts_with("192.0.2.10:"), "REQ-9a: {at_c:?}");
-    assert_eq!(at_c.dst, "172.18.0.2:5000");
-    lab.send(udp("172.18.0.2:5000", &at_c.src))
+    assert_eq!(at_c.dst, "172.17.0.3:5000");
+    lab.send(udp("172.17.0.3:5000", &at_c.src))
         .is(&c.src, "172.17.0.2:4000");
+}
+
+#[test]
+fn mappings_are_no_way_into_another_network() {
+    let config = Config {
+        filtering: Filtering::EndpointIndependent,
+        ..Config::default()
+    };
+    let mut lab = Lab::with(config);
+    let c = lab.send(udp("172.18.0.2:5000", "198.51.100.7:3478"));
+    lab.dropped(udp("172.17.0.2:4000", &c.src), DropReason::InterNetwork);
+    let d = lab.send(udp("172.19.0.2:5000", "198.51.100.7:3478"));
+    lab.dropped(udp("172.19.0.3:4000", &d.src), DropReason::IccDisabled);
+    lab.dropped(udp("172.21.0.2:4000", &d.src), DropReason::Internal);
+    let own = lab.send(udp("172.19.0.2:6000", &d.src));
+    assert_eq!(own.dst, "172.19.0.2:5000", "its own mapping");
+    // From outside they are reached as ever.
+    lab.send(udp("198.51.100.8:1", &c.src))
+        .is("198.51.100.8:1", "172.18.0.2:5000");
 }
 
 #[test]

@@ -3,9 +3,11 @@
 //! ```text
 //!  net 1  172.17.0.0/16   A .2  B .3      net 2  172.18.0.0/16   C .2
 //!  net 3  172.19.0.0/16   D .2  E .3  (icc off)   net 4  172.20.0.0/16  F .2  (no masquerade)
+//!  net 5  172.21.0.0/16   G .2  (internal)        net 6  172.22.0.0/16  I .2  (no gateway)
 //!  host H 192.0.2.10, 192.0.2.11, 127.0.0.1      outside 198.51.100.0/24; 203.0.113.0/24 unroutable
 //!  published  tcp 8080 → A:80   udp 8080 → A:80   tcp 127.0.0.1:8081 → A:80   tcp 8082 → A:80
 //!             tcp 192.0.2.11:8080 → B:80   udp 20000-29999 → B:30000-39999   tcp 9090 → C:90
+//!             tcp 7070 → I:70
 //! ```
 
 mod drops;
@@ -69,16 +71,20 @@ pub(super) fn policy() -> Policy {
     let network = |id: u32, subnet: &str, gateway: &str| NetworkPolicy {
         id: NetworkId(id),
         subnets: vec![subnet.parse().unwrap()],
-        gateways: vec![ip(gateway)],
+        gateways: (id != 6).then(|| ip(gateway)).into_iter().collect(),
         mtu: 1500,
         masquerade: id != 4,
+        sources: Vec::new(),
         icc: id != 3,
+        internal: id == 5,
+        access: Access::Closed,
         clamp_mss: id == 2,
     };
     let endpoint = |id: u32, net: u32, address: &str| EndpointPolicy {
         id: EndpointId(id),
         network: NetworkId(net),
         addresses: vec![ip(address)],
+        open: Vec::new(),
     };
     let published = |protocol, at: &str, host_ports, id: u32, address: &str, port| Published {
         protocol,
@@ -95,6 +101,8 @@ pub(super) fn policy() -> Policy {
             network(2, "172.18.0.0/16", "172.18.0.1"),
             network(3, "172.19.0.0/16", "172.19.0.1"),
             network(4, "172.20.0.0/16", "172.20.0.1"),
+            network(5, "172.21.0.0/16", "172.21.0.1"),
+            network(6, "172.22.0.0/16", "172.22.0.1"),
         ],
         endpoints: vec![
             endpoint(1, 1, "172.17.0.2"),
@@ -103,6 +111,8 @@ pub(super) fn policy() -> Policy {
             endpoint(4, 3, "172.19.0.2"),
             endpoint(5, 3, "172.19.0.3"),
             endpoint(6, 4, "172.20.0.2"),
+            endpoint(7, 5, "172.21.0.2"),
+            endpoint(8, 6, "172.22.0.2"),
         ],
         published: vec![
             published(tcp, "0.0.0.0", 8080..=8080, 1, "172.17.0.2", 80),
@@ -112,7 +122,9 @@ pub(super) fn policy() -> Policy {
             published(tcp, "192.0.2.11", 8080..=8080, 2, "172.17.0.3", 80),
             published(udp, "0.0.0.0", 20_000..=29_999, 2, "172.17.0.3", 30_000),
             published(tcp, "0.0.0.0", 9090..=9090, 3, "172.18.0.2", 90),
+            published(tcp, "0.0.0.0", 7070..=7070, 8, "172.22.0.2", 70),
         ],
+        links: Vec::new(),
         local_addresses: ["192.0.2.10", "192.0.2.11", "127.0.0.1", "172.17.0.1"]
             .map(ip)
             .to_vec(),

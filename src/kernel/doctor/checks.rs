@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use ipnet::IpNet;
+
 use super::{Facts, Finding, Network, Scope, Severity};
 use crate::kernel::dump::{Link, Route4};
 
@@ -168,33 +170,41 @@ fn leads_to_a_router(facts: &Facts, link: &Link) -> bool {
 }
 
 pub(super) fn mtu(facts: &Facts, scope: &Scope) -> Vec<Finding> {
+    let uplinks = facts.uplinks(scope);
+    let narrowest = uplinks.iter().min_by_key(|link| link.mtu);
     let mut findings = Vec::new();
-    for network in &scope.networks {
-        let narrow: Vec<&Link> = facts
-            .uplinks(scope)
-            .into_iter()
-            .filter(|link| link.mtu < network.mtu)
-            .collect();
-        let subject = format!("MTU of network {}", network.name);
-        match narrow.iter().min_by_key(|link| link.mtu) {
-            None => {
-                findings.push(finding(
-                    Severity::Ok,
-                    subject,
-                    format!("{}, no uplink has less", network.mtu),
-                    "",
-                    "",
-                ));
-            }
-            Some(link) => findings.push(finding(
-                Severity::Note,
-                subject,
-                format!("{}, but {} has {}", network.mtu, link.name, link.mtu),
-                "Containers learn the smaller size from ICMP, one packet later per destination; \
-                 software that ignores ICMP inside a container hangs on large transfers.",
-                format!("tunbridge daemon --mtu {}", link.mtu),
-            )),
-        }
+    let mut fitting = Vec::new();
+    for network in scope.networks.iter().filter(|network| !network.internal) {
+        let Some(link) = narrowest.filter(|link| link.mtu < network.mtu) else {
+            fitting.push(network);
+            continue;
+        };
+        let fix = if network.default {
+            format!("tunbridge daemon --mtu {}", link.mtu)
+        } else {
+            format!(
+                "tunbridge network create --opt com.docker.network.driver.mtu={} (a network keeps \
+                 the MTU that it was created with)",
+                link.mtu
+            )
+        };
+        findings.push(finding(
+            Severity::Note,
+            format!("MTU of network {}", network.name),
+            format!("{}, but {} has {}", network.mtu, link.name, link.mtu),
+            "Containers learn the smaller size from ICMP, one packet later per destination; \
+             software that ignores ICMP inside a container hangs on large transfers.",
+            fix,
+        ));
+    }
+    // One line for all of them, however many there are.
+    if let Some(largest) = fitting.iter().map(|network| network.mtu).max() {
+        let subject = match fitting[..] {
+            [network] => format!("MTU of network {}", network.name),
+            _ => format!("MTU of {} networks", fitting.len()),
+        };
+        let found = format!("{largest}, no uplink has less");
+        findings.push(finding(Severity::Ok, subject, found, "", ""));
     }
     findings
 }
@@ -206,43 +216,78 @@ pub(super) fn overlaps(facts: &Facts, scope: &Scope) -> Vec<Finding> {
         .filter(|link| Facts::is_ours(link, scope))
         .map(|link| link.index)
         .collect();
-    let foreign = |route: &&Route4| {
-        route.destination.prefix_len() > 0
-            && !route
-                .next_hops
-                .iter()
-                .any(|hop| ours.contains(&hop.if_index))
-    };
-    let overlaps = |network: &Network, route: &Route4| {
-        network.subnet.contains(&route.destination) || route.destination.contains(&network.subnet)
-    };
+    let foreign: Vec<&Route4> = facts
+        .main_routes()
+        .filter(|route| {
+            route.destination.prefix_len() > 0
+                && !route
+                    .next_hops
+                    .iter()
+                    .any(|hop| ours.contains(&hop.if_index))
+        })
+        .collect();
     let mut findings = Vec::new();
     for network in &scope.networks {
-        for route in facts
-            .main_routes()
-            .filter(foreign)
-            .filter(|r| overlaps(network, r))
+        for subnet in &network.subnets {
+            for route in &foreign {
+                let destination = IpNet::V4(route.destination);
+                if subnet.contains(&destination) || destination.contains(subnet) {
+                    findings.push(overlap(network, subnet, route, facts));
+                }
+            }
+        }
+    }
+    findings
+}
+
+fn overlap(network: &Network, subnet: &IpNet, route: &Route4, facts: &Facts) -> Finding {
+    // The longer prefix wins; with equal ones the metric does.
+    let (severity, why) = if route.destination.prefix_len() >= subnet.prefix_len() {
+        (
+            Severity::Error,
+            "The host sends packets for these containers to the other interface.",
+        )
+    } else {
+        (
+            Severity::Warning,
+            "Machines behind this route that have addresses of the network cannot be reached from \
+             the host or from containers.",
+        )
+    };
+    finding(
+        severity,
+        format!("subnet {subnet} of network {}", network.name),
+        format!("overlaps the route {}", route.describe(&facts.links)),
+        why,
+        if network.default {
+            "tunbridge daemon --bip CIDR, with a subnet that is free here"
+        } else {
+            "tunbridge network create --subnet CIDR, with a subnet that is free here (a network \
+             keeps the subnet that it was created with)"
+        },
+    )
+}
+
+/// Interfaces that somebody has put on a bridge of ours.
+pub(super) fn foreign_ports(facts: &Facts, scope: &Scope) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for network in scope.networks.iter().filter(|network| network.managed) {
+        let mut bridges = facts.links.iter();
+        let Some(bridge) = bridges.find(|link| link.name == network.bridge) else {
+            continue;
+        };
+        for port in facts
+            .links
+            .iter()
+            .filter(|link| link.master == Some(bridge.index) && !scope.ports.contains(&link.name))
         {
-            let text = route.describe(&facts.links);
-            // The longer prefix wins; with equal ones the metric does.
-            let (severity, why) = if route.destination.prefix_len() >= network.subnet.prefix_len() {
-                (
-                    Severity::Error,
-                    "The host sends packets for these containers to the other interface.",
-                )
-            } else {
-                (
-                    Severity::Warning,
-                    "Machines behind this route that have addresses of the network cannot be \
-                     reached from the host or from containers.",
-                )
-            };
             findings.push(finding(
-                severity,
-                format!("subnet {} of network {}", network.subnet, network.name),
-                format!("overlaps the route {text}"),
-                why,
-                "tunbridge daemon --bip CIDR, with a subnet that is free here",
+                Severity::Warning,
+                format!("bridge {} of network {}", bridge.name, network.name),
+                format!("{} is a port of it and of no container", port.name),
+                "What is behind it meets the containers on the bridge, where nobody judges its \
+                 packets: --internal and enable_icc=false do not hold for it.",
+                format!("ip link set {} nomaster", port.name),
             ));
         }
     }

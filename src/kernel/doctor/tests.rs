@@ -14,6 +14,7 @@ fn link(index: u32, name: &str, mtu: u32) -> Link {
         master: None,
         ethernet: name != "lo",
         loopback: name == "lo",
+        ipv6: None,
     }
 }
 
@@ -29,6 +30,28 @@ fn route(destination: &str, if_index: u32) -> Route4 {
             if_index,
             gateway: None,
         }],
+    }
+}
+
+fn network(name: &str, bridge: &str, subnet: &str) -> Network {
+    Network {
+        name: name.into(),
+        default: name == "bridge",
+        bridge: bridge.into(),
+        managed: true,
+        internal: false,
+        subnets: vec![subnet.parse().unwrap()],
+        mtu: 1500,
+    }
+}
+
+/// With two networks of the user's.
+fn networks(facts: &mut Facts, scope: &mut Scope) {
+    for (index, name, subnet) in [(10, "blue", "172.18.0.0/16"), (11, "red", "172.19.0.0/16")] {
+        let bridge = format!("tb-{name}");
+        facts.links.push(link(index, &bridge, 1500));
+        facts.routes.push(route(subnet, index));
+        scope.networks.push(network(name, &bridge, subnet));
     }
 }
 
@@ -61,12 +84,7 @@ fn healthy() -> (Facts, Scope) {
     };
     let scope = Scope {
         tun: Some("tbtun0".into()),
-        networks: vec![Network {
-            name: "bridge".into(),
-            bridge: "tb0".into(),
-            subnet: "172.17.0.0/16".parse().unwrap(),
-            mtu: 1500,
-        }],
+        networks: vec![network("bridge", "tb0", "172.17.0.0/16")],
         external_ports: vec![61_000..=65_534, 5000..=32_767],
         ..Scope::default()
     };
@@ -220,6 +238,74 @@ fn overlapping_routes_are_named() {
     };
     facts.routes.push(elsewhere);
     assert_eq!(problems(&facts, &scope), [], "other tables do not count");
+}
+
+#[test]
+fn each_of_several_networks_is_looked_at() {
+    let (mut facts, mut scope) = healthy();
+    networks(&mut facts, &mut scope);
+    assert_eq!(problems(&facts, &scope), []);
+    let one_line = "MTU of 3 networks";
+    let findings = judge(&facts, &scope);
+    assert!(
+        findings.iter().any(|f| f.subject == one_line),
+        "{findings:?}"
+    );
+
+    let finding = only_problem(|facts, scope| {
+        networks(facts, scope);
+        facts.routes.push(route("172.19.8.0/24", 2));
+    });
+    assert_eq!(finding.subject, "subnet 172.19.0.0/16 of network red");
+    assert!(
+        finding.fix.contains("network create --subnet"),
+        "{finding:?}"
+    );
+
+    let finding = only_problem(|facts, scope| {
+        networks(facts, scope);
+        scope.networks[1].mtu = 9000;
+        scope.networks[2].mtu = 9000;
+        scope.networks[2].internal = true;
+    });
+    assert_eq!(finding.subject, "MTU of network blue");
+    assert!(finding.fix.contains("driver.mtu=1500"), "{finding:?}");
+
+    // The host has no part in a network whose bridge has no address.
+    let (mut facts, mut scope) = healthy();
+    networks(&mut facts, &mut scope);
+    facts.routes.push(route("172.19.8.0/24", 2));
+    scope.networks[2].subnets.clear();
+    assert_eq!(problems(&facts, &scope), []);
+}
+
+#[test]
+fn a_foreign_port_on_a_bridge_of_ours_is_named() {
+    let with_port = |name: &'static str, bridge: u32| {
+        move |facts: &mut Facts, scope: &mut Scope| {
+            networks(facts, scope);
+            scope.ports.insert("tbv1".into());
+            facts.links.push(Link {
+                master: Some(bridge),
+                ..link(20, name, 1500)
+            });
+        }
+    };
+    let finding = only_problem(with_port("tap0", 11));
+    assert_eq!(finding.severity, Severity::Warning);
+    assert_eq!(finding.subject, "bridge tb-red of network red");
+    assert_eq!(finding.found, "tap0 is a port of it and of no container");
+    assert_eq!(finding.fix, "ip link set tap0 nomaster");
+
+    for (name, bridge) in [("tbv1", 11), ("tap0", 99)] {
+        let (mut facts, mut scope) = healthy();
+        with_port(name, bridge)(&mut facts, &mut scope);
+        assert_eq!(problems(&facts, &scope), [], "{name}");
+    }
+    let (mut facts, mut scope) = healthy();
+    with_port("eth9", 11)(&mut facts, &mut scope);
+    scope.networks[2].managed = false;
+    assert_eq!(problems(&facts, &scope), [], "the user's own bridge");
 }
 
 #[test]

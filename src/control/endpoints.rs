@@ -1,0 +1,242 @@
+//! Giving a container what it has on a network: addresses, MAC, gateways, names of both ends of its
+//! interface. Nothing is stored here; [`State::release_addresses`] takes everything back.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::error::ControlError;
+use super::gateway;
+use super::ipam::Pool;
+use super::mac::MacAddress;
+use super::names;
+use super::random;
+use super::records::{Attachment, Container, Counters, Endpoint, FamilyConfig, Network};
+use super::state::{NetworkEntry, State};
+
+impl State {
+    /// Gives every attachment an endpoint, in the order of gateways: `eth0` is the first to be the
+    /// default route. None is left after an error.
+    pub(super) fn make_endpoints(
+        &mut self,
+        record: &mut Container,
+        counters: &mut Counters,
+    ) -> Result<(), ControlError> {
+        for index in self.order_of_attachments(record)? {
+            if let Err(error) = self.make_endpoint(record, index, counters) {
+                self.release_addresses(record);
+                for attachment in &mut record.attachments {
+                    attachment.endpoint = None;
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn order_of_attachments(&self, record: &Container) -> Result<Vec<usize>, ControlError> {
+        let attachments = record.attachments.iter().enumerate();
+        let mut order = attachments
+            .map(|(index, attachment)| {
+                let network = self.network_of(attachment)?;
+                let key = gateway::key(attachment, network, gateways(network).len());
+                Ok((key, index))
+            })
+            .collect::<Result<Vec<_>, ControlError>>()?;
+        order.sort();
+        Ok(order.into_iter().map(|(_, index)| index).collect())
+    }
+
+    /// Gives the attachment at `index` an endpoint.
+    pub(super) fn make_endpoint(
+        &mut self,
+        record: &mut Container,
+        index: usize,
+        counters: &mut Counters,
+    ) -> Result<(), ControlError> {
+        let Some(attachment) = record.attachments.get(index) else {
+            return Ok(());
+        };
+        let network = self.network_of(attachment)?.clone();
+        if let Some(mac) = attachment.requested_mac {
+            self.check_mac(&network, mac)?;
+        }
+        let interface = interface_name(record, attachment, &network)?;
+        let spare_mac = MacAddress::random().map_err(ControlError::Random)?;
+        let id = names::new_id().map_err(ControlError::Random)?;
+        let host_interface = self
+            .new_interface_name(record)
+            .map_err(ControlError::Random)?;
+        let addresses = self.take_addresses(&network, attachment.requested_address)?;
+        // Somebody may have asked for the MAC that belongs to this address.
+        let generated = generated_mac(&addresses)
+            .filter(|generated| self.check_mac(&network, *generated).is_ok());
+        counters.endpoint += 1;
+        let endpoint = Endpoint {
+            id,
+            number: counters.endpoint,
+            addresses,
+            gateways: gateways(&network),
+            mac: attachment.requested_mac.or(generated).unwrap_or(spare_mac),
+            host_interface,
+            interface,
+        };
+        if let Some(attachment) = record.attachments.get_mut(index) {
+            attachment.endpoint = Some(endpoint);
+        }
+        Ok(())
+    }
+
+    /// The network that an attachment is on.
+    pub(super) fn network_of(&self, attachment: &Attachment) -> Result<&Network, ControlError> {
+        self.network_by_id(&attachment.network)
+            .ok_or_else(|| ControlError::NoSuchNetwork(attachment.network_name.clone()))
+    }
+
+    /// Two interfaces with one MAC on a bridge would take each other's frames.
+    fn check_mac(&self, network: &Network, mac: MacAddress) -> Result<(), ControlError> {
+        let in_use = |owner: String| {
+            Err(ControlError::MacInUse {
+                mac: mac.to_string(),
+                owner,
+            })
+        };
+        if mac == network.bridge_mac {
+            return in_use(format!("bridge {}", network.config.bridge));
+        }
+        let other = self.containers().find(|container| {
+            let mut endpoints = container.endpoints();
+            endpoints.any(|(place, endpoint)| place.network == network.id && endpoint.mac == mac)
+        });
+        other.map_or(Ok(()), |other| in_use(format!("container {}", other.name)))
+    }
+
+    /// One address of each family of the network: the requested one, or the lowest free one.
+    fn take_addresses(
+        &mut self,
+        network: &Network,
+        requested: Option<IpAddr>,
+    ) -> Result<Vec<IpNet>, ControlError> {
+        let Some(entry) = self.networks.get_mut(&network.id) else {
+            return Err(ControlError::NoSuchNetwork(network.name.clone()));
+        };
+        let mut taken: Vec<IpNet> = Vec::new();
+        for pool in &mut entry.pools {
+            let ipv4 = pool.subnet().addr().is_ipv4();
+            let requested = requested.filter(|address| address.is_ipv4() == ipv4);
+            match take_address(pool, network, requested) {
+                Ok(address) => taken.push(address),
+                Err(error) => {
+                    taken.iter().for_each(|net| entry.release(net.addr()));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Gives back the addresses of all endpoints in a record.
+    pub(super) fn release_addresses(&mut self, record: &Container) {
+        for (attachment, endpoint) in record.endpoints() {
+            self.release_endpoint(&attachment.network, endpoint);
+        }
+    }
+
+    /// Gives back the addresses of an endpoint.
+    pub(super) fn release_endpoint(&mut self, network: &str, endpoint: &Endpoint) {
+        if let Some(entry) = self.networks.get_mut(network) {
+            let addresses = endpoint.addresses.iter();
+            addresses.for_each(|net| NetworkEntry::release(entry, net.addr()));
+        }
+    }
+
+    /// A name for the host's end of a veth pair: `veth` and seven digits, as Docker's.
+    fn new_interface_name(&self, record: &Container) -> std::io::Result<String> {
+        let own = record.endpoints().map(|(_, endpoint)| endpoint);
+        let all = self.endpoints().map(|(_, _, endpoint)| endpoint);
+        let taken: BTreeSet<&str> = own
+            .chain(all)
+            .map(|endpoint| endpoint.host_interface.as_str())
+            .collect();
+        loop {
+            let name = format!("veth{}", &random::hex::<4>()?[..7]);
+            if !taken.contains(name.as_str()) {
+                return Ok(name);
+            }
+        }
+    }
+}
+
+fn take_address(
+    pool: &mut Pool,
+    network: &Network,
+    requested: Option<IpAddr>,
+) -> Result<IpNet, ControlError> {
+    let address = match requested {
+        Some(address) => pool
+            .reserve(address)
+            .map(|()| address)
+            .map_err(ControlError::Address)?,
+        None => pool.allocate().map_err(|source| ControlError::NoAddress {
+            network: network.name.clone(),
+            id: network.id.clone(),
+            source,
+        })?,
+    };
+    Ok(IpNet::new(address, pool.subnet().prefix_len()).unwrap_or_else(|_| address.into()))
+}
+
+/// The wanted name, or the network's prefix and the lowest number that no interface of the container has.
+fn interface_name(
+    record: &Container,
+    attachment: &Attachment,
+    network: &Network,
+) -> Result<String, ControlError> {
+    let others = record
+        .attachments
+        .iter()
+        .filter(|other| other.network != attachment.network);
+    let taken: BTreeSet<&str> = others
+        .filter_map(|other| match &other.endpoint {
+            Some(endpoint) => Some(endpoint.interface.as_str()),
+            None => other.requested_interface.as_deref(),
+        })
+        .collect();
+    if let Some(wanted) = &attachment.requested_interface {
+        return if taken.contains(wanted.as_str()) {
+            Err(ControlError::InterfaceInUse {
+                interface: wanted.clone(),
+                container: record.name.clone(),
+            })
+        } else {
+            Ok(wanted.clone())
+        };
+    }
+    let prefix = &network.config.interface_prefix;
+    let mut number = 0_u32;
+    loop {
+        let name = format!("{prefix}{}", number);
+        if !taken.contains(name.as_str()) {
+            return Ok(name);
+        }
+        number += 1;
+    }
+}
+
+/// Where an endpoint's default routes go; an internal network has none.
+pub(super) fn gateways(network: &Network) -> Vec<IpAddr> {
+    if network.config.internal {
+        return Vec::new();
+    }
+    let families = network.config.families.iter();
+    families.filter_map(FamilyConfig::default_gateway).collect()
+}
+
+/// `02:42:` and the IPv4 address; none without one.
+fn generated_mac(addresses: &[IpNet]) -> Option<MacAddress> {
+    addresses.iter().find_map(|net| match net.addr() {
+        IpAddr::V4(address) => Some(MacAddress::from_ipv4(address)),
+        IpAddr::V6(_) => None,
+    })
+}

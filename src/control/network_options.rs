@@ -1,0 +1,463 @@
+//! A user's wish for a network, checked against itself, the host and the other networks.
+//!
+//! What comes in is Docker's body of `POST /networks/create`, all text. What comes out is a [`NetworkConfig`] that
+//! needs no further checks, or Docker's words for the first thing that is wrong, and nothing is made. The order of
+//! the checks is Docker's (`daemon/network.go`, `libnetwork/controller.go`, `drivers/bridge/bridge_linux.go`), so that
+//! of several mistakes the same one is reported:
+//!
+//! ```text
+//! name, families ─► subnet, range, gateway, auxiliary addresses ─► driver, scope ─► options
+//!                                                      ─► overlap or free default subnet ─► names of bridges
+//! ```
+//!
+//! Options that begin with `com.docker.network.` and are not known here are kept and have no effect, as with Docker.
+//! As for the default network, a subnet that overlaps an on-link route of the host is refused, which Docker does
+//! not do: the containers would hide that network from the host, or it would hide them.
+
+mod error;
+mod subnets;
+mod values;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
+use super::address_pool::AddressPools;
+use super::daemon_options::{DEFAULT_MTU, HostFacts, MAX_MTU, MIN_MTU};
+use super::names;
+use super::network_config::{Advertise, DEFAULT_INTERFACE_PREFIX, GatewayMode, NetworkConfig};
+use crate::api::types::CreateNetwork;
+
+pub use error::NetworkOptionError;
+use values::{parse_bool, parse_int};
+
+/// `-o com.docker.network.bridge.name`.
+pub const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
+/// `-o com.docker.network.bridge.enable_icc`.
+pub const ENABLE_ICC: &str = "com.docker.network.bridge.enable_icc";
+/// `-o com.docker.network.bridge.enable_ip_masquerade`.
+pub const ENABLE_IP_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+/// `-o com.docker.network.bridge.host_binding_ipv4`.
+pub const HOST_BINDING_IPV4: &str = "com.docker.network.bridge.host_binding_ipv4";
+/// `-o com.docker.network.bridge.default_bridge`: only the network `bridge` has it.
+pub const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
+/// `-o com.docker.network.bridge.inhibit_ipv4`.
+pub const INHIBIT_IPV4: &str = "com.docker.network.bridge.inhibit_ipv4";
+/// `-o com.docker.network.bridge.gateway_mode_ipv4`.
+pub const GATEWAY_MODE_IPV4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+/// `-o com.docker.network.bridge.gateway_mode_ipv6`.
+pub const GATEWAY_MODE_IPV6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+/// `-o com.docker.network.bridge.trusted_host_interfaces`.
+pub const TRUSTED_HOST_INTERFACES: &str = "com.docker.network.bridge.trusted_host_interfaces";
+/// `-o com.docker.network.driver.mtu`.
+pub const DRIVER_MTU: &str = "com.docker.network.driver.mtu";
+/// `-o com.docker.network.container_iface_prefix`.
+pub const CONTAINER_IFACE_PREFIX: &str = "com.docker.network.container_iface_prefix";
+/// `-o com.docker.network.host_ipv4`.
+pub const HOST_IPV4: &str = "com.docker.network.host_ipv4";
+/// `-o com.docker.network.host_ipv6`.
+pub const HOST_IPV6: &str = "com.docker.network.host_ipv6";
+/// `-o com.docker.network.enable_ipv4`.
+pub const ENABLE_IPV4: &str = "com.docker.network.enable_ipv4";
+/// `-o com.docker.network.enable_ipv6`.
+pub const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
+/// `-o com.docker.network.advertise_addr_nmsgs`.
+pub const ADVERTISE_COUNT: &str = "com.docker.network.advertise_addr_nmsgs";
+/// `-o com.docker.network.advertise_addr_ms`.
+pub const ADVERTISE_INTERVAL: &str = "com.docker.network.advertise_addr_ms";
+
+/// Networks that are always there, or never (`--bridge none`), but cannot be made or removed by users.
+pub const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
+
+/// True for `bridge`, `host` and `none`, and for `default`, which Docker's commands take for `bridge`.
+pub fn is_predefined(name: &str) -> bool {
+    name == "default" || PREDEFINED.contains(&name)
+}
+
+/// What a new network must get along with.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// Id of the network to be made: the bridge is named after it.
+    pub id: &'a str,
+    /// The host. `bridge_exists` is about the bridge of [`wanted_bridge`].
+    pub host: &'a HostFacts,
+    /// Where subnets come from that nobody chose.
+    pub pools: &'a AddressPools,
+    /// All networks that are there.
+    pub networks: &'a [Neighbour],
+    /// The daemon's `--default-network-opt` for this driver.
+    pub default_options: &'a BTreeMap<String, String>,
+}
+
+/// A network that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its bridge interface; empty for `host` and `none`.
+    pub bridge: String,
+    /// Its subnets, without host bits.
+    pub subnets: Vec<IpNet>,
+}
+
+/// A network that can be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// How.
+    pub config: NetworkConfig,
+    /// Options to keep and show: those given and the daemon's default ones.
+    pub options: BTreeMap<String, String>,
+    /// For the user, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// The bridge interface that a request names, of which the daemon asks the kernel whether it exists; `None`: it
+/// will be named after the network's id.
+pub fn wanted_bridge(request: &CreateNetwork) -> Option<&str> {
+    let name = request.options.get(BRIDGE_NAME)?;
+    Some(name.as_str()).filter(|name| !name.is_empty())
+}
+
+/// Checks everything.
+///
+/// # Errors
+/// The first thing that is wrong, in Docker's order.
+pub fn check(
+    request: &CreateNetwork,
+    context: &Context<'_>,
+) -> Result<Checked, NetworkOptionError> {
+    check_name(&request.name, context.networks)?;
+    let mut options = request.options.clone();
+    for (option, value) in context.default_options {
+        options
+            .entry(option.clone())
+            .or_insert_with(|| value.clone());
+    }
+    let mut warnings = Vec::new();
+    check_families(request, &mut options, &mut warnings)?;
+    let wanted = subnets::parse(&request.ipam.config)?;
+    check_kind(request)?;
+    let advertise = advertise(&options)?;
+    let options_given = Options::parse(&options, context.id)?;
+    if options_given.mode == GatewayMode::Isolated && !request.internal {
+        return Err(NetworkOptionError::Isolated);
+    }
+    if options.contains_key(TRUSTED_HOST_INTERFACES) {
+        warnings.push(format!(
+            "{TRUSTED_HOST_INTERFACES} has no effect: containers are reached directly in gateway mode routed or nat-unprotected"
+        ));
+    }
+    let family = subnets::family(wanted, &options_given, request.internal, context)?;
+    let same_bridge = |network: &&Neighbour| network.bridge == options_given.bridge;
+    if let Some(other) = context.networks.iter().find(same_bridge) {
+        return Err(NetworkOptionError::SameBridge {
+            id: context.id.to_owned(),
+            bridge: options_given.bridge,
+            other: other.id.clone(),
+        });
+    }
+    let config = NetworkConfig {
+        managed: !context.host.bridge_exists,
+        bridge: options_given.bridge,
+        families: vec![family],
+        internal: request.internal,
+        icc: options_given.icc,
+        mtu: options_given.mtu,
+        host_address: options_given.host_address,
+        interface_prefix: options_given.interface_prefix,
+        advertise,
+    };
+    Ok(Checked {
+        config,
+        options,
+        warnings,
+    })
+}
+
+fn check_name(name: &str, networks: &[Neighbour]) -> Result<(), NetworkOptionError> {
+    if is_predefined(name) {
+        return Err(NetworkOptionError::Predefined(name.to_owned()));
+    }
+    if name.trim().is_empty() {
+        return Err(NetworkOptionError::EmptyName);
+    }
+    if name.len() > 255 || name.chars().any(char::is_control) {
+        let shown: String = name.escape_debug().take(64).collect();
+        return Err(NetworkOptionError::Name(shown));
+    }
+    if networks.iter().any(|network| network.name == name) {
+        return Err(NetworkOptionError::Exists(name.to_owned()));
+    }
+    Ok(())
+}
+
+/// `--ipv4` and `--ipv6` go before the options of the same meaning, which then vanish.
+fn check_families(
+    request: &CreateNetwork,
+    options: &mut BTreeMap<String, String>,
+    warnings: &mut Vec<String>,
+) -> Result<(), NetworkOptionError> {
+    let mut enabled = |label: &'static str, field: Option<bool>, default: bool| match field {
+        Some(enabled) => {
+            options.remove(label);
+            Ok(enabled)
+        }
+        None => options.get(label).map_or(Ok(default), |value| {
+            parse_bool(value).map_err(|_| NetworkOptionError::NotBool(label))
+        }),
+    };
+    let ipv4 = enabled(ENABLE_IPV4, request.enable_ipv4, true)?;
+    let ipv6 = enabled(ENABLE_IPV6, request.enable_ipv6, false)?;
+    let asked_here = request.enable_ipv6 == Some(true) || request.options.contains_key(ENABLE_IPV6);
+    match (ipv4, ipv6) {
+        (_, true) if asked_here => Err(NetworkOptionError::Ipv6("--ipv6".to_owned())),
+        (false, _) => Err(NetworkOptionError::NoFamily),
+        (true, true) => {
+            warnings.push(format!(
+                "{ENABLE_IPV6} of --default-network-opt has no effect: networks have only IPv4 so far"
+            ));
+            Ok(())
+        }
+        (true, false) => Ok(()),
+    }
+}
+
+/// Driver, scope and kinds of networks that are of no use on a single host.
+fn check_kind(request: &CreateNetwork) -> Result<(), NetworkOptionError> {
+    if request.config_only {
+        return Err(NetworkOptionError::ConfigNetwork("--config-only"));
+    }
+    if request.config_from.is_some() {
+        return Err(NetworkOptionError::ConfigNetwork("--config-from"));
+    }
+    match request.driver.as_str() {
+        "" | "bridge" => {}
+        "host" | "null" => return Err(NetworkOptionError::OneInstance(request.driver.clone())),
+        other => return Err(NetworkOptionError::Driver(other.escape_debug().to_string())),
+    }
+    if request.ingress {
+        return Err(NetworkOptionError::Ingress);
+    }
+    match request.scope.as_str() {
+        "" | "local" => {}
+        "swarm" => return Err(NetworkOptionError::SwarmScope),
+        other => return Err(NetworkOptionError::Scope(other.escape_debug().to_string())),
+    }
+    match request.ipam.driver.as_str() {
+        "" | "default" => Ok(()),
+        "null" => Err(NetworkOptionError::EmptyPool),
+        other => Err(NetworkOptionError::IpamDriver(
+            other.escape_debug().to_string(),
+        )),
+    }
+}
+
+fn advertise(options: &BTreeMap<String, String>) -> Result<Advertise, NetworkOptionError> {
+    let number = |label, default, min, max, what| {
+        let Some(value) = options.get(label) else {
+            return Ok(default);
+        };
+        let shown = || value.escape_debug().to_string();
+        let number = parse_int(value).map_err(|_| NetworkOptionError::AdvertiseNumber {
+            label,
+            value: shown(),
+            what,
+            min,
+            max,
+        })?;
+        u32::try_from(number)
+            .ok()
+            .filter(|number| (min..=max).contains(number))
+            .ok_or_else(|| NetworkOptionError::AdvertiseRange {
+                label,
+                value: shown(),
+                min,
+                max,
+            })
+    };
+    let default = Advertise::default();
+    let count = number(
+        ADVERTISE_COUNT,
+        u32::from(default.count),
+        0,
+        3,
+        "an integer",
+    )?;
+    Ok(Advertise {
+        count: u8::try_from(count).unwrap_or(default.count),
+        interval_ms: number(
+            ADVERTISE_INTERVAL,
+            default.interval_ms,
+            100,
+            2000,
+            "integer milliseconds",
+        )?,
+    })
+}
+
+/// Options of the bridge driver.
+struct Options {
+    bridge: String,
+    mtu: u32,
+    icc: bool,
+    masquerade: bool,
+    inhibit_ipv4: bool,
+    mode: GatewayMode,
+    host_address: IpAddr,
+    source: Option<IpAddr>,
+    interface_prefix: String,
+}
+
+impl Options {
+    fn parse(options: &BTreeMap<String, String>, id: &str) -> Result<Self, NetworkOptionError> {
+        let mut parsed = Self {
+            bridge: String::new(),
+            mtu: DEFAULT_MTU,
+            icc: true,
+            masquerade: true,
+            inhibit_ipv4: false,
+            mode: GatewayMode::Nat,
+            host_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            source: None,
+            interface_prefix: DEFAULT_INTERFACE_PREFIX.to_owned(),
+        };
+        let mut default_bridge = false;
+        for (label, value) in options {
+            match label.as_str() {
+                BRIDGE_NAME => parsed.bridge.clone_from(value),
+                DRIVER_MTU => parsed.mtu = mtu(value)?,
+                ENABLE_ICC => parsed.icc = boolean(ENABLE_ICC, value)?,
+                ENABLE_IP_MASQUERADE => {
+                    parsed.masquerade = boolean(ENABLE_IP_MASQUERADE, value)?;
+                }
+                INHIBIT_IPV4 => parsed.inhibit_ipv4 = boolean(INHIBIT_IPV4, value)?,
+                DEFAULT_BRIDGE => default_bridge = boolean(DEFAULT_BRIDGE, value)?,
+                GATEWAY_MODE_IPV4 => parsed.mode = gateway_mode(GATEWAY_MODE_IPV4, value)?,
+                // For a family that the network does not have; checked all the same, as by Docker.
+                GATEWAY_MODE_IPV6 => {
+                    gateway_mode(GATEWAY_MODE_IPV6, value)?;
+                }
+                HOST_BINDING_IPV4 => {
+                    parsed.host_address = IpAddr::V4(ipv4(HOST_BINDING_IPV4, value)?);
+                }
+                HOST_IPV4 => parsed.source = Some(source(value)?),
+                HOST_IPV6 => {
+                    address(HOST_IPV6, value)?;
+                }
+                CONTAINER_IFACE_PREFIX if !value.is_empty() => {
+                    parsed.interface_prefix = interface_prefix(value)?;
+                }
+                _ => {}
+            }
+        }
+        if default_bridge {
+            let name = parsed.bridge.escape_debug().to_string();
+            return Err(NetworkOptionError::DefaultBridge(name));
+        }
+        if parsed.bridge.is_empty() {
+            parsed.bridge = format!("tb-{}", names::short_id(id));
+        }
+        if !names::is_interface_name(&parsed.bridge) {
+            let shown = parsed.bridge.escape_debug().to_string();
+            return Err(NetworkOptionError::BridgeName(shown));
+        }
+        Ok(parsed)
+    }
+}
+
+fn refuse(
+    label: &'static str,
+    value: &str,
+    problem: String,
+    fix: &'static str,
+) -> NetworkOptionError {
+    NetworkOptionError::Parse {
+        label,
+        value: value.escape_debug().to_string(),
+        problem,
+        fix,
+    }
+}
+
+fn boolean(label: &'static str, value: &str) -> Result<bool, NetworkOptionError> {
+    parse_bool(value).map_err(|problem| refuse(label, value, problem, "give true or false"))
+}
+
+fn mtu(value: &str) -> Result<u32, NetworkOptionError> {
+    let number = parse_int(value).map_err(|problem| {
+        refuse(
+            DRIVER_MTU,
+            value,
+            problem,
+            "give a number of octets such as 1500",
+        )
+    })?;
+    match u32::try_from(number) {
+        Ok(0) => Ok(DEFAULT_MTU),
+        Ok(mtu) if (MIN_MTU..=MAX_MTU).contains(&mtu) => Ok(mtu),
+        Ok(_) | Err(_) => Err(NetworkOptionError::Mtu(number)),
+    }
+}
+
+fn gateway_mode(label: &'static str, value: &str) -> Result<GatewayMode, NetworkOptionError> {
+    match value {
+        "nat" => Ok(GatewayMode::Nat),
+        "nat-unprotected" => Ok(GatewayMode::NatUnprotected),
+        "routed" => Ok(GatewayMode::Routed),
+        "isolated" => Ok(GatewayMode::Isolated),
+        _ => {
+            let problem = format!("unknown gateway mode {}", value.escape_debug());
+            let fix = "give nat, nat-unprotected, routed or isolated";
+            Err(refuse(label, value, problem, fix))
+        }
+    }
+}
+
+fn address(label: &'static str, value: &str) -> Result<IpAddr, NetworkOptionError> {
+    value
+        .parse()
+        .map_err(|_| refuse(label, value, "nil ip".to_owned(), "give an IP address"))
+}
+
+fn ipv4(label: &'static str, value: &str) -> Result<Ipv4Addr, NetworkOptionError> {
+    match address(label, value)? {
+        IpAddr::V4(address) => Ok(address),
+        IpAddr::V6(address) => Err(NetworkOptionError::Ipv6(format!("{label}={address}"))),
+    }
+}
+
+/// Where packets come from that leave the host: an address that somebody can answer to.
+fn source(value: &str) -> Result<IpAddr, NetworkOptionError> {
+    let address = ipv4(HOST_IPV4, value)?;
+    let usable = !address.is_unspecified()
+        && !address.is_multicast()
+        && !address.is_broadcast()
+        && !address.is_loopback();
+    if usable {
+        Ok(address.into())
+    } else {
+        let problem = "not a source address".to_owned();
+        Err(refuse(
+            HOST_IPV4,
+            value,
+            problem,
+            "give an address of the host's",
+        ))
+    }
+}
+
+/// Room for three digits must be left.
+fn interface_prefix(value: &str) -> Result<String, NetworkOptionError> {
+    if names::is_interface_name(value) && value.len() <= 12 {
+        Ok(value.to_owned())
+    } else {
+        let shown = value.escape_debug().to_string();
+        Err(NetworkOptionError::Prefix(shown))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,316 @@
+//! Making and removing networks: those of users, and the three that are always there.
+//!
+//! `bridge` is what the daemon's flags say. `host` and `none` are only names that Docker's clients expect
+//! in lists; they have no bridge, no addresses and no containers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::address_pool::overlap;
+use super::daemon_options::HostFacts;
+use super::error::ControlError;
+use super::mac::MacAddress;
+use super::names;
+use super::network_config::{FamilyConfig, NetworkConfig};
+use super::network_options::{self, Context, Neighbour};
+use super::records::{BRIDGE_DRIVER, Container, Endpoint, Network};
+use super::requests::{HOST, NONE};
+use super::state::{DEFAULT_NETWORK, NetworkEntry, State};
+use super::store::Change;
+use super::timestamp::Timestamp;
+use crate::api::types::CreateNetwork;
+
+impl State {
+    /// Makes a network: number, name, subnet, bridge name, all stored. The caller then makes the
+    /// bridge, and calls [`State::remove_network`] if it cannot. Also gives warnings, one sentence each.
+    /// `host` is about the bridge of [`network_options::wanted_bridge`].
+    ///
+    /// # Errors
+    /// For the first thing that is wrong with the request or cannot be had; nothing is left then.
+    pub fn create_network(
+        &mut self,
+        request: &CreateNetwork,
+        host: &HostFacts,
+        now: Timestamp,
+    ) -> Result<(Network, Vec<String>), ControlError> {
+        let neighbours: Vec<Neighbour> = self.networks().map(neighbour).collect();
+        let id = names::new_id().map_err(ControlError::Random)?;
+        let checked = network_options::check(
+            request,
+            &Context {
+                id: &id,
+                host,
+                pools: &self.settings.pools,
+                networks: &neighbours,
+                default_options: &self.settings.default_network_options,
+            },
+        )?;
+        let mut counters = self.counters;
+        counters.network += 1;
+        let network = Network {
+            id,
+            number: counters.network,
+            name: request.name.clone(),
+            created: now,
+            driver: BRIDGE_DRIVER.to_owned(),
+            labels: request.labels.clone(),
+            options: checked.options,
+            attachable: request.attachable,
+            enable_ipv6: request.enable_ipv6.unwrap_or_default(),
+            config: checked.config,
+            bridge_mac: MacAddress::random().map_err(ControlError::Random)?,
+        };
+        let entry = NetworkEntry::new(network.clone())?;
+        self.journal
+            .commit(&[Change::PutNetwork(&network), Change::PutCounters(counters)])?;
+        self.counters = counters;
+        self.networks.insert(network.id.clone(), entry);
+        Ok((network, checked.warnings))
+    }
+
+    /// The network that [`State::remove_network`] would remove; the caller removes its bridge first.
+    ///
+    /// # Errors
+    /// If there is no such network, it is predefined, or a container has an endpoint on it.
+    pub fn removable_network(&self, query: &str) -> Result<&Network, ControlError> {
+        let network = self.network(query)?;
+        if network_options::is_predefined(&network.name) {
+            return Err(ControlError::Predefined(network.name.clone()));
+        }
+        let users: Vec<String> = self
+            .users(&network.id)
+            .map(|(container, endpoint)| {
+                let id = names::short_id(&endpoint.id);
+                format!("name:\"{}\" id:\"{id}\"", container.name)
+            })
+            .collect();
+        if users.is_empty() {
+            Ok(network)
+        } else {
+            Err(ControlError::ActiveEndpoints {
+                network: network.name.clone(),
+                users: users.join(", "),
+            })
+        }
+    }
+
+    /// Forgets a network and gives its last record. Containers that have exited may still name it; they
+    /// cannot be started then.
+    ///
+    /// # Errors
+    /// As [`State::removable_network`], or if the change cannot be stored.
+    pub fn remove_network(&mut self, query: &str) -> Result<Network, ControlError> {
+        let network = self.removable_network(query)?.clone();
+        self.journal.commit(&[Change::DeleteNetwork(&network.id)])?;
+        self.networks.remove(&network.id);
+        Ok(network)
+    }
+
+    /// The networks that users made and no container has an endpoint on: what `network prune` removes.
+    pub fn unused_networks(&self) -> impl Iterator<Item = &Network> {
+        let used = self.networks_in_use();
+        self.bridge_networks()
+            .filter(move |network| network.name != DEFAULT_NETWORK && !used.contains(&network.id))
+    }
+
+    /// Ids of the networks that some container has an endpoint on.
+    pub fn networks_in_use(&self) -> BTreeSet<String> {
+        let networks = self.endpoints().map(|(_, network, _)| network.id.clone());
+        networks.collect()
+    }
+
+    /// The containers that have an endpoint on the network with this id.
+    pub fn users<'a>(
+        &'a self,
+        network: &'a str,
+    ) -> impl Iterator<Item = (&'a Container, &'a Endpoint)> {
+        self.containers().filter_map(move |container| {
+            let endpoint = container.attachment(network)?.endpoint.as_ref()?;
+            Some((container, endpoint))
+        })
+    }
+
+    /// Makes the default network what the flags say, or removes it (`None`, `--bridge none`). Its id and
+    /// the bridge's MAC are kept while the bridge and its subnet are the same. While containers are on
+    /// it, only `icc`, `ip-masq` and `ip` take effect, and a warning says so. Also makes the records of
+    /// `host` and `none`, if they are missing. Texts are warnings.
+    ///
+    /// # Errors
+    /// If the change cannot be stored.
+    pub fn set_default_network(
+        &mut self,
+        config: Option<&NetworkConfig>,
+        now: Timestamp,
+    ) -> Result<Vec<String>, ControlError> {
+        self.make_predefined(now)?;
+        let current = self.default_network().cloned();
+        let busy = current
+            .as_ref()
+            .is_some_and(|network| self.users(&network.id).next().is_some());
+        let mut warnings = Vec::new();
+        let wanted = match (current.as_ref(), config) {
+            (None, None) => return Ok(warnings),
+            (None, Some(config)) => self.new_default_network(config, now)?,
+            (Some(_), _) if busy && !same_shape(current.as_ref(), config) => {
+                warnings.push(
+                    "there are running containers, updated network configuration will not take effect; stop them and restart the daemon"
+                        .to_owned(),
+                );
+                return Ok(warnings);
+            }
+            (Some(current), None) => {
+                self.journal.commit(&[Change::DeleteNetwork(&current.id)])?;
+                self.networks.remove(&current.id);
+                return Ok(warnings);
+            }
+            (Some(current), Some(config)) if same_shape(Some(current), Some(config)) => Network {
+                config: config.clone(),
+                ..current.clone()
+            },
+            (Some(_), Some(config)) => self.new_default_network(config, now)?,
+        };
+        if current.as_ref() == Some(&wanted) {
+            return Ok(warnings);
+        }
+        self.refuse_overlap(&wanted)?;
+        let mut changes = vec![
+            Change::PutNetwork(&wanted),
+            Change::PutCounters(self.counters),
+        ];
+        let replaced = current.filter(|current| current.id != wanted.id);
+        changes.extend(
+            replaced
+                .as_ref()
+                .map(|network| Change::DeleteNetwork(&network.id)),
+        );
+        let entry_of_wanted = NetworkEntry::new(wanted.clone())?;
+        self.journal.commit(&changes)?;
+        if let Some(replaced) = replaced {
+            self.networks.remove(&replaced.id);
+        }
+        match self.networks.get_mut(&wanted.id) {
+            Some(entry) => entry.record = wanted,
+            None => {
+                self.networks.insert(wanted.id, entry_of_wanted);
+            }
+        }
+        Ok(warnings)
+    }
+
+    /// Records the MAC that the bridge really has, if the kernel was left to choose it or the bridge is
+    /// the user's.
+    ///
+    /// # Errors
+    /// If there is no such network, or the change cannot be stored.
+    pub fn set_bridge_mac(&mut self, network: &str, mac: MacAddress) -> Result<(), ControlError> {
+        let record = Network {
+            bridge_mac: mac,
+            ..self.network(network)?.clone()
+        };
+        self.journal.commit(&[Change::PutNetwork(&record)])?;
+        if let Some(entry) = self.networks.get_mut(&record.id) {
+            entry.record = record;
+        }
+        Ok(())
+    }
+
+    /// The flags may have changed since the other networks were made.
+    fn refuse_overlap(&self, wanted: &Network) -> Result<(), ControlError> {
+        let subnets = wanted.subnets();
+        let clash = |other: &&Network| {
+            let theirs = other.subnets();
+            let mut pairs = subnets
+                .iter()
+                .flat_map(|own| theirs.iter().map(move |their| (own, their)));
+            pairs.any(|(own, their)| overlap(own, their))
+        };
+        let others = self.bridge_networks();
+        match others.filter(|other| other.name != wanted.name).find(clash) {
+            None => Ok(()),
+            Some(other) => Err(ControlError::DefaultOverlaps {
+                bridge: wanted.config.bridge.clone(),
+                network: other.name.clone(),
+                id: other.id.clone(),
+            }),
+        }
+    }
+
+    fn new_default_network(
+        &mut self,
+        config: &NetworkConfig,
+        now: Timestamp,
+    ) -> Result<Network, ControlError> {
+        self.counters.network += 1;
+        let number = self.counters.network;
+        new_predefined(DEFAULT_NETWORK, BRIDGE_DRIVER, number, config.clone(), now)
+    }
+
+    fn make_predefined(&mut self, now: Timestamp) -> Result<(), ControlError> {
+        for (name, driver) in [(HOST, "host"), (NONE, "null")] {
+            if self.networks().any(|network| network.driver == driver) {
+                continue;
+            }
+            let network = new_predefined(name, driver, 0, NetworkConfig::none(), now)?;
+            let entry = NetworkEntry::new(network)?;
+            self.journal.commit(&[Change::PutNetwork(&entry.record)])?;
+            self.networks.insert(entry.record.id.clone(), entry);
+        }
+        Ok(())
+    }
+}
+
+fn new_predefined(
+    name: &str,
+    driver: &str,
+    number: u32,
+    config: NetworkConfig,
+    now: Timestamp,
+) -> Result<Network, ControlError> {
+    Ok(Network {
+        id: names::new_id().map_err(ControlError::Random)?,
+        number,
+        name: name.to_owned(),
+        created: now,
+        driver: driver.to_owned(),
+        labels: BTreeMap::new(),
+        options: BTreeMap::new(),
+        attachable: false,
+        enable_ipv6: false,
+        config,
+        bridge_mac: MacAddress::random().map_err(ControlError::Random)?,
+    })
+}
+
+fn neighbour(network: &Network) -> Neighbour {
+    Neighbour {
+        id: network.id.clone(),
+        name: network.name.clone(),
+        bridge: network.config.bridge.clone(),
+        subnets: network.subnets(),
+    }
+}
+
+/// What cannot change under running containers.
+fn same_shape(current: Option<&Network>, config: Option<&NetworkConfig>) -> bool {
+    let shape = |family: &FamilyConfig| {
+        (
+            family.subnet,
+            family.gateway,
+            family.allocation_range,
+            family.container_gateway,
+        )
+    };
+    match (current.map(|network| &network.config), config) {
+        (Some(a), Some(b)) => {
+            (&a.bridge, a.mtu) == (&b.bridge, b.mtu)
+                && a.families
+                    .iter()
+                    .map(shape)
+                    .eq(b.families.iter().map(shape))
+        }
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

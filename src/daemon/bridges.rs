@@ -1,0 +1,137 @@
+//! The bridges of all networks.
+//!
+//! One that cannot be made (another interface has its name, say) keeps only its own network down: it is told
+//! once, and tried again whenever something changes. The default network's is different at the start
+//! of the daemon, which fails then, because that is what its flags are about.
+
+use anyhow::{Context, bail};
+use ipnet::{IpNet, Ipv4Net};
+
+use super::core::{BridgePort, Core};
+use crate::api::server::ApiError;
+use crate::control::State;
+use crate::control::mac::MacAddress;
+use crate::control::records::{GatewayMode, Network};
+use crate::kernel::{Bridge, BridgeSpec, NetlinkError};
+use crate::steering::Subnet;
+
+impl Core {
+    /// Makes the bridges of all networks what they should be, again if somebody has deleted them.
+    pub(super) async fn ensure_bridges(&self, state: &mut State) -> anyhow::Result<()> {
+        let networks: Vec<Network> = state.bridge_networks().cloned().collect();
+        let specs = networks
+            .iter()
+            .map(spec)
+            .collect::<anyhow::Result<Vec<BridgeSpec>>>()?;
+        let outcomes = self.netlink.ensure_bridges(&specs).await?;
+        let mut default = Ok(());
+        for (network, outcome) in networks.iter().zip(outcomes) {
+            match outcome {
+                Ok(bridge) => self.note_bridge(state, network, &bridge)?,
+                Err(error) => {
+                    let mut facts = self.facts.lock();
+                    facts.bridges.remove(&network.id);
+                    let first = facts.broken.insert(network.id.clone());
+                    drop(facts);
+                    if state.default_network().map(|n| &n.id) == Some(&network.id) {
+                        default = Err(error).with_context(|| {
+                            format!("cannot set up bridge {}", network.config.bridge)
+                        });
+                    } else if first {
+                        tracing::warn!(
+                            network = %network.name, bridge = %network.config.bridge, %error,
+                            "cannot set up a network's bridge"
+                        );
+                    }
+                }
+            }
+        }
+        default
+    }
+
+    /// Makes the bridge of a new network.
+    pub(super) async fn make_bridge(
+        &self,
+        state: &mut State,
+        network: &Network,
+    ) -> Result<(), ApiError> {
+        let spec = spec(network).map_err(|error| ApiError::internal(error.to_string()))?;
+        let bridge = self
+            .netlink
+            .ensure_bridge(&spec)
+            .await
+            .map_err(|error| match error {
+                NetlinkError::NotABridge(_) => ApiError::new(
+                    403,
+                    format!("{error}: choose another com.docker.network.bridge.name"),
+                ),
+                other => ApiError::internal(format!(
+                    "cannot set up bridge {}: {other}",
+                    network.config.bridge
+                )),
+            })?;
+        self.note_bridge(state, network, &bridge)
+            .map_err(|error| ApiError::internal(format!("{error:#}")))
+    }
+
+    fn note_bridge(
+        &self,
+        state: &mut State,
+        network: &Network,
+        bridge: &Bridge,
+    ) -> anyhow::Result<()> {
+        if bridge.mac != network.bridge_mac.octets() {
+            let mac = MacAddress::from_octets(bridge.mac)?;
+            tokio::task::block_in_place(|| state.set_bridge_mac(&network.id, mac))?;
+        }
+        if bridge.created {
+            tracing::info!(network = %network.name, bridge = %network.config.bridge, "bridge made");
+        }
+        let mut facts = self.facts.lock();
+        facts.broken.remove(&network.id);
+        let port = BridgePort {
+            if_index: bridge.if_index,
+            mac: bridge.mac,
+        };
+        facts.bridges.insert(network.id.clone(), port);
+        Ok(())
+    }
+
+    /// The subnets of all networks whose bridges are there.
+    pub(super) fn subnets(&self, state: &State) -> Vec<Subnet> {
+        let facts = self.facts.lock();
+        let with_bridge = state
+            .bridge_networks()
+            .filter_map(|network| Some((network, *facts.bridges.get(&network.id)?)));
+        with_bridge
+            .flat_map(|(network, bridge)| {
+                network.config.families.iter().map(move |family| Subnet {
+                    prefix: family.subnet,
+                    bridge_if_index: bridge.if_index,
+                    bridge_mac: bridge.mac,
+                    routed: !network.config.internal
+                        && (!family.masquerade || family.mode == GatewayMode::NatUnprotected),
+                })
+            })
+            .collect()
+    }
+}
+
+fn spec(network: &Network) -> anyhow::Result<BridgeSpec> {
+    let addresses = network.config.bridge_addresses();
+    Ok(BridgeSpec {
+        name: network.config.bridge.clone(),
+        address: addresses.first().copied().map(ipv4).transpose()?,
+        mtu: network.config.mtu,
+        mac: network.bridge_mac.octets(),
+        user_managed: !network.config.managed,
+    })
+}
+
+/// Only IPv4 networks can be made so far.
+pub(super) fn ipv4(net: IpNet) -> anyhow::Result<Ipv4Net> {
+    match net {
+        IpNet::V4(net) => Ok(net),
+        IpNet::V6(net) => bail!("{net}: an IPv4 network is needed"),
+    }
+}

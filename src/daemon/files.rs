@@ -1,0 +1,163 @@
+//! The files of containers: written when one is made, kept current while it runs.
+//!
+//! They are mounted over /etc/hosts, /etc/hostname and /etc/resolv.conf, so they are written in place. What somebody in the
+//! container wrote there stays: of the hosts file only our own lines change, and a resolv.conf that was edited is left
+//! alone. Whether it was, a fingerprint beside each file tells, which outlives the daemon.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::core::Core;
+use crate::control::files::{self, Fingerprint, HostsLine, RESOLV_CONF, SYSTEMD_RESOLV_CONF};
+use crate::control::records::Container;
+use crate::control::{FileFacts, FileTexts, State};
+
+/// Octets of a file that we look at. Nobody's own file is that long; one that is, is left alone.
+const MOST: u64 = 1 << 20;
+
+/// What a container's files were made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Written {
+    lines: Vec<HostsLine>,
+    resolver: bool,
+}
+
+impl Written {
+    fn of(state: &State, container: &Container) -> Self {
+        Self {
+            lines: state.hosts_lines(container),
+            resolver: state.has_resolver(container),
+        }
+    }
+}
+
+impl Core {
+    /// Writes the files of a container that is being made.
+    pub(super) fn write_files(&self, state: &State, container: &Container) -> io::Result<()> {
+        fs::create_dir_all(&container.files)?;
+        let texts = texts(state, container);
+        write_noted(&container.files.join("hosts"), texts.hosts.as_bytes())?;
+        fs::write(container.files.join("hostname"), texts.hostname)?;
+        write_noted(
+            &container.files.join("resolv.conf"),
+            texts.resolv_conf.as_bytes(),
+        )?;
+        let written = Written::of(state, container);
+        let mut projected = self.projected.lock();
+        projected.files.insert(container.id.clone(), written);
+        Ok(())
+    }
+
+    /// Makes the files of all containers that run say what is true now; failures are logged.
+    pub(super) fn follow_files(&self, state: &State) {
+        let mut projected = self.projected.lock();
+        projected.files.retain(|id, _| {
+            state
+                .container_by_id(id)
+                .is_some_and(|container| !container.has_exited())
+        });
+        for container in state.containers().filter(|c| !c.has_exited()) {
+            let wanted = Written::of(state, container);
+            let former = projected.files.get(&container.id);
+            if former == Some(&wanted) {
+                continue;
+            }
+            let followed = match former {
+                Some(former) => follow(state, container, former, &wanted),
+                // Of a daemon that is gone, which may have been killed before it had written.
+                None => renew(state, container),
+            };
+            if let Err(error) = followed {
+                tracing::warn!(container = %container.name, %error, "cannot write its files");
+            }
+            projected.files.insert(container.id.clone(), wanted);
+        }
+    }
+}
+
+fn follow(
+    state: &State,
+    container: &Container,
+    former: &Written,
+    wanted: &Written,
+) -> io::Result<()> {
+    if former.lines != wanted.lines {
+        let path = container.files.join("hosts");
+        let current = read(&path)?;
+        let edited = Fingerprint::was_edited(Some(&current), noted(&path));
+        let text = files::edit_hosts(&current, &former.lines, &wanted.lines);
+        if edited {
+            fs::write(&path, text)?;
+        } else {
+            write_noted(&path, &text)?;
+        }
+    }
+    if former.resolver != wanted.resolver {
+        let text = texts(state, container).resolv_conf;
+        renew_one(&container.files.join("resolv.conf"), &text)?;
+    }
+    Ok(())
+}
+
+/// Writes what nobody has edited.
+fn renew(state: &State, container: &Container) -> io::Result<()> {
+    let texts = texts(state, container);
+    renew_one(&container.files.join("hosts"), &texts.hosts)?;
+    renew_one(&container.files.join("resolv.conf"), &texts.resolv_conf)
+}
+
+fn renew_one(path: &Path, text: &str) -> io::Result<()> {
+    let current = read(path)?;
+    if current == text.as_bytes() || Fingerprint::was_edited(Some(&current), noted(path)) {
+        return Ok(());
+    }
+    write_noted(path, text.as_bytes())
+}
+
+fn texts(state: &State, container: &Container) -> FileTexts {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    state.files(
+        container,
+        &FileFacts {
+            resolv_conf: &read(RESOLV_CONF),
+            systemd_resolv_conf: &read(SYSTEMD_RESOLV_CONF),
+            // Every new namespace's lo has ::1, if the kernel has IPv6.
+            ipv6_loopback: Path::new("/proc/net/if_inet6").exists(),
+        },
+    )
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    fs::File::open(path)?
+        .take(MOST + 1)
+        .read_to_end(&mut text)?;
+    if u64::try_from(text.len()).is_ok_and(|length| length > MOST) {
+        return Err(io::Error::other(format!(
+            "{} has become longer than {MOST} octets: left as it is",
+            path.display()
+        )));
+    }
+    Ok(text)
+}
+
+fn fingerprint_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".hash");
+    name.into()
+}
+
+fn noted(path: &Path) -> Option<Fingerprint> {
+    fs::read_to_string(fingerprint_path(path))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// Writes a file in place and notes what was written.
+fn write_noted(path: &Path, text: &[u8]) -> io::Result<()> {
+    fs::write(path, text)?;
+    fs::write(fingerprint_path(path), Fingerprint::of(text).to_string())
+}

@@ -1,0 +1,214 @@
+//! A container's interfaces: veth pairs, what steering knows of them, and the default route.
+//!
+//! *Plugged*: the pair is made, the host's end steered. *Routed*: the default route follows the endpoint that control
+//! chose. *Unplugged*: the pair is deleted, and with it whatever hung on it.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::bridges::ipv4;
+use super::core::Core;
+use crate::api::server::ApiError;
+use crate::control::State;
+use crate::control::records::{Container, Endpoint, Network};
+use crate::kernel::announce::announce;
+use crate::kernel::{EndpointSysctl, Netlink, VethSpec, netns};
+use crate::steering::ContainerPort;
+
+/// Docker's option for parameters of a container's interface.
+const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+
+impl Core {
+    /// Makes the interface of an endpoint: veth pair and steering.
+    pub(super) async fn plug(
+        &self,
+        container: &Container,
+        network: &Network,
+        endpoint: &Endpoint,
+    ) -> Result<(), ApiError> {
+        let bridge = self.facts.lock().bridges.get(&network.id).copied();
+        let bridge = bridge.ok_or_else(|| {
+            ApiError::internal(format!(
+                "failed to set up container networking: network {} has no bridge {}: see the daemon's log",
+                network.name, network.config.bridge
+            ))
+        })?;
+        let namespace = open(container)?;
+        let address = endpoint
+            .addresses
+            .first()
+            .copied()
+            .ok_or_else(|| ApiError::internal(format!("{} has no address", container.name)))?;
+        let sysctls = sysctls(container, network)?;
+        let veth = VethSpec {
+            host_name: &endpoint.host_interface,
+            container_name: &endpoint.interface,
+            netns: namespace.as_fd(),
+            mac: endpoint.mac.octets(),
+            address: ipv4(address).map_err(|error| ApiError::internal(error.to_string()))?,
+            gateway: None,
+            mtu: Some(network.config.mtu),
+            sysctls: &sysctls,
+            bridge_if_index: bridge.if_index,
+            bridge_mac: bridge.mac,
+        };
+        let if_index = self.netlink.create_veth(&veth).await.map_err(|error| {
+            ApiError::internal(format!("failed to set up container networking: {error}"))
+        })?;
+        self.steer(container, network, endpoint, if_index)?;
+        self.announce(container, network, endpoint).await;
+        Ok(())
+    }
+
+    /// Tells the neighbours who has the address now; a failure is logged.
+    pub(super) async fn announce(
+        &self,
+        container: &Container,
+        network: &Network,
+        endpoint: &Endpoint,
+    ) {
+        let advertise = network.config.advertise;
+        let (Some(IpNet::V4(address)), Ok(namespace)) = (endpoint.address(true), open(container))
+        else {
+            return;
+        };
+        let announced = announce(
+            namespace.as_fd(),
+            &endpoint.interface,
+            endpoint.mac.octets(),
+            address.addr(),
+            advertise.count,
+            Duration::from_millis(advertise.interval_ms.into()),
+        )
+        .await;
+        match announced {
+            Ok(announcement) => {
+                let mut announcements = self.announcements.lock();
+                announcements.retain(|_, announcement| !announcement.is_over());
+                announcements.insert(endpoint.number, announcement);
+            }
+            Err(error) => tracing::warn!(
+                container = %container.name, %error, "cannot announce its address"
+            ),
+        }
+    }
+
+    /// Attaches steering to the host's end of a veth pair, or tells it what has changed.
+    pub(super) fn steer(
+        &self,
+        container: &Container,
+        network: &Network,
+        endpoint: &Endpoint,
+        if_index: u32,
+    ) -> Result<(), ApiError> {
+        let (Some(bridge), Some(address)) = (
+            self.facts.lock().bridges.get(&network.id).copied(),
+            endpoint.addresses.first(),
+        ) else {
+            return Ok(());
+        };
+        let mut projected = self.projected.lock();
+        let port = ContainerPort {
+            if_index,
+            address: address.addr(),
+            mac: endpoint.mac.octets(),
+            bridge_if_index: bridge.if_index,
+            bridge_mac: bridge.mac,
+            icc: network.config.icc,
+            linked: projected.linked.contains(&endpoint.number),
+            internal: network.config.internal,
+            // Any number will do that its endpoints share and nobody else's have.
+            container: container.endpoint().map_or(0, |first| first.number),
+        };
+        if projected.ports.get(&endpoint.number) != Some(&port) {
+            self.steering.lock().attach_container(&port)?;
+            projected.ports.insert(endpoint.number, port);
+        }
+        Ok(())
+    }
+
+    /// Tells steering what has changed about the interfaces that it knows.
+    pub(super) fn steer_again(&self, state: &State) -> Result<(), ApiError> {
+        for (container, network, endpoint) in state.endpoints() {
+            let known = self
+                .projected
+                .lock()
+                .ports
+                .get(&endpoint.number)
+                .map(|port| port.if_index);
+            if let Some(if_index) = known {
+                self.steer(container, network, endpoint, if_index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the default route what control decided. `left`: an endpoint that the container had, whose
+    /// route may still be there.
+    pub(super) async fn route(
+        &self,
+        state: &State,
+        container: &Container,
+        left: Option<&Endpoint>,
+    ) -> Result<(), ApiError> {
+        let hop = |endpoint: &Endpoint| match endpoint.gateway(true) {
+            Some(IpAddr::V4(gateway)) => Some((endpoint.interface.clone(), gateway)),
+            Some(IpAddr::V6(_)) | None => None,
+        };
+        let wanted = state
+            .gateway_endpoint(container, true)
+            .and_then(|(_, _, endpoint)| hop(endpoint));
+        let ours: Vec<_> = container
+            .endpoints()
+            .map(|(_, endpoint)| endpoint)
+            .chain(left)
+            .filter_map(hop)
+            .collect();
+        let ours: Vec<_> = ours
+            .iter()
+            .map(|(name, gateway)| (name.as_str(), *gateway))
+            .collect();
+        let namespace = open(container)?;
+        Netlink::set_default_gateway(
+            namespace.as_fd(),
+            wanted
+                .as_ref()
+                .map(|(name, gateway)| (name.as_str(), *gateway)),
+            &ours,
+        )
+        .await
+        .map_err(|error| {
+            ApiError::internal(format!("failed to set up container networking: {error}"))
+        })
+    }
+
+    /// Takes down an endpoint's interface; a failure is logged.
+    pub(super) async fn unplug(&self, endpoint: &Endpoint) {
+        self.announcements.lock().remove(&endpoint.number);
+        // The programs go with the interface: not for a moment does it carry frames without them.
+        if let Err(error) = self.netlink.delete_link(&endpoint.host_interface).await {
+            tracing::warn!(interface = %endpoint.host_interface, %error, "cannot remove interface");
+        }
+        let known = self.projected.lock().ports.remove(&endpoint.number);
+        if let Some(port) = known {
+            self.steering.lock().detach_container(port.if_index);
+        }
+    }
+}
+
+fn open(container: &Container) -> Result<std::os::fd::OwnedFd, ApiError> {
+    netns::open_path(&container.netns).map_err(|error| ApiError::internal(error.to_string()))
+}
+
+fn sysctls(container: &Container, network: &Network) -> Result<Vec<EndpointSysctl>, ApiError> {
+    let list = container
+        .attachment(&network.id)
+        .and_then(|attachment| attachment.driver_opts.get(SYSCTLS));
+    list.map(|list| EndpointSysctl::parse_list(list))
+        .transpose()
+        .map(Option::unwrap_or_default)
+        .map_err(|error| ApiError::bad_request(format!("invalid {SYSCTLS}: {error}")))
+}

@@ -1,0 +1,118 @@
+//! What containers know of each other by name: the embedded resolver.
+//!
+//! It follows the state after every change ([`Core::settle`]): views that differ are replaced; a resolver starts with a
+//! container's first user-defined network and stops with its last.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::core::Core;
+use crate::api::server::ApiError;
+use crate::control::{State, files, projections};
+use crate::dns::{View, Zone};
+use crate::kernel::netns;
+
+/// The host's name servers, those on its loopback included.
+pub(super) fn name_servers() -> Vec<IpAddr> {
+    fs::read_to_string(files::RESOLV_CONF)
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.strip_prefix("nameserver")?.trim().parse().ok())
+        .collect()
+}
+
+impl Core {
+    /// Makes forwarder, steering, files and resolvers follow the state.
+    pub(super) async fn settle(&self, state: &State) -> Result<(), ApiError> {
+        self.project(state)?;
+        self.steer_again(state)?;
+        tokio::task::block_in_place(|| self.follow_files(state));
+        self.follow_names(state).await
+    }
+
+    /// Starts, updates and stops resolvers.
+    async fn follow_names(&self, state: &State) -> Result<(), ApiError> {
+        let mut wanted: BTreeMap<String, View> = projections::dns_views(
+            state,
+            &fs::read_to_string(files::RESOLV_CONF).unwrap_or_default(),
+        );
+        let (gone, new) = {
+            let projected = self.projected.lock();
+            share_zones(&mut wanted, &projected.views);
+            let gone: Vec<String> = projected
+                .views
+                .keys()
+                .filter(|id| !wanted.contains_key(*id))
+                .cloned()
+                .collect();
+            let new: Vec<(String, View)> = wanted
+                .into_iter()
+                .filter(|(id, view)| projected.views.get(id) != Some(view))
+                .collect();
+            (gone, new)
+        };
+        for id in gone {
+            self.silence(&id).await;
+        }
+        let mut outcome = Ok(());
+        for (id, view) in new {
+            let known = self.projected.lock().views.contains_key(&id);
+            let served = if known {
+                self.resolver
+                    .update(&id, view.clone())
+                    .map_err(|error| ApiError::internal(error.to_string()))
+            } else {
+                self.serve_names(state, &id, view.clone()).await
+            };
+            match served {
+                Ok(()) => {
+                    self.projected.lock().views.insert(id, view);
+                }
+                // The others still get theirs.
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome
+    }
+
+    async fn serve_names(&self, state: &State, id: &str, view: View) -> Result<(), ApiError> {
+        let failed = |error: &dyn std::error::Error| {
+            ApiError::internal(format!(
+                "failed to set up container networking: cannot serve names: {error}"
+            ))
+        };
+        let container = state.container(id)?;
+        let namespace = netns::open_path(&container.netns).map_err(|error| failed(&error))?;
+        self.resolver
+            .start(id, namespace, view)
+            .await
+            .map_err(|error| failed(&error))
+    }
+
+    /// Stops a container's resolver: its sockets would keep the namespace.
+    pub(super) async fn silence(&self, id: &str) {
+        self.resolver.stop(id).await;
+        self.projected.lock().views.remove(id);
+    }
+}
+
+/// Zones that are equal to former ones become the same, so that comparing views costs one comparison a
+/// network and not one a container.
+fn share_zones(views: &mut BTreeMap<String, View>, former: &BTreeMap<String, View>) {
+    let mut known: BTreeMap<&str, &Arc<Zone>> = BTreeMap::new();
+    for zone in former.values().flat_map(|view| &view.zones) {
+        known.insert(&zone.network, zone);
+    }
+    let mut replaced: BTreeMap<*const Zone, Arc<Zone>> = BTreeMap::new();
+    for zone in views.values_mut().flat_map(|view| &mut view.zones) {
+        let same = replaced.entry(Arc::as_ptr(zone)).or_insert_with(|| {
+            match known.get(zone.network.as_str()) {
+                Some(old) if **old == *zone => Arc::clone(old),
+                _ => Arc::clone(zone),
+            }
+        });
+        *zone = Arc::clone(same);
+    }
+}

@@ -1,0 +1,192 @@
+//! Networks as the daemon arranges them: made and removed, containers connected and disconnected.
+//!
+//! Control decides and stores first; if the kernel then refuses, the decision is taken back and nothing is left. What is
+//! told to the user as done is stored.
+
+use super::core::Core;
+use super::host_facts::host_facts;
+use crate::api::events::EventKind;
+use crate::api::filters::Filters;
+use crate::api::server::ApiError;
+use crate::api::types::{ConnectNetwork, CreateNetwork, CreatedNetwork, DisconnectNetwork};
+use crate::control::filters::NetworkFilter;
+use crate::control::records::{Container, Network};
+use crate::control::{State, Timestamp, network_options};
+
+impl Core {
+    pub(super) async fn create_network(
+        &self,
+        request: CreateNetwork,
+    ) -> Result<CreatedNetwork, ApiError> {
+        let mut state = self.lock().await;
+        let host = host_facts(
+            &self.netlink,
+            network_options::wanted_bridge(&request),
+            state.networks(),
+        )
+        .await
+        .map_err(|error| ApiError::internal(error.to_string()))?;
+        let (network, warnings) = tokio::task::block_in_place(|| {
+            state.create_network(&request, &host, Timestamp::now())
+        })?;
+        let made = match self.make_bridge(&mut state, &network).await {
+            Ok(()) => self.look(&state).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = made {
+            self.forget_network(&mut state, &network).await?;
+            return Err(error);
+        }
+        tracing::info!(network = %network.name, id = %network.id, "network made");
+        self.tell(&network, "create");
+        Ok(CreatedNetwork {
+            id: network.id,
+            warning: warnings.join("\n"),
+        })
+    }
+
+    pub(super) async fn remove_network(&self, query: &str) -> Result<(), ApiError> {
+        let mut state = self.lock().await;
+        let network = state.removable_network(query)?.clone();
+        self.forget_network(&mut state, &network).await?;
+        self.look(&state).await?;
+        tracing::info!(network = %network.name, id = %network.id, "network removed");
+        self.tell(&network, "destroy");
+        Ok(())
+    }
+
+    /// Removes the networks that nobody uses and gives their names.
+    pub(super) async fn prune_networks(&self, filters: &Filters) -> Result<Vec<String>, ApiError> {
+        let mut state = self.lock().await;
+        let unused = prunable(&state, filters)?;
+        for network in &unused {
+            self.forget_network(&mut state, network).await?;
+            self.tell(network, "destroy");
+        }
+        self.look(&state).await?;
+        let names = unused.into_iter().map(|network| network.name);
+        Ok(names.collect())
+    }
+
+    /// The bridge goes first and the record after it, so that a daemon that is killed in between finds out.
+    async fn forget_network(&self, state: &mut State, network: &Network) -> Result<(), ApiError> {
+        if network.config.managed
+            && let Err(error) = self.netlink.delete_bridge(&network.config.bridge).await
+        {
+            return Err(ApiError::internal(format!(
+                "error while removing network: cannot delete bridge {}: {error}",
+                network.config.bridge
+            )));
+        }
+        self.facts.lock().bridges.remove(&network.id);
+        tokio::task::block_in_place(|| state.remove_network(&network.id))?;
+        Ok(())
+    }
+
+    pub(super) async fn connect(
+        &self,
+        network: &str,
+        request: ConnectNetwork,
+    ) -> Result<(), ApiError> {
+        let mut state = self.lock().await;
+        let connection = tokio::task::block_in_place(|| {
+            state.connect(&request.container, network, &request.endpoint_config)
+        })?;
+        let (container, network) = (&connection.container, &connection.network);
+        if let Some(endpoint) = &connection.endpoint {
+            let plugged = match self.plug(container, network, endpoint).await {
+                Ok(()) => match self.route(&state, container, None).await {
+                    Ok(()) => self.settle(&state).await,
+                    Err(error) => Err(error),
+                },
+                Err(error) => Err(error),
+            };
+            if let Err(error) = plugged {
+                self.unplug(endpoint).await;
+                let undone = tokio::task::block_in_place(|| {
+                    state.disconnect(&container.id, &network.id, true)
+                })?;
+                // The route that was there before may have been replaced already.
+                if let Err(error) = self.route(&state, &undone.after, Some(endpoint)).await {
+                    tracing::warn!(container = %container.name, error = %error.message, "no default route");
+                }
+                self.settle(&state).await?;
+                return Err(error);
+            }
+        }
+        self.log_warnings(container, &connection.warnings);
+        tracing::info!(container = %container.name, network = %network.name, "connected");
+        self.tell_of(network, "connect", container);
+        Ok(())
+    }
+
+    pub(super) async fn disconnect(
+        &self,
+        network: &str,
+        request: DisconnectNetwork,
+    ) -> Result<(), ApiError> {
+        let mut state = self.lock().await;
+        let done = tokio::task::block_in_place(|| {
+            state.disconnect(&request.container, network, request.force)
+        })?;
+        if let Some(endpoint) = &done.endpoint {
+            self.unplug(endpoint).await;
+            // As in Docker, a container that has spoilt its own routes is disconnected all the same.
+            if let Err(error) = self.route(&state, &done.after, Some(endpoint)).await {
+                tracing::warn!(container = %done.after.name, error = %error.message, "no default route");
+            }
+            self.settle(&state).await?;
+        }
+        self.log_warnings(&done.after, &done.warnings);
+        tracing::info!(container = %done.after.name, network, "disconnected");
+        if let Some(network) = &done.network {
+            self.tell_of(network, "disconnect", &done.after);
+        }
+        Ok(())
+    }
+
+    /// Removes a link, `PARENT/ALIAS`.
+    pub(super) async fn remove_link(&self, link: &str) -> Result<(), ApiError> {
+        let mut state = self.lock().await;
+        let container = tokio::task::block_in_place(|| state.remove_link(link))?;
+        tracing::info!(container = %container.name, link, "link removed");
+        self.settle(&state).await
+    }
+
+    fn log_warnings(&self, container: &Container, warnings: &[String]) {
+        for warning in warnings {
+            tracing::warn!(container = %container.name, "{warning}");
+        }
+    }
+
+    /// Something happened to a network.
+    fn tell(&self, network: &Network, action: &'static str) {
+        let attributes = [
+            ("name", network.name.as_str()),
+            ("type", network.driver.as_str()),
+        ];
+        self.events
+            .publish(EventKind::Network, action, &network.id, attributes);
+    }
+
+    /// Something happened to a container's place on a network.
+    pub(super) fn tell_of(&self, network: &Network, action: &'static str, container: &Container) {
+        let attributes = [
+            ("container", container.id.as_str()),
+            ("name", network.name.as_str()),
+            ("type", network.driver.as_str()),
+        ];
+        self.events
+            .publish(EventKind::Network, action, &network.id, attributes);
+    }
+}
+
+/// Networks that users made, nobody uses and the filters choose.
+fn prunable(state: &State, filters: &Filters) -> Result<Vec<Network>, ApiError> {
+    let filter = NetworkFilter::prune(filters, Timestamp::now())?;
+    let unused = state.unused_networks();
+    Ok(unused
+        .filter(|network| filter.matches(network, false))
+        .cloned()
+        .collect())
+}

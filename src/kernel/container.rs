@@ -1,0 +1,190 @@
+//! What is inside a container's namespace: its interfaces, and which way out is the default.
+//!
+//! **The default route.** The user of a container may have one of his own, so ours is told by its next
+//! hop: router and interface of one of the container's networks. It has nothing else to be told by: a
+//! protocol number of its own would show in `ip route`, where Docker's has none (protocol `boot`).
+//! When another network becomes the way out, the kernel replaces the old route in one step: there always is
+//! one. A default route of the user's that precedes ours, or is alone, is in the way: `file exists`, as
+//! Docker says. One with a metric is not. When an interface goes, the kernel removes its routes.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::BorrowedFd;
+
+use ipnet::IpNet;
+use netlink_packet_route::route::{RouteMessage, RouteProtocol};
+use rtnetlink::RouteMessageBuilder;
+
+use super::dump::{Link, NextHop, RouteKind, TABLE_MAIN, read_route};
+use super::netlink::{Netlink, NetlinkError, errno};
+
+/// An interface inside a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerInterface {
+    /// Name, index, Ethernet address, … in there.
+    pub link: Link,
+    /// Its addresses of both families, with their prefix lengths.
+    pub addresses: Vec<IpNet>,
+}
+
+impl Netlink {
+    /// The interfaces inside a namespace, `lo` left out.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered or its interfaces not be listed.
+    pub async fn container_interfaces(
+        namespace: BorrowedFd<'_>,
+    ) -> Result<Vec<ContainerInterface>, NetlinkError> {
+        let inside = Self::in_namespace(namespace)?;
+        let addresses = inside.addresses().await?;
+        let links = inside.links().await?;
+        Ok(links
+            .into_iter()
+            .filter(|link| !link.loopback)
+            .map(|link| ContainerInterface {
+                addresses: addresses
+                    .iter()
+                    .filter(|address| address.if_index == link.index)
+                    .map(|address| address.address)
+                    .collect(),
+                link,
+            })
+            .collect())
+    }
+
+    /// The first free name `PREFIX0`, `PREFIX1`, … in a namespace.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered or its interfaces not be listed.
+    pub async fn free_name(
+        namespace: BorrowedFd<'_>,
+        prefix: &str,
+    ) -> Result<String, NetlinkError> {
+        let links = Self::in_namespace(namespace)?.links().await?;
+        let taken = |name: &String| links.iter().any(|link| link.name == *name);
+        let mut names = (0..=links.len()).map(|n| format!("{prefix}{n}"));
+        Ok(names
+            .find(|name| !taken(name))
+            .unwrap_or_else(|| format!("{prefix}0")))
+    }
+
+    /// Makes `wanted` (interface and router) the way out of a container; `None`: it has none. `ours` are
+    /// the interfaces and routers of all its networks, those it has just left included: a default route
+    /// by one of them was made by us and is replaced or removed. Calling it again changes nothing.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Gateway`]: a default route of the user's is in the way (`file exists`), the
+    /// interface is missing or the router not on its link. The route that was there stays then.
+    pub async fn set_default_gateway(
+        namespace: BorrowedFd<'_>,
+        wanted: Option<(&str, Ipv4Addr)>,
+        ours: &[(&str, Ipv4Addr)],
+    ) -> Result<(), NetlinkError> {
+        let inside = Self::in_namespace(namespace)?;
+        let links = inside.links().await?;
+        let hop = |(name, gateway): (&str, Ipv4Addr)| {
+            let link = links.iter().find(|link| link.name == name)?;
+            Some(NextHop {
+                if_index: link.index,
+                gateway: Some(IpAddr::V4(gateway)),
+            })
+        };
+        let wanted = match wanted {
+            Some(wanted) => Some(hop(wanted).ok_or_else(|| refused(libc::ENODEV))?),
+            None => None,
+        };
+        let ours: Vec<NextHop> = ours.iter().copied().filter_map(hop).chain(wanted).collect();
+        let present = inside.default_routes().await?;
+        let is_ours = |found: &&Option<NextHop>| found.is_some_and(|hop| ours.contains(&hop));
+        if let Some(wanted) = wanted {
+            match present.first() {
+                Some(first) if !is_ours(&first) => return Err(refused(libc::EEXIST)),
+                _ if present.contains(&Some(wanted)) => {}
+                // Of those with its metric, the kernel replaces the first.
+                first => inside.add_default(wanted, first.is_some()).await?,
+            }
+        }
+        for old in present.iter().filter(is_ours).filter(|old| **old != wanted) {
+            if let Some(old) = *old {
+                inside.remove_default(old).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The router for everything else, refused if there is one.
+    pub(super) async fn add_default_gateway(
+        &self,
+        if_index: u32,
+        gateway: Ipv4Addr,
+    ) -> Result<(), NetlinkError> {
+        let hop = NextHop {
+            if_index,
+            gateway: Some(IpAddr::V4(gateway)),
+        };
+        self.add_default(hop, false).await
+    }
+
+    /// The next hops of the main table's default routes without a metric, the preferred one first;
+    /// `None` for a route that is not as simple as ours.
+    async fn default_routes(&self) -> Result<Vec<Option<NextHop>>, NetlinkError> {
+        let messages = self.route_messages4().await?;
+        // One for a certain type of service is a route of its own, which is in nobody's way.
+        let plain = messages.iter().filter(|message| message.header.tos == 0);
+        Ok(plain
+            .filter_map(read_route)
+            .filter(|route| {
+                route.table == TABLE_MAIN
+                    && route.destination.prefix_len() == 0
+                    && route.priority == 0
+            })
+            .map(|route| match route.next_hops[..] {
+                [hop] if route.kind == RouteKind::Unicast => Some(hop),
+                _ => None,
+            })
+            .collect())
+    }
+
+    async fn add_default(&self, hop: NextHop, replace: bool) -> Result<(), NetlinkError> {
+        let request = self
+            .handle()
+            .route()
+            .add(default_route(hop, RouteProtocol::Boot));
+        let request = if replace { request.replace() } else { request };
+        request
+            .execute()
+            .await
+            .map_err(|error| gateway_error(&error))
+    }
+
+    /// Removes a default route of ours; one that is gone is no error.
+    async fn remove_default(&self, hop: NextHop) -> Result<(), NetlinkError> {
+        // Of any protocol: an earlier version's was `static`.
+        let route = default_route(hop, RouteProtocol::Unspec);
+        match self.handle().route().del(route).execute().await {
+            Err(error) if errno(&error) != Some(libc::ESRCH) => Err(gateway_error(&error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn default_route(hop: NextHop, protocol: RouteProtocol) -> RouteMessage {
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .output_interface(hop.if_index)
+        .protocol(protocol);
+    match hop.gateway {
+        Some(IpAddr::V4(gateway)) => route.gateway(gateway).build(),
+        Some(IpAddr::V6(_)) | None => route.build(),
+    }
+}
+
+fn gateway_error(error: &rtnetlink::Error) -> NetlinkError {
+    match errno(error) {
+        Some(code) => refused(code),
+        None => NetlinkError::Gateway(error.to_string()),
+    }
+}
+
+/// The kernel's reason as other programs print it: `file exists`.
+fn refused(code: i32) -> NetlinkError {
+    NetlinkError::Gateway(nix::errno::Errno::from_raw(code).desc().to_lowercase())
+}
