@@ -20,6 +20,24 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get install -q -y --no-install-recommends "${missing[@]}"
 fi
 
+# The docker client for tests/api.rs, out of Debian's package but not installed: docker.io would bring a daemon,
+# and start it. (From Debian 13 on the client has a package of its own, docker-cli.)
+client=$(dirname "$0")/../target/docker-io/docker
+if [ ! -x "$client" ]; then
+    package=docker-cli
+    apt-cache show "$package" >/dev/null 2>&1 || package=docker.io
+    echo "setup: fetching the docker client of $package"
+    unpacked=$(mktemp -d)
+    trap 'rm -rf "$unpacked"' EXIT
+    fetch() { (cd "$unpacked" && apt-get download -q -o APT::Sandbox::User=root "$package"); }
+    if { fetch || { [ "$(id -u)" = 0 ] && apt-get update -q && fetch; }; } &&
+        dpkg-deb -x "$unpacked"/*.deb "$unpacked" && [ -x "$unpacked/usr/bin/docker" ]; then
+        install -D -m 0755 "$unpacked/usr/bin/docker" "$client"
+    else
+        echo "setup: no docker client: the tests in tests/api/docker_cli.rs will only use one in PATH, or none" >&2
+    fi
+fi
+
 wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")
 if ! found=$("${CARGO:-cargo}" --version 2>/dev/null); then
     echo "setup: no cargo. Install Rust $wanted or later: https://rustup.rs, or" >&2

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use docker::{
     ConfigReference, ConnectNetwork, CreateNetwork, CreatedNetwork, DisconnectNetwork,
@@ -19,7 +20,7 @@ use super::filters::Filters;
 pub const API_VERSION: u32 = 1;
 
 /// `POST /tunbridge/containers`: make a container and its network, before its process runs.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CreateContainer {
     /// `--name`; the daemon invents one if absent.
@@ -41,6 +42,7 @@ pub struct CreateContainer {
     /// `--add-host` values as given.
     pub add_host: Vec<String>,
     /// `--dns`.
+    #[schema(value_type = Vec<String>)]
     pub dns: Vec<IpAddr>,
     /// `--dns-search`.
     pub dns_search: Vec<String>,
@@ -53,15 +55,17 @@ pub struct CreateContainer {
     /// Command line, for `ps` and `inspect`.
     pub command: Vec<String>,
     /// `--rootfs`, absolute.
+    #[schema(value_type = Option<String>)]
     pub rootfs: Option<PathBuf>,
     /// `attach --pid`: adopt the namespace of this process.
     pub attach_pid: Option<i32>,
     /// `attach --netns`: adopt the namespace behind this path.
+    #[schema(value_type = Option<String>)]
     pub attach_netns: Option<PathBuf>,
 }
 
 /// One network of [`CreateContainer`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct NetworkAttachment {
     /// Name or id; empty: the default network.
@@ -72,7 +76,7 @@ pub struct NetworkAttachment {
 }
 
 /// Answer to [`CreateContainer`]: all that the sandbox needs to start the process.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct CreatedContainer {
     /// 64 hexadecimal digits.
     pub id: String,
@@ -81,8 +85,10 @@ pub struct CreatedContainer {
     /// Hostname to set in the new UTS namespace.
     pub hostname: String,
     /// The network namespace, `/run/netns/NAME`.
+    #[schema(value_type = String)]
     pub netns: PathBuf,
     /// Directory with `hosts`, `hostname`, `resolv.conf` (to be bind-mounted over /etc/…) and `log`.
+    #[schema(value_type = String)]
     pub files: PathBuf,
     /// Variables of links, `K=V`, to be set before the container's own.
     #[serde(default)]
@@ -92,13 +98,14 @@ pub struct CreatedContainer {
 }
 
 /// Answer to `POST /tunbridge/containers/{id}/start`: all that the sandbox needs to start the process again.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct StartSpec {
     /// As when it was created; addresses, ports and variables of links may be others.
     pub created: CreatedContainer,
     /// Command line.
     pub command: Vec<String>,
     /// `--rootfs`, absolute.
+    #[schema(value_type = Option<String>)]
     pub rootfs: Option<PathBuf>,
     /// The container's own variables, `K=V`.
     pub env: Vec<String>,
@@ -116,28 +123,28 @@ pub struct ListContainers {
 }
 
 /// `POST /tunbridge/containers/{id}/started`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Started {
     /// The container's main process.
     pub pid: i32,
 }
 
 /// `POST /tunbridge/containers/{id}/exited`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Exited {
     /// Exit code; 128 + signal number if a signal ended it.
     pub code: i32,
 }
 
 /// `POST /tunbridge/containers/{id}/publish` and `…/unpublish`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ChangePorts {
     /// A `-p` value.
     pub spec: String,
 }
 
 /// One row of `GET /tunbridge/flows`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Flow {
     /// `tcp`, `udp` or `icmp`.
     pub protocol: String,
@@ -168,7 +175,7 @@ pub struct Flow {
 }
 
 /// `GET /tunbridge/stats`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Stats {
     /// Frames read from the TUN.
     pub received: u64,
@@ -193,7 +200,7 @@ pub struct Stats {
 }
 
 /// How bad a finding of `tunbridge doctor` is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// As it should be.
@@ -207,7 +214,7 @@ pub enum Severity {
 }
 
 /// One finding of `tunbridge doctor`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Finding {
     /// How bad.
     pub severity: Severity,
@@ -241,7 +248,7 @@ pub struct HostInfo {
 }
 
 /// Body of every error answer, as Docker's.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// One sentence that names the field and the fix.
     pub message: String,

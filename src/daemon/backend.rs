@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::core::Core;
-use super::report;
+use super::{process, report};
 use crate::api::events::EventBus;
 use crate::api::filters::Filters;
 use crate::api::server::{ApiError, Backend, Peer};
@@ -14,7 +15,7 @@ use crate::api::types::{
     ConnectNetwork, CreateContainer, CreateNetwork, CreatedContainer, CreatedNetwork,
     DisconnectNetwork, Exited, Finding, Flow, HostInfo, ListContainers, StartSpec, Started, Stats,
 };
-use crate::control::records::Container;
+use crate::control::records::{Container, ContainerState, Kind};
 use crate::control::{Timestamp, inspect};
 
 /// [`Backend`] on a running daemon.
@@ -115,6 +116,41 @@ impl Backend for Daemon {
         _request: DisconnectNetwork,
     ) -> Result<(), ApiError> {
         not_yet("disconnect containers")
+    }
+
+    async fn kill(&self, reference: &str, signal: i32) -> Result<(), ApiError> {
+        let state = self.core.lock().await;
+        let container = state.container(reference)?;
+        let signal = Signal::try_from(signal).map_err(|_| {
+            ApiError::bad_request(format!(
+                "invalid signal: {signal}: give a number from 1 to 31"
+            ))
+        })?;
+        let refuse = |problem: String| {
+            Err(ApiError::new(
+                409,
+                format!("Cannot kill container: {reference}: {problem}"),
+            ))
+        };
+        match (&container.kind, &container.state) {
+            (
+                Kind::Run,
+                ContainerState::Running {
+                    process: Some(process),
+                    ..
+                },
+            ) => {
+                process::signal(*process, signal);
+                Ok(())
+            }
+            (_, ContainerState::Running { .. }) => refuse(
+                "its processes are not tunbridge's: end them with the program that started them"
+                    .to_owned(),
+            ),
+            (_, ContainerState::Created | ContainerState::Exited { .. }) => {
+                refuse(format!("Container {} is not running", container.id))
+            }
+        }
     }
 
     async fn restart(&self, _reference: &str, _peer: Peer) -> Result<StartSpec, ApiError> {

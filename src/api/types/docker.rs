@@ -9,9 +9,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 /// `POST /networks/create`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct CreateNetwork {
     /// Name of the network.
@@ -59,7 +60,7 @@ pub struct CreateNetwork {
 }
 
 /// `IPAM` of [`CreateNetwork`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct Ipam {
     /// `--ipam-driver`; empty: `default`.
@@ -77,7 +78,7 @@ pub struct Ipam {
 }
 
 /// One subnet of [`Ipam`]. Texts as the user wrote them: who checks them words the errors.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct IpamPool {
     /// `--subnet`, `address/length`.
@@ -108,7 +109,7 @@ pub struct IpamPool {
 }
 
 /// `ConfigFrom`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct ConfigReference {
     /// Name of a network made with `--config-only`.
@@ -117,7 +118,7 @@ pub struct ConfigReference {
 }
 
 /// Answer to [`CreateNetwork`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct CreatedNetwork {
     /// 64 hexadecimal digits.
@@ -127,7 +128,7 @@ pub struct CreatedNetwork {
 }
 
 /// Answer to `POST /networks/prune`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct PrunedNetworks {
     /// Names of the networks that were removed; `null` (here absent) if there were none.
@@ -135,7 +136,7 @@ pub struct PrunedNetworks {
 }
 
 /// `POST /networks/{id}/connect`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct ConnectNetwork {
     /// Name or id of the container.
@@ -147,7 +148,7 @@ pub struct ConnectNetwork {
 }
 
 /// `POST /networks/{id}/disconnect`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct DisconnectNetwork {
     /// Name or id of the container.
@@ -159,7 +160,7 @@ pub struct DisconnectNetwork {
 }
 
 /// What is wanted of a container's connection to one network.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct EndpointSettings {
     /// Addresses.
@@ -193,7 +194,7 @@ pub struct EndpointSettings {
 }
 
 /// `IPAMConfig` of [`EndpointSettings`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct EndpointAddresses {
     /// `--ip`.
@@ -202,6 +203,7 @@ pub struct EndpointAddresses {
         deserialize_with = "ipv4",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schema(value_type = Option<String>)]
     pub ipv4_address: Option<Ipv4Addr>,
     /// `--ip6`.
     #[serde(
@@ -209,6 +211,7 @@ pub struct EndpointAddresses {
         deserialize_with = "ipv6",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schema(value_type = Option<String>)]
     pub ipv6_address: Option<Ipv6Addr>,
     /// `--link-local-ip`.
     #[serde(
@@ -216,6 +219,7 @@ pub struct EndpointAddresses {
         deserialize_with = "link_local",
         skip_serializing_if = "Vec::is_empty"
     )]
+    #[schema(value_type = Vec<String>)]
     pub link_local_ips: Vec<IpAddr>,
 }
 
