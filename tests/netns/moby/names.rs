@@ -161,6 +161,7 @@ fn test_embedded_dns_invalid_input() {
 #[test]
 fn test_user_defined_network_connect_disconnect_alias() {
     let lab = Lab::plain();
+    set_resolv_conf(&lab, "search wan.example\\n");
     let tunbridge = lab.start_daemon(&[]);
     create(&tunbridge, "net1", &[]);
     create(&tunbridge, "net2", &[]);
@@ -200,6 +201,7 @@ fn test_user_defined_network_connect_disconnect_alias() {
 #[test]
 fn test_user_defined_network_connect_disconnect_link() {
     let lab = Lab::plain();
+    set_resolv_conf(&lab, "search wan.example\\n");
     let tunbridge = lab.start_daemon(&[]);
     create(&tunbridge, "net1", &[]);
     create(&tunbridge, "net2", &[]);
@@ -224,7 +226,7 @@ fn test_user_defined_network_connect_disconnect_link() {
         [address(&tunbridge, "later", "net1")],
         "a link works as soon as its target is there"
     );
-    let environment = file(&lab, "second", "/proc/1/environ");
+    let environment = tunbridge.cli(&["exec", "second", "--", "env"]).stdout;
     assert!(!environment.contains("FOO"), "no variables");
     assert!(!file(&lab, "second", "/etc/hosts").contains(&first));
     let disconnect = ["network", "disconnect", "net1", "first"];
@@ -355,8 +357,12 @@ fn test_legacy_links_env_vars() {
         ],
     );
     tunbridge.container_with("app", &["--link", "db:database", "--link", "db"]);
-    let mut variables: Vec<String> = file(&lab, "app", "/proc/1/environ")
-        .split('\0')
+    let environment = tunbridge
+        .cli(&["exec", "app", "--", "env"])
+        .expect_success();
+    let mut variables: Vec<String> = environment
+        .stdout
+        .lines()
         .filter(|text| text.starts_with("DATABASE_") || text.starts_with("DB_"))
         .map(str::to_owned)
         .collect();
@@ -479,14 +485,14 @@ fn test_docker_network_link_on_default_network_only() {
     for (link, text) in [
         (
             "elsewhere:x",
-            "Cannot link to elsewhere, as it does not belong to the default network",
+            "Cannot link to /elsewhere, as it does not belong to the default network",
         ),
         (
             "stopped:x",
-            "Cannot link to a non running container: stopped AS x",
+            "Cannot link to a non running container: /stopped AS /cc/x",
         ),
         ("nosuch:x", "could not get container for nosuch"),
-        ("stopped:bad/alias", "bad/alias"),
+        ("stopped:bad alias", "bad alias"),
     ] {
         let refused = tunbridge
             .cli(&["run", "-d", "--name", "cc", "--link", link, "--", "true"])
