@@ -170,7 +170,7 @@ fn test_user_defined_network_connect_disconnect_alias() {
     let second = tunbridge.container_with("second", &["--network", "net1"]);
     let in_net1 = address(&tunbridge, "first", "net1");
     for name in ["first", "foo", "FOO", "first.net1", "foo.net1"] {
-        assert_eq!(dig(&second, &[name]), [in_net1.clone()], "{name}");
+        assert_eq!(dig(&second, &[name]), [in_net1.as_str()], "{name}");
     }
     let connect = ["network", "connect", "--alias", "bar", "net2", "first"];
     tunbridge.cli(&connect).expect_success();
@@ -217,7 +217,7 @@ fn test_user_defined_network_connect_disconnect_link() {
     let second = tunbridge.container_with("second", &options);
     let third = tunbridge.container_with("third", &["--network", "net1"]);
     let first = address(&tunbridge, "first", "net1");
-    assert_eq!(dig(&second, &["foo"]), [first.clone()]);
+    assert_eq!(dig(&second, &["foo"]), [first.as_str()]);
     assert_eq!(dig(&third, &["foo"]), [""; 0], "the second's alone");
     assert_eq!(dig(&second, &["bar"]), [""; 0]);
     tunbridge.container_with("later", &["--network", "net1"]);
@@ -271,7 +271,7 @@ fn test_docker_network_anonymous_endpoint() {
         .trim_start_matches('/')
         .to_owned();
     let there = address(&tunbridge, id.trim(), "one");
-    assert_eq!(dig(&c1, &[&name]), [there.clone()]);
+    assert_eq!(dig(&c1, &[&name]), [there.as_str()]);
     assert_eq!(dig(&c1, &[&id.trim()[..12]]), [there]);
 }
 
