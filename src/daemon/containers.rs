@@ -341,6 +341,14 @@ impl Core {
         networks: &[Network],
         peer: Peer,
     ) -> Result<(), ApiError> {
+        let adopted = match container.kind {
+            Kind::Run => None,
+            Kind::AttachPid(_) | Kind::AttachNetns(_) => {
+                let new: Vec<u32> = container.endpoints().map(|(_, e)| e.number).collect();
+                Some(self.avoid_taken_names(state, container, &new).await?)
+            }
+        };
+        let container = adopted.as_ref().unwrap_or(container);
         for network in networks {
             let attachment = container.attachment(&network.id);
             if let Some(endpoint) = attachment.and_then(|a| a.endpoint.as_ref()) {
