@@ -218,7 +218,8 @@ fn test_advertise_addresses() {
         ],
     );
     let witness = tunbridge.container_with("witness", &["--network", "one"]);
-    let mut capture = witness.start(&["tcpdump", "-lnni", "eth0", "arp and ether broadcast"]);
+    let words = "tcpdump -lnni eth0 arp and ether broadcast 2>&1";
+    let mut capture = witness.start(&["bash", "-c", words]);
     while !capture.read_line().contains("listening on") {}
     let mac = "02:42:08:26:a9:55";
     tunbridge.container_with(
