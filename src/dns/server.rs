@@ -32,7 +32,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::answer::{self, Answer, OWN_UDP_SIZE, Transport};
-use super::redirect::{Redirect, Redirection};
+use super::redirect::{self, Redirect};
 use super::upstream::{Random, Sockets, ask, read_message, write_message};
 use super::zone::{RESOLVER_ADDRESS, View};
 use super::{DnsError, Stats};
@@ -83,7 +83,6 @@ pub(super) struct Server {
     container: Arc<Container>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
-    redirection: Option<Redirection>,
 }
 
 #[derive(Debug)]
@@ -111,7 +110,6 @@ struct Counters {
 struct Listening {
     udp: StdUdpSocket,
     tcp: StdTcpListener,
-    redirection: Redirection,
 }
 
 impl Server {
@@ -149,7 +147,6 @@ impl Server {
             container,
             stop: Some(stop),
             task,
-            redirection: Some(listening.redirection),
         })
     }
 
@@ -163,14 +160,20 @@ impl Server {
 
     /// Returns when everything is closed.
     pub(super) async fn stop(mut self) {
-        // First no new queries, then no answers.
-        let redirection = self.redirection.take();
-        // Detaching waits until no processor runs the program any more.
-        let _ = tokio::task::spawn_blocking(|| drop(redirection)).await;
         drop(self.stop.take());
         // It can only have panicked, and then it has closed its sockets, too.
         let _ = (&mut self.task).await;
-        self.container.sockets.close().await;
+        let Some(netns) = self.container.sockets.close().await else {
+            return;
+        };
+        // The container may live on, and listen at every address's port 53.
+        let detached = netns::run_in_async(netns, redirect::detach).await;
+        let problem = match detached {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(container = self.container.id, problem, "its lo keeps a filter");
     }
 }
 
@@ -200,12 +203,8 @@ impl Listening {
             Some(Ok(sockets)) => Ok(sockets),
             Some(Err(_)) | None => open_anywhere(),
         }?;
-        let redirection = redirect.attach(port).map_err(OpenError::Redirect)?;
-        Ok(Self {
-            udp,
-            tcp,
-            redirection,
-        })
+        redirect.attach(port).map_err(OpenError::Redirect)?;
+        Ok(Self { udp, tcp })
     }
 }
 
