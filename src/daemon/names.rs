@@ -28,16 +28,17 @@ impl Core {
     pub(super) async fn settle(&self, state: &State) -> Result<(), ApiError> {
         self.project(state)?;
         self.steer_again(state)?;
-        tokio::task::block_in_place(|| self.follow_files(state));
-        self.follow_names(state).await
+        let host = tokio::task::block_in_place(|| {
+            let host = self.host_files();
+            self.follow_files(state, &host);
+            host
+        });
+        self.follow_names(state, &host.resolv_conf).await
     }
 
     /// Starts, updates and stops resolvers.
-    async fn follow_names(&self, state: &State) -> Result<(), ApiError> {
-        let mut wanted: BTreeMap<String, View> = projections::dns_views(
-            state,
-            &fs::read_to_string(files::RESOLV_CONF).unwrap_or_default(),
-        );
+    async fn follow_names(&self, state: &State, resolv_conf: &str) -> Result<(), ApiError> {
+        let mut wanted: BTreeMap<String, View> = projections::dns_views(state, resolv_conf);
         let (gone, new) = {
             let projected = self.projected.lock();
             share_zones(&mut wanted, &projected.views);
