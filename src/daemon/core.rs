@@ -97,6 +97,8 @@ pub(super) struct Projected {
     pub(super) ports: BTreeMap<u32, ContainerPort>,
     /// Containers that have a resolver, by id.
     pub(super) views: BTreeMap<String, View>,
+    /// Containers that should have one, by id, and why they do not.
+    pub(super) nameless: BTreeMap<String, String>,
     /// What the files of containers were made of, by id.
     pub(super) files: BTreeMap<String, Written>,
     pub(super) host_files: Arc<HostFiles>,

@@ -94,9 +94,15 @@ impl Core {
         })?;
         let (container, network) = (&connection.container, &connection.network);
         if let Some(endpoint) = &connection.endpoint {
+            let nameless = self.require_names(&container.id).is_err();
             let plugged = match self.plug(container, network, endpoint).await {
                 Ok(()) => match self.route(&state, container, None).await {
-                    Ok(()) => self.settle(&state).await,
+                    Ok(()) => match self.settle(&state).await {
+                        // Without names before, it loses none by this.
+                        Ok(()) if nameless => Ok(()),
+                        Ok(()) => self.require_names(&container.id),
+                        Err(error) => Err(error),
+                    },
                     Err(error) => Err(error),
                 },
                 Err(error) => Err(error),
