@@ -176,6 +176,29 @@ impl State {
         })
     }
 
+    /// Notes that an interface has another name than was decided, because the namespace of somebody else's
+    /// process had that one already.
+    ///
+    /// # Errors
+    /// If there is no such container, or the change cannot be stored.
+    pub fn set_interface(
+        &mut self,
+        container: &str,
+        endpoint: u32,
+        interface: &str,
+    ) -> Result<Container, ControlError> {
+        let mut record = self.container(container)?.clone();
+        let endpoints = record
+            .attachments
+            .iter_mut()
+            .filter_map(|a| a.endpoint.as_mut());
+        for found in endpoints.filter(|found| found.number == endpoint) {
+            interface.clone_into(&mut found.interface);
+        }
+        self.put(record.clone())?;
+        Ok(record)
+    }
+
     /// Moves the ports of a container whose default route goes another way, and stores its record.
     fn move_and_store(
         &mut self,

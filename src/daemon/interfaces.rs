@@ -12,14 +12,11 @@ use ipnet::IpNet;
 use super::bridges::ipv4;
 use super::core::Core;
 use crate::api::server::ApiError;
-use crate::control::State;
 use crate::control::records::{Container, Endpoint, Network};
+use crate::control::{ControlError, State, endpoint_options};
 use crate::kernel::announce::announce;
 use crate::kernel::{EndpointSysctl, Netlink, VethSpec, netns};
 use crate::steering::ContainerPort;
-
-/// Docker's option for parameters of a container's interface.
-const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 
 impl Core {
     /// Makes the interface of an endpoint: veth pair and steering.
@@ -204,11 +201,17 @@ fn open(container: &Container) -> Result<std::os::fd::OwnedFd, ApiError> {
 }
 
 fn sysctls(container: &Container, network: &Network) -> Result<Vec<EndpointSysctl>, ApiError> {
-    let list = container
-        .attachment(&network.id)
-        .and_then(|attachment| attachment.driver_opts.get(SYSCTLS));
-    list.map(|list| EndpointSysctl::parse_list(list))
-        .transpose()
-        .map(Option::unwrap_or_default)
-        .map_err(|error| ApiError::bad_request(format!("invalid {SYSCTLS}: {error}")))
+    let Some(attachment) = container.attachment(&network.id) else {
+        return Ok(Vec::new());
+    };
+    let wanted = endpoint_options::sysctls(&attachment.driver_opts).map_err(ControlError::from)?;
+    Ok(wanted
+        .into_iter()
+        .map(|wanted| EndpointSysctl {
+            family: wanted.family,
+            group: wanted.group,
+            parameter: wanted.parameter,
+            value: wanted.value,
+        })
+        .collect())
 }

@@ -268,7 +268,9 @@ async fn bury_the_dead(state: &mut State, netlink: &Netlink) -> anyhow::Result<(
         if super::containers::owns_name(&container) {
             netns::remove_named(&container.name)?;
         }
-        if container.auto_remove || container.state == ContainerState::Created {
+        if container.state == ContainerState::Created && container.former_exit.is_some() {
+            state.cancel_restart(&container.id)?;
+        } else if container.auto_remove || container.state == ContainerState::Created {
             super::containers::remove_files(&container.files);
             state.remove(&container.id, true)?;
         } else {

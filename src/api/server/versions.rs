@@ -54,7 +54,8 @@ impl Version {
 
     /// A container as this version shows it.
     pub(super) fn container(self, mut body: Value) -> Value {
-        const GONE: [&str; 13] = [
+        const GONE: [&str; 14] = [
+            "Bridge",
             "HairpinMode",
             "LinkLocalIPv6Address",
             "LinkLocalIPv6PrefixLen",
@@ -211,7 +212,7 @@ mod tests {
         assert_eq!(new.network(network.clone()), network);
         assert_eq!(every.network(network.clone()), network);
         let container = json!({"Id": "a", "NetworkSettings": {
-            "SandboxID": "s", "IPAddress": "172.17.0.2", "Networks": {"bridge": {"IPAddress": "172.17.0.2"}},
+            "Bridge": "", "SandboxID": "s", "IPAddress": "172.17.0.2", "Networks": {"bridge": {"IPAddress": "172.17.0.2"}},
         }});
         assert_eq!(old.container(container.clone()), container);
         assert_eq!(every.container(container.clone()), container);
