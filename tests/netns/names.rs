@@ -495,6 +495,17 @@ fn of_equal_names_on_two_networks_the_gateways_counts() {
         .cli(&["network", "connect", "a", "by-name"])
         .expect_success();
     assert_eq!(addresses(&by_name, "svc"), in_a);
+    // Links, too.
+    let options = ["--network", "a", "--link", "xx:db"];
+    let linked = tunbridge.container_with("linked", &options);
+    tunbridge
+        .cli(&["network", "connect", "--link", "yy:db", "b", "linked"])
+        .expect_success();
+    assert_eq!(addresses(&linked, "db"), in_a);
+    tunbridge
+        .cli(&["network", "disconnect", "a", "linked"])
+        .expect_success();
+    assert_eq!(addresses(&linked, "db"), in_b);
 }
 
 #[test]
