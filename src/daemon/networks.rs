@@ -204,12 +204,14 @@ impl Core {
     }
 }
 
-/// Networks that users made, nobody uses and the filters choose.
+/// Networks that users made, nobody uses and the filters choose, by name.
 fn prunable(state: &State, filters: &Filters) -> Result<Vec<Network>, ApiError> {
     let filter = NetworkFilter::prune(filters, Timestamp::now())?;
     let unused = state.unused_networks();
-    Ok(unused
+    let mut chosen: Vec<Network> = unused
         .filter(|network| filter.matches(network, false))
         .cloned()
-        .collect())
+        .collect();
+    chosen.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(chosen)
 }
