@@ -19,6 +19,11 @@ mod docker;
 mod docker_clients;
 #[path = "netns/lab.rs"]
 mod lab;
+#[expect(dead_code, reason = "shared with the resolver's own tests")]
+#[path = "dns/message.rs"]
+mod message;
+#[path = "netns/name_server.rs"]
+mod name_server;
 #[path = "netns/tunbridge.rs"]
 mod tunbridge_under_test;
 
@@ -44,9 +49,15 @@ mod matrix;
 mod moby;
 #[path = "netns/mtu.rs"]
 mod mtu;
+#[path = "netns/names.rs"]
+mod names;
+#[path = "netns/names_under_load.rs"]
+mod names_under_load;
 #[path = "netns/ports.rs"]
 mod ports;
 #[path = "netns/publish.rs"]
 mod publish;
+#[path = "netns/resolv_conf.rs"]
+mod resolv_conf;
 #[path = "netns/robustness.rs"]
 mod robustness;

@@ -357,6 +357,7 @@ impl Core {
         }
         self.route(state, container, None).await?;
         self.settle(state).await?;
+        self.require_names(&container.id)?;
         self.begin(state, container, peer)
     }
 

@@ -132,7 +132,13 @@ impl Core {
             self.plug(&container, network, endpoint).await?;
         }
         self.route(state, &container, None).await?;
-        self.settle(state).await
+        let nameless = self.require_names(&container.id).is_err();
+        self.settle(state).await?;
+        // Without names before, it loses none by this.
+        if nameless {
+            return Ok(());
+        }
+        self.require_names(&container.id)
     }
 
     pub(super) async fn disconnect(

@@ -25,8 +25,8 @@ use crate::control::port_allocator::{
 use crate::control::port_holder::Sockets;
 use crate::control::records::{Container, ContainerState, Network, NetworkConfig};
 use crate::control::store::Store;
-use crate::control::{self, DEFAULT_NETWORK, State, Timestamp};
-use crate::dns::{AttachMode, Resolver};
+use crate::control::{self, DEFAULT_NETWORK, State, Timestamp, network_options};
+use crate::dns::Resolver;
 use crate::engine::{Clock, Device, Engine, TUN_MTU};
 use crate::forwarder::{Config, Forwarder};
 use crate::kernel::forwarding::{self, Keeper};
@@ -76,7 +76,9 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
             containers_dir: args.state_dir.join("containers"),
             dns,
             pools: args.bridge.address_pools()?,
-            default_network_options: std::collections::BTreeMap::new(),
+            default_network_options: network_options::default_options(
+                &args.default_network_options,
+            )?,
         },
     )?;
     warn(&warnings);
@@ -134,8 +136,7 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
         engine,
         facts: Mutex::new(Facts::default()),
         projected: Mutex::default(),
-        // A tcx link costs 15 ms per container, and a filter that a dead daemon leaves on a container's lo hurts nobody.
-        resolver: Resolver::with_mode(AttachMode::Clsact),
+        resolver: Resolver::new(),
         announcements: Mutex::default(),
         events: EventBus::default(),
     });

@@ -4,10 +4,13 @@
 use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddrV4;
-use std::path::Path;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use tunbridge::kernel::netns;
 
 /// The host's address on its uplink.
 pub(crate) const HOST: &str = "198.51.100.2";
@@ -218,6 +221,18 @@ impl Place {
         }
     }
 
+    /// The file of its network namespace, as this process sees it.
+    pub(crate) fn namespace(&self) -> PathBuf {
+        let path = format!("/proc/{}/root/run/netns/{}", self.holder_pid, self.name);
+        PathBuf::from(path)
+    }
+
+    /// Runs `work` on a thread inside its network namespace.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = netns::open_path(&self.namespace()).expect("the place is there");
+        netns::run_in(namespace.as_fd(), work).expect("work inside a place")
+    }
+
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command
@@ -228,10 +243,7 @@ impl Place {
                 "--pid",
                 "--uts",
             ])
-            .arg(format!(
-                "--net=/proc/{}/root/run/netns/{}",
-                self.holder_pid, self.name
-            ))
+            .arg(format!("--net={}", self.namespace().display()))
             .arg("--")
             .args(words)
             .stdin(Stdio::null());
