@@ -218,7 +218,7 @@ fn test_advertise_addresses() {
         ],
     );
     let witness = tunbridge.container_with("witness", &["--network", "one"]);
-    let words = "tcpdump -lnni eth0 arp and ether broadcast 2>&1";
+    let words = "tcpdump -lnni eth0 arp src host 10.77.0.9 and ether broadcast 2>&1";
     let mut capture = witness.start(&["bash", "-c", words]);
     while !capture.read_line().contains("listening on") {}
     let mac = "02:42:08:26:a9:55";
