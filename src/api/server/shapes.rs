@@ -72,7 +72,8 @@ impl Version {
     /// A container as this version shows it.
     pub(super) fn container(self, mut body: Value) -> Value {
         let names = own_names(&body);
-        let Some(settings) = body["NetworkSettings"].as_object_mut() else {
+        let settings = body.get_mut("NetworkSettings");
+        let Some(settings) = settings.and_then(Value::as_object_mut) else {
             return body;
         };
         if self.without_legacy() {
@@ -94,7 +95,8 @@ impl Version {
 
     /// An entry of a list of containers as this version shows it.
     pub(super) fn container_summary(self, mut body: Value) -> Value {
-        let networks = body["NetworkSettings"]["Networks"].as_object_mut();
+        let networks = body.pointer_mut("/NetworkSettings/Networks");
+        let networks = networks.and_then(Value::as_object_mut);
         for (network, endpoint) in networks.into_iter().flatten() {
             if let Some(endpoint) = endpoint.as_object_mut() {
                 self.endpoint(network, endpoint, &[]);
@@ -106,8 +108,8 @@ impl Version {
     /// `names` are those that the container has on every network that users made.
     fn endpoint(self, network: &str, endpoint: &mut Map<String, Value>, names: &[String]) {
         if self.before((1, 45)) && !matches!(network, "bridge" | "host" | "none") {
-            let mut aliases: Vec<Value> =
-                endpoint["Aliases"].as_array().cloned().unwrap_or_default();
+            let aliases = endpoint.get("Aliases").and_then(Value::as_array);
+            let mut aliases: Vec<Value> = aliases.cloned().unwrap_or_default();
             for name in names {
                 if !aliases.iter().any(|alias| alias == name) {
                     aliases.push(json!(name));
@@ -282,5 +284,21 @@ mod tests {
         let endpoint = &shown["NetworkSettings"]["Networks"]["net1"];
         assert_eq!(keys(endpoint).last(), Some(&"DriverOpts"));
         assert_eq!(EVERY.container_summary(summary.clone()), summary);
+    }
+
+    #[test]
+    fn what_is_missing_stays_missing() {
+        for body in [
+            json!({}),
+            json!(null),
+            json!({"NetworkSettings": null}),
+            json!({"NetworkSettings": {"Networks": {"n": {}, "m": null}}}),
+        ] {
+            for version in [version(41), version(44), version(50), version(52), EVERY] {
+                assert_eq!(version.container(body.clone()), body);
+                assert_eq!(version.container_summary(body.clone()), body);
+                assert_eq!(version.network(body.clone()), body);
+            }
+        }
     }
 }
