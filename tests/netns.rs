@@ -13,6 +13,10 @@
     reason = "in a test, to panic is to report; the behaviours are functions that tests call"
 )]
 
+#[path = "netns/docker.rs"]
+mod docker;
+#[path = "shared/docker_clients.rs"]
+mod docker_clients;
 #[path = "netns/lab.rs"]
 mod lab;
 #[expect(dead_code, reason = "shared with the resolver's own tests")]
@@ -31,6 +35,10 @@ mod container;
 mod docker_cli;
 #[path = "netns/egress.rs"]
 mod egress;
+#[path = "netns/golden.rs"]
+mod golden;
+#[path = "netns/golden_links.rs"]
+mod golden_links;
 #[path = "netns/isolation.rs"]
 mod isolation;
 #[path = "netns/lifecycle.rs"]

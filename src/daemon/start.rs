@@ -90,7 +90,6 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
         netlink.delete_bridge(&bridge).await?;
     }
     warn(&state.restore()?);
-    sweep(&state, &netlink).await?;
 
     let queues = std::thread::available_parallelism()
         .map_or(1, usize::from)
@@ -279,37 +278,6 @@ async fn bury_the_dead(state: &mut State, netlink: &Netlink) -> anyhow::Result<(
         }
     }
     Ok(())
-}
-
-/// Removes host ends of veth pairs that a daemon made which was killed before it could store, or undo, what they
-/// were for: they hang on a bridge of ours, bear a name of ours and belong to nobody.
-async fn sweep(state: &State, netlink: &Netlink) -> anyhow::Result<()> {
-    let links = netlink.links().await?;
-    let bridges: Vec<u32> = links
-        .iter()
-        .filter(|link| {
-            let mut networks = state.bridge_networks();
-            networks.any(|network| network.config.managed && network.config.bridge == link.name)
-        })
-        .map(|link| link.index)
-        .collect();
-    let known = state.host_interfaces();
-    for link in &links {
-        let ours = link.kind.as_deref() == Some("veth")
-            && link.master.is_some_and(|master| bridges.contains(&master))
-            && is_host_interface(&link.name);
-        if ours && !known.contains(&link.name) {
-            tracing::info!(interface = %link.name, "belongs to no container: removed");
-            netlink.delete_link_index(link.index).await?;
-        }
-    }
-    Ok(())
-}
-
-/// `veth` and seven hexadecimal digits.
-fn is_host_interface(name: &str) -> bool {
-    name.strip_prefix("veth")
-        .is_some_and(|digits| digits.len() == 7 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 fn is_dead(container: &Container) -> bool {
