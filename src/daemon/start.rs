@@ -25,7 +25,7 @@ use crate::control::port_allocator::{
 use crate::control::port_holder::Sockets;
 use crate::control::records::{Container, ContainerState, Network, NetworkConfig};
 use crate::control::store::Store;
-use crate::control::{self, DEFAULT_NETWORK, State, Timestamp};
+use crate::control::{self, DEFAULT_NETWORK, State, Timestamp, network_options};
 use crate::dns::Resolver;
 use crate::engine::{Clock, Device, Engine, TUN_MTU};
 use crate::forwarder::{Config, Forwarder};
@@ -76,7 +76,9 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
             containers_dir: args.state_dir.join("containers"),
             dns,
             pools: args.bridge.address_pools()?,
-            default_network_options: std::collections::BTreeMap::new(),
+            default_network_options: network_options::default_options(
+                &args.default_network_options,
+            )?,
         },
     )?;
     warn(&warnings);
