@@ -352,6 +352,10 @@ fn answers_follow_at_once() {
         let now = address(&tunbridge, "restarted", "one");
         assert_eq!(addresses(&asker, "restarted"), [now]);
     }
+    // The end of a former run is noticed for seconds: it is not this one's.
+    let now = address(&tunbridge, "restarted", "one");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(addresses(&asker, "restarted"), [now], "{}", tunbridge.log());
     tunbridge.cli(&["rm", "-f", "restarted"]).expect_success();
     assert_eq!(addresses(&asker, "restarted"), NOBODY);
 }
