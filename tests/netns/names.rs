@@ -139,7 +139,7 @@ fn names_survive_a_killed_daemon() {
             "203.0.113.9",
             "c1's own server"
         );
-        while !own.read_line().contains("www.wan.example") {}
+        own.read_until("www.wan.example");
     }
     // A container that leaves its last network of names has its port 53 back, 127.0.0.11 included.
     tunbridge
