@@ -440,6 +440,14 @@ fn networks_that_cannot_be_made_are_refused_with_dockers_words() {
                     "198.51.100.0/24",
                 ),
                 (
+                    "network create --subnet 10.9.0.0/24 --ip-range 10.9.0.0/16 bad",
+                    "invalid ip-range 10.9.0.0/16: CIDR block is bigger than its parent subnet 10.9.0.0/24",
+                ),
+                (
+                    "network create none",
+                    "operation is not permitted on predefined none network",
+                ),
+                (
                     "network create --subnet 10.9.0.0/24 --ip-range 10.9.0.5/28 bad",
                     "10.9.0.5/28",
                 ),
@@ -501,6 +509,14 @@ fn networks_that_cannot_be_made_are_refused_with_dockers_words() {
                 "no matching subnet for gateway 10.8.0.1",
             ),
             (
+                "network create --subnet 10.9.0.0/24 --aux-address x=10.8.0.1 bad",
+                "no matching subnet for aux-address 10.8.0.1",
+            ),
+            (
+                "network create --subnet 10.9.0.0/24 --subnet 10.9.0.0/25 bad",
+                "multiple overlapping subnet configuration is not supported",
+            ),
+            (
                 "network create --gateway 10.9.0.1 bad",
                 "every ip-range or gateway must have a corresponding subnet",
             ),
@@ -512,6 +528,25 @@ fn networks_that_cannot_be_made_are_refused_with_dockers_words() {
 }
 
 #[test]
+fn pools_run_out() {
+    with_each_client(
+        &["--default-address-pool", "base=10.77.0.0/23,size=24"],
+        |docker| {
+            docker.said("network create last");
+            all_refused(
+                docker,
+                &[(
+                    "network create more",
+                    "all predefined address pools have been fully subnetted",
+                )],
+            );
+            docker.said("network rm last");
+            docker.said("network create more");
+        },
+    );
+}
+
+#[test]
 fn what_cannot_be_done_to_networks_is_refused_with_dockers_words() {
     with_each_client(&[], |docker| {
         docker.said("network create net1");
@@ -519,6 +554,11 @@ fn what_cannot_be_done_to_networks_is_refused_with_dockers_words() {
         let tunbridge = docker.tunbridge;
         tunbridge.container_with("alpha", &["--network", "net1"]);
         tunbridge.container_with("lonely", &["--network", "none"]);
+        tunbridge.container_with("away", &["--network", "net5"]);
+        tunbridge.container("stopped");
+        docker.said("stop -t 0 stopped");
+        docker.said("network create --subnet 10.9.0.0/30 tiny");
+        tunbridge.container_with("full", &["--network", "tiny"]);
         let id = docker.said("inspect -f {{.Id}} alpha");
         // The older client has words of its own for what is not there.
         let no_network = if docker.api < 44 {
@@ -534,6 +574,10 @@ fn what_cannot_be_done_to_networks_is_refused_with_dockers_words() {
                 (
                     "network rm bridge",
                     "bridge is a pre-defined network and cannot be removed",
+                ),
+                (
+                    "network rm none",
+                    "none is a pre-defined network and cannot be removed",
                 ),
                 (
                     "network rm net1",
@@ -565,6 +609,30 @@ fn what_cannot_be_done_to_networks_is_refused_with_dockers_words() {
                 (
                     "network connect net5 lonely",
                     "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+                ),
+                (
+                    "network connect --link stopped:x bridge alpha",
+                    "Cannot link to a non running container: /stopped AS /alpha/x",
+                ),
+                (
+                    "network connect --link away:x bridge alpha",
+                    "Cannot link to /away, as it does not belong to the default network",
+                ),
+                (
+                    "network connect --link nosuch:x bridge alpha",
+                    "could not get container for nosuch: No such container: nosuch",
+                ),
+                (
+                    "network connect tiny alpha",
+                    "no available IPv4 addresses on this network's address pools: tiny (",
+                ),
+                (
+                    "network disconnect net5 stopped",
+                    "is not connected to network net5",
+                ),
+                (
+                    "network connect bridge stopped",
+                    "endpoint with name stopped already exists in network bridge",
                 ),
                 (
                     "network connect --alias x bridge alpha",
