@@ -143,7 +143,9 @@ impl Core {
         let process = match container.kind {
             Kind::Run => {
                 if let Some(starter) = peer.pid.and_then(|pid| identify(pid).ok()) {
-                    self.watch_starter(container.id.clone(), starter);
+                    let id = container.id.clone();
+                    self.starters.lock().insert(id.clone(), starter);
+                    self.watch_starter(id, starter);
                 }
                 return Ok(());
             }
@@ -185,10 +187,25 @@ impl Core {
 
     /// Takes down a container's network and notes its end. Nothing happens if that was done.
     pub(super) async fn exited(&self, reference: &str, code: i32) -> Result<(), ApiError> {
+        self.run_exited(reference, None, code).await
+    }
+
+    /// The same, of one run: nothing happens to a container that has been started again since.
+    async fn run_exited(
+        &self,
+        reference: &str,
+        run: Option<Process>,
+        code: i32,
+    ) -> Result<(), ApiError> {
         let mut state = self.lock().await;
         let container = state.container(reference)?.clone();
-        if matches!(container.state, ContainerState::Exited { .. }) {
-            return Ok(());
+        match &container.state {
+            ContainerState::Exited { .. } => return Ok(()),
+            ContainerState::Created if run.is_some() => return Ok(()),
+            ContainerState::Running { process, .. } if run.is_some() && *process != run => {
+                return Ok(());
+            }
+            ContainerState::Created | ContainerState::Running { .. } => {}
         }
         self.dismantle(&container).await;
         tokio::task::block_in_place(|| {
@@ -249,7 +266,7 @@ impl Core {
             (Kind::Run, Some(process)) => {
                 self.tell_signal(&container, Signal::SIGTERM);
                 process::stop(process, grace).await;
-                self.ended(&container.id).await?;
+                self.ended(&container.id, process).await?;
             }
             // Somebody else's process: only let go of its network.
             _ => self.exited(&container.id, 0).await?,
@@ -260,15 +277,17 @@ impl Core {
 
     /// Returns when the end of a container is noted whose process has ended. Its starter knows the exit code and tells it,
     /// if it still lives.
-    async fn ended(&self, id: &str) -> Result<(), ApiError> {
+    async fn ended(&self, id: &str, process: Process) -> Result<(), ApiError> {
+        let run = Some(process);
         for _ in 0..REPORT_GRACE.as_millis() / 20 {
             match self.lock().await.container(id) {
-                Ok(container) if container.is_running() => {}
+                Ok(container) if matches!(container.state, ContainerState::Running { process, .. } if process == run) =>
+                    {}
                 Ok(_) | Err(_) => return Ok(()),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        self.exited(id, UNKNOWN_EXIT_CODE).await
+        self.run_exited(id, run, UNKNOWN_EXIT_CODE).await
     }
 
     /// Sends a signal to a container's process. After SIGKILL it is gone when this returns, as a rule.
@@ -299,7 +318,7 @@ impl Core {
                     // One that is stuck in the kernel ends when it can.
                     let ended = process::ended(*process);
                     if tokio::time::timeout(KILL_PATIENCE, ended).await.is_ok() {
-                        self.ended(&container.id).await?;
+                        self.ended(&container.id, *process).await?;
                     }
                 }
                 Ok(())
@@ -363,6 +382,7 @@ impl Core {
 
     /// Takes down what a container has in the kernel; failures are logged, the rest is still done.
     pub(super) async fn dismantle(&self, container: &Container) {
+        self.starters.lock().remove(&container.id);
         self.silence(&container.id).await;
         for (_, endpoint) in container.endpoints() {
             self.unplug(endpoint).await;
@@ -428,7 +448,9 @@ impl Core {
                 .await
                 .container(&id)
                 .is_ok_and(|container| container.state == ContainerState::Created);
-            if !abandoned {
+            // It may be somebody else's by now: of one that starts it again.
+            let last = core.starters.lock().get(&id).copied();
+            if !abandoned || last != Some(starter) {
                 return;
             }
             tracing::warn!(container = %id, "its starter died before it started anything: taken down");
@@ -448,7 +470,7 @@ impl Core {
         tokio::spawn(async move {
             process::ended(process).await;
             tokio::time::sleep(REPORT_GRACE).await;
-            while let Err(error) = core.exited(&id, UNKNOWN_EXIT_CODE).await {
+            while let Err(error) = core.run_exited(&id, Some(process), UNKNOWN_EXIT_CODE).await {
                 if error.status == 404 {
                     return;
                 }

@@ -19,6 +19,7 @@ use crate::api::events::EventBus;
 use crate::api::server::ApiError;
 use crate::control::filters::FilterError;
 use crate::control::projections::{self, Publication};
+use crate::control::records::Process;
 use crate::control::{ControlError, State};
 use crate::dns::{Resolver, View};
 use crate::engine::{Clock, Engine};
@@ -42,6 +43,8 @@ pub(super) struct Core {
     pub(super) facts: Mutex<Facts>,
     pub(super) projected: Mutex<Projected>,
     pub(super) resolver: Resolver,
+    /// Who started each container last, by id.
+    pub(super) starters: Mutex<BTreeMap<String, Process>>,
     /// Addresses that are being announced, by endpoint number.
     pub(super) announcements: Mutex<BTreeMap<u32, Announcement>>,
     /// What happened, for `GET /events`.

@@ -4,24 +4,35 @@
 //! container wrote there stays: of the hosts file only our own lines change, and a resolv.conf that was edited is left
 //! alone. Whether it was, a fingerprint beside each file tells, which outlives the daemon.
 //!
-//! A resolv.conf follows the host's, so that containers do not ask the servers of a network that the host has left.
+//! A resolv.conf follows the host's, so that containers do not ask the servers of a network that the host has left. Who
+//! moves a new file over one of the host's takes the mounts over it away from containers; they are made again.
 
 use std::fs;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
+use super::process;
 use crate::control::files::{self, Fingerprint, HostsLine, RESOLV_CONF, SYSTEMD_RESOLV_CONF};
-use crate::control::records::Container;
+use crate::control::records::{Container, ContainerState, Kind};
 use crate::control::{FileFacts, FileTexts, State};
+use crate::sandbox;
 
 /// Octets of a file that we look at. Nobody's own file is that long; one that is, is left alone.
 const MOST: u64 = 1 << 20;
 
 /// How often the host's files are looked at; they may be links to files anywhere, so there is no notification for all.
 const HOST_FILES_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The files that containers' own are mounted over.
+const COVERED: [&str; 3] = ["/etc/hosts", "/etc/hostname", RESOLV_CONF];
+
+/// Which files those are at the moment: device and inode. Mounts are on the files themselves, not on what links lead to.
+type Covered = [Option<(u64, u64)>; COVERED.len()];
 
 /// The host's own files that those of containers are made of; empty where there is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,11 +102,16 @@ impl Core {
 
     /// Makes containers follow the host's files, until the daemon stops.
     pub(super) async fn follow_host_files(self: Arc<Self>) {
-        let mut last = HostFiles::default();
+        let (mut last, mut last_covered) = (HostFiles::default(), Covered::default());
         loop {
-            let Ok(now) = tokio::task::spawn_blocking(HostFiles::read).await else {
+            let look = || (HostFiles::read(), covered());
+            let Ok((now, covered)) = tokio::task::spawn_blocking(look).await else {
                 return;
             };
+            if covered != last_covered {
+                let state = self.lock().await;
+                tokio::task::block_in_place(|| cover_again(&state));
+            }
             let known = Arc::clone(&self.projected.lock().host_files);
             // Twice the same: nobody is in the middle of writing.
             if now == last && now != *known {
@@ -105,7 +121,7 @@ impl Core {
                     tracing::warn!(error = %error.message, "cannot follow the host's resolv.conf");
                 }
             }
-            last = now;
+            (last, last_covered) = (now, covered);
             tokio::time::sleep(HOST_FILES_INTERVAL).await;
         }
     }
@@ -133,6 +149,47 @@ impl Core {
                 tracing::warn!(container = %container.name, %error, "cannot write its files");
             }
             projected.files.insert(container.id.clone(), wanted);
+        }
+    }
+}
+
+fn covered() -> Covered {
+    COVERED.map(|path| {
+        let found = fs::symlink_metadata(path).ok()?;
+        Some((found.dev(), found.ino()))
+    })
+}
+
+/// Looks after the mounts of containers that share the host's files; failures are logged.
+fn cover_again(state: &State) {
+    for container in state.containers() {
+        let ContainerState::Running {
+            process: Some(process),
+            ..
+        } = &container.state
+        else {
+            continue;
+        };
+        if container.kind != Kind::Run || container.rootfs.is_some() {
+            continue;
+        }
+        let namespace = fs::File::open(format!("/proc/{}/ns/mnt", process.pid));
+        // Opened first: the number may have become another's before.
+        let Ok(namespace) = namespace.map(OwnedFd::from) else {
+            continue;
+        };
+        if !process::is_alive(*process) {
+            continue;
+        }
+        match sandbox::cover_again(&namespace, &container.files) {
+            Ok(missing) if missing.is_empty() => {}
+            Ok(missing) => {
+                let files = missing.join(" ");
+                tracing::info!(container = %container.name, files, "lost its mounts, mounted again");
+            }
+            Err(error) => {
+                tracing::warn!(container = %container.name, %error, "cannot mount its files again");
+            }
         }
     }
 }

@@ -137,6 +137,7 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
         facts: Mutex::new(Facts::default()),
         projected: Mutex::default(),
         resolver: Resolver::new(),
+        starters: Mutex::default(),
         announcements: Mutex::default(),
         events: EventBus::default(),
     });
