@@ -9,6 +9,7 @@
 //! leaves a record from which its successor can do it again.
 
 use std::fs;
+use std::future::Future;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -137,7 +138,7 @@ impl Core {
         let process = match container.kind {
             Kind::Run => {
                 if let Some(starter) = peer.pid.and_then(|pid| identify(pid).ok()) {
-                    self.watch_starter(container.id.clone(), starter);
+                    self.watch_starter(container, starter);
                 }
                 return Ok(());
             }
@@ -179,9 +180,20 @@ impl Core {
 
     /// Takes down a container's network and notes its end. Nothing happens if that was done.
     pub(super) async fn exited(&self, reference: &str, code: i32) -> Result<(), ApiError> {
+        self.ended(reference, code, &|container| !container.has_exited())
+            .await
+    }
+
+    /// The same for a container that meets a condition; nothing happens to another one.
+    async fn ended(
+        &self,
+        reference: &str,
+        code: i32,
+        condition: &(impl Fn(&Container) -> bool + Sync),
+    ) -> Result<(), ApiError> {
         let mut state = self.lock().await;
         let container = state.container(reference)?.clone();
-        if matches!(container.state, ContainerState::Exited { .. }) {
+        if !condition(&container) {
             return Ok(());
         }
         self.dismantle(&container).await;
@@ -204,6 +216,14 @@ impl Core {
     pub(super) async fn remove(&self, reference: &str, force: bool) -> Result<(), ApiError> {
         let mut state = self.lock().await;
         let container = state.removable(reference, force)?.clone();
+        self.remove_locked(&mut state, &container).await
+    }
+
+    async fn remove_locked(
+        &self,
+        state: &mut State,
+        container: &Container,
+    ) -> Result<(), ApiError> {
         if let (
             Kind::Run,
             ContainerState::Running {
@@ -216,16 +236,16 @@ impl Core {
         }
         // What has exited has nothing any more: its name may be somebody else's by now.
         if !matches!(container.state, ContainerState::Exited { .. }) {
-            self.dismantle(&container).await;
+            self.dismantle(container).await;
         }
         tokio::task::block_in_place(|| {
             remove_files(&container.files);
             state.remove(&container.id, true)
         })?;
-        self.settle(&state).await?;
+        self.settle(state).await?;
         tracing::info!(container = %container.name, "container removed");
-        self.tell_networks(&state, &container, "disconnect");
-        self.tell_container(&container, "destroy", []);
+        self.tell_networks(state, container, "disconnect");
+        self.tell_container(container, "destroy", []);
         Ok(())
     }
 
@@ -338,6 +358,7 @@ impl Core {
 
     /// Takes down what a container has in the kernel; failures are logged, the rest is still done.
     pub(super) async fn dismantle(&self, container: &Container) {
+        self.watches.lock().remove(&container.id);
         self.silence(&container.id).await;
         for (_, endpoint) in container.endpoints() {
             self.unplug(endpoint).await;
@@ -350,12 +371,17 @@ impl Core {
     }
 
     /// A container that was never begun goes, one that was to be started again is *exited* as before.
-    async fn abandon(&self, id: &str) -> Result<(), ApiError> {
+    async fn abandon(
+        &self,
+        id: &str,
+        condition: &(impl Fn(&Container) -> bool + Sync),
+    ) -> Result<(), ApiError> {
         let mut state = self.lock().await;
-        let container = state.container(id)?.clone();
+        let Some(container) = state.container_by_id(id).filter(|c| condition(c)).cloned() else {
+            return Ok(());
+        };
         if container.former_exit.is_none() {
-            drop(state);
-            return self.remove(id, true).await;
+            return self.remove_locked(&mut state, &container).await;
         }
         self.dismantle(&container).await;
         tokio::task::block_in_place(|| state.cancel_restart(id))?;
@@ -387,25 +413,21 @@ impl Core {
     }
 
     /// If the starter dies before it reports a process, nobody will: the container was never begun.
-    fn watch_starter(self: &Arc<Self>, id: String, starter: Process) {
+    fn watch_starter(self: &Arc<Self>, container: &Container, starter: Process) {
+        let (id, sandbox) = (container.id.clone(), container.sandbox_id.clone());
+        let waited_for = move |container: &Container| {
+            container.state == ContainerState::Created && container.sandbox_id == sandbox
+        };
         let core = Arc::clone(self);
-        tokio::spawn(async move {
-            process::ended(starter).await;
-            tokio::time::sleep(REPORT_GRACE).await;
-            let abandoned = core
-                .lock()
-                .await
-                .container(&id)
-                .is_ok_and(|container| container.state == ContainerState::Created);
-            if !abandoned {
-                return;
-            }
-            tracing::warn!(container = %id, "its starter died before it started anything: taken down");
-            while let Err(error) = core.abandon(&id).await {
-                if error.status == 404 {
-                    return;
+        self.spawn_watch(id.clone(), starter, async move {
+            while core.still(&id, &waited_for).await {
+                tracing::warn!(container = %id, "its starter died before it started anything: taken down");
+                match core.abandon(&id, &waited_for).await {
+                    Ok(()) => return,
+                    Err(error) => tracing::warn!(
+                        container = %id, error = %error.message, "cannot take it down, trying again"
+                    ),
                 }
-                tracing::warn!(container = %id, error = %error.message, "cannot take it down, trying again");
                 tokio::time::sleep(STORE_RETRY).await;
             }
         });
@@ -413,19 +435,49 @@ impl Core {
 
     /// Waits for the end of a container's process.
     pub(super) fn watch(self: &Arc<Self>, id: String, process: Process) {
+        let ours = move |container: &Container| {
+            let running = &container.state;
+            matches!(running, ContainerState::Running { process: Some(now), .. } if *now == process)
+        };
         let core = Arc::clone(self);
-        tokio::spawn(async move {
-            process::ended(process).await;
-            tokio::time::sleep(REPORT_GRACE).await;
-            while let Err(error) = core.exited(&id, UNKNOWN_EXIT_CODE).await {
-                if error.status == 404 {
-                    return;
+        self.spawn_watch(id.clone(), process, async move {
+            while core.still(&id, &ours).await {
+                match core.ended(&id, UNKNOWN_EXIT_CODE, &ours).await {
+                    Ok(()) => return,
+                    // The disk is full, say. Until it is noted, its ports and address stay taken.
+                    Err(error) => tracing::warn!(
+                        container = %id, error = %error.message, "cannot note its exit, trying again"
+                    ),
                 }
-                // The disk is full, say. Until it is noted, its ports and address stay taken.
-                tracing::warn!(container = %id, error = %error.message, "cannot note its exit, trying again");
                 tokio::time::sleep(STORE_RETRY).await;
             }
         });
+    }
+
+    /// Does `then` some time after the end of `process`, unless the container is watched anew or forgotten before:
+    /// a process may live much longer than what it was watched for.
+    fn spawn_watch(
+        &self,
+        id: String,
+        process: Process,
+        then: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let (needed, forgotten) = tokio::sync::oneshot::channel::<()>();
+        self.watches.lock().insert(id, needed);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = process::ended(process) => {}
+                _ = forgotten => return,
+            }
+            tokio::time::sleep(REPORT_GRACE).await;
+            then.await;
+        });
+    }
+
+    /// The container is there, and as it was when it began to be watched. In the meantime it may have ended and been
+    /// started again.
+    async fn still(&self, id: &str, condition: &(impl Fn(&Container) -> bool + Sync)) -> bool {
+        self.lock().await.container_by_id(id).is_some_and(condition)
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::MutexGuard;
+use tokio::sync::{MutexGuard, oneshot};
 
 use super::files::Written;
 use super::host::KernelHost;
@@ -44,6 +44,8 @@ pub(super) struct Core {
     pub(super) resolver: Resolver,
     /// Addresses that are being announced, by endpoint number.
     pub(super) announcements: Mutex<BTreeMap<u32, Announcement>>,
+    /// By container id: what ends the wait for a process when it is dropped.
+    pub(super) watches: Mutex<BTreeMap<String, oneshot::Sender<()>>>,
     /// What happened, for `GET /events`.
     pub(super) events: EventBus,
 }

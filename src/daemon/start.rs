@@ -138,6 +138,7 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
         // A tcx link costs 15 ms per container, and a filter that a dead daemon leaves on a container's lo hurts nobody.
         resolver: Resolver::with_mode(AttachMode::Clsact),
         announcements: Mutex::default(),
+        watches: Mutex::default(),
         events: EventBus::default(),
     });
     core.keep_forwarding(&Event::Overrun);
