@@ -42,3 +42,5 @@ mod ports;
 mod publish;
 #[path = "netns/robustness.rs"]
 mod robustness;
+#[path = "netns/scale/mod.rs"]
+mod scale;

@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddrV4;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -148,6 +148,11 @@ impl Lab {
             .filter(comes_and_goes)
             .map(|line| format!("{line}\n"))
             .collect()
+    }
+
+    /// A file of the lab as the test itself can open it.
+    pub(crate) fn path(&self, inside: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{inside}", self.holder_pid))
     }
 
     /// The namespace `name`: a place of the lab or a container.
