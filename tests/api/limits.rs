@@ -134,7 +134,7 @@ fn the_server_ends_although_clients_stay() {
         .unwrap();
     assert!(head(&mut streams[1]).starts_with("HTTP/1.1 200 "));
     let took = server.stop();
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < Duration::from_secs(8), "{took:?}");
 }
 
 #[test]

@@ -331,7 +331,7 @@ fn the_last_takes_no_longer_than_the_first() {
     }
     curve.print();
     // 500 containers of a debug build on a busy machine; optimised and alone it takes less than a second.
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(took < Duration::from_secs(60), "{took:?}");
 }
 
 /// How long each step took, in order.
