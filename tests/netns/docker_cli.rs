@@ -4,6 +4,7 @@
 //! Expected texts are Docker's; where tunbridge says something else on purpose, `docs/parity.md` says why.
 
 use crate::docker::{Docker, with_each_client};
+use crate::tunbridge_under_test::difference;
 
 #[test]
 fn networks_are_listed_removed_and_pruned() {
@@ -33,6 +34,10 @@ none null local internal=false ipv6=false
 used bridge local internal=false ipv6=false
 "
         );
+        docker.said("network create --ipv6 six");
+        let ipv6 = ["network", "ls", "-f", "name=six", "--format", "{{.IPv6}}"];
+        assert_eq!(docker.said_to(&ipv6), "true\n", "what was asked for");
+        docker.said("network rm six");
         let table = docker.said("network ls");
         let words: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
         assert_eq!(words, ["NETWORK", "ID", "NAME", "DRIVER", "SCOPE"]);
@@ -403,7 +408,8 @@ fn all_refused(docker: &Docker<'_>, cases: &[(&str, &str)]) {
             || complaint.contains(": Error response from daemon: ");
         assert!(from_daemon, "{line}: {complaint}");
     }
-    assert_eq!(docker.lab.snapshot(), before, "nothing was half-applied");
+    let changed = difference(&before, &docker.lab.snapshot());
+    assert!(changed.is_empty(), "half-applied:\n{changed}");
 }
 
 #[test]
@@ -438,6 +444,14 @@ fn networks_that_cannot_be_made_are_refused_with_dockers_words() {
                 (
                     "network create --subnet 198.51.100.0/24 bad",
                     "198.51.100.0/24",
+                ),
+                (
+                    "network create --subnet 10.9.0.0/24 --ip-range 10.9.0.0/16 bad",
+                    "invalid ip-range 10.9.0.0/16: CIDR block is bigger than its parent subnet 10.9.0.0/24",
+                ),
+                (
+                    "network create none",
+                    "operation is not permitted on predefined none network",
                 ),
                 (
                     "network create --subnet 10.9.0.0/24 --ip-range 10.9.0.5/28 bad",
@@ -501,6 +515,14 @@ fn networks_that_cannot_be_made_are_refused_with_dockers_words() {
                 "no matching subnet for gateway 10.8.0.1",
             ),
             (
+                "network create --subnet 10.9.0.0/24 --aux-address x=10.8.0.1 bad",
+                "no matching subnet for aux-address 10.8.0.1",
+            ),
+            (
+                "network create --subnet 10.9.0.0/24 --subnet 10.9.0.0/25 bad",
+                "multiple overlapping subnet configuration is not supported",
+            ),
+            (
                 "network create --gateway 10.9.0.1 bad",
                 "every ip-range or gateway must have a corresponding subnet",
             ),
@@ -512,6 +534,25 @@ fn networks_that_cannot_be_made_are_refused_with_dockers_words() {
 }
 
 #[test]
+fn pools_run_out() {
+    with_each_client(
+        &["--default-address-pool", "base=10.77.0.0/23,size=24"],
+        |docker| {
+            docker.said("network create last");
+            all_refused(
+                docker,
+                &[(
+                    "network create more",
+                    "all predefined address pools have been fully subnetted",
+                )],
+            );
+            docker.said("network rm last");
+            docker.said("network create more");
+        },
+    );
+}
+
+#[test]
 fn what_cannot_be_done_to_networks_is_refused_with_dockers_words() {
     with_each_client(&[], |docker| {
         docker.said("network create net1");
@@ -519,6 +560,13 @@ fn what_cannot_be_done_to_networks_is_refused_with_dockers_words() {
         let tunbridge = docker.tunbridge;
         tunbridge.container_with("alpha", &["--network", "net1"]);
         tunbridge.container_with("lonely", &["--network", "none"]);
+        tunbridge.container_with("away", &["--network", "net5"]);
+        // So that the default bridge stays up.
+        tunbridge.container("neighbour");
+        tunbridge.container("stopped");
+        docker.said("stop -t 0 stopped");
+        docker.said("network create --subnet 10.9.0.0/30 tiny");
+        tunbridge.container_with("full", &["--network", "tiny"]);
         let id = docker.said("inspect -f {{.Id}} alpha");
         // The older client has words of its own for what is not there.
         let no_network = if docker.api < 44 {
@@ -534,6 +582,10 @@ fn what_cannot_be_done_to_networks_is_refused_with_dockers_words() {
                 (
                     "network rm bridge",
                     "bridge is a pre-defined network and cannot be removed",
+                ),
+                (
+                    "network rm none",
+                    "none is a pre-defined network and cannot be removed",
                 ),
                 (
                     "network rm net1",
@@ -565,6 +617,26 @@ fn what_cannot_be_done_to_networks_is_refused_with_dockers_words() {
                 (
                     "network connect net5 lonely",
                     "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+                ),
+                (
+                    "network connect --link stopped:x bridge alpha",
+                    "Cannot link to a non running container: /stopped AS /alpha/x",
+                ),
+                (
+                    "network connect --link away:x bridge alpha",
+                    "Cannot link to /away, as it does not belong to the default network",
+                ),
+                (
+                    "network connect --link nosuch:x bridge alpha",
+                    "could not get container for nosuch: No such container: nosuch",
+                ),
+                (
+                    "network connect tiny alpha",
+                    "no available IPv4 addresses on this network's address pools: tiny (",
+                ),
+                (
+                    "network disconnect net5 stopped",
+                    "is not connected to the network net5",
                 ),
                 (
                     "network connect --alias x bridge alpha",

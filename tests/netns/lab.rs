@@ -601,6 +601,16 @@ impl Running {
         &self.pid_in_lab
     }
 
+    /// Reads until a line contains `text`.
+    #[track_caller]
+    pub(crate) fn read_until(&mut self, text: &str) {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line = self.read_line();
+            assert!(!line.is_empty(), "it ended before it said {text:?}");
+        }
+    }
+
     /// The next line of its output, without the end of line; empty at the end of the output.
     pub(crate) fn read_line(&mut self) -> String {
         let mut line = String::new();

@@ -361,7 +361,7 @@ fn a_connection_that_cannot_have_its_ports_is_not_made() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.starts_with("driver failed programming external connectivity on endpoint web (")
+        error.starts_with("failed to set up container networking: driver failed programming external connectivity on endpoint web (")
             && error.contains("failed to bind host port 127.0.0.1:83/tcp: address already in use"),
         "{error}"
     );
