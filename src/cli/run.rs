@@ -189,7 +189,7 @@ impl ExecCommand {
             client.get(&format!("/containers/{}/json", segment(&self.container)))?;
         if container["State"]["Running"] != true {
             bail!(
-                "container {} is not running: start one with `tunbridge run`",
+                "container {} is not running: start it with `tunbridge start {0}`",
                 self.container
             );
         }

@@ -84,7 +84,7 @@ pub enum ControlError {
     )]
     NotConnected { container: String, network: String },
     #[error(
-        "network-scoped aliases are only supported for user-defined networks: leave --network-alias out, or make a network with `tunbridge network create`"
+        "network-scoped aliases are only supported for user-defined networks: leave the alias out, or make a network with `tunbridge network create`"
     )]
     AliasOnDefault,
     #[error(
@@ -134,9 +134,7 @@ pub enum ControlError {
         "cannot remove container \"/{name}\": container is running: stop the container before removing or force remove (`tunbridge rm -f {name}`)"
     )]
     StillRunning { name: String },
-    #[error(
-        "container {name} is not running: its network is gone; start a new one with `tunbridge run`"
-    )]
+    #[error("container {name} is not running: start it again with `tunbridge start {name}`")]
     NotRunning { name: String },
     #[error("container {name} has already been started")]
     AlreadyStarted { name: String },

@@ -10,7 +10,8 @@
 //!                                                      ─► overlap or free default subnet ─► names of bridges
 //! ```
 //!
-//! Options that begin with `com.docker.network.` and are not known here are kept and have no effect, as with Docker.
+//! Options that are not known here are kept and have no effect, as with Docker; those that begin with
+//! `com.docker.network.` with a warning, for a misspelt `enable_icc` would leave open what was to be closed.
 //! As for the default network, a subnet that overlaps an on-link route of the host is refused, which Docker does
 //! not do: the containers would hide that network from the host, or it would hide them.
 
@@ -66,6 +67,27 @@ pub const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
 pub const ADVERTISE_COUNT: &str = "com.docker.network.advertise_addr_nmsgs";
 /// `-o com.docker.network.advertise_addr_ms`.
 pub const ADVERTISE_INTERVAL: &str = "com.docker.network.advertise_addr_ms";
+
+/// Those that have a meaning, or a warning of their own.
+const KNOWN: [&str; 17] = [
+    BRIDGE_NAME,
+    ENABLE_ICC,
+    ENABLE_IP_MASQUERADE,
+    HOST_BINDING_IPV4,
+    DEFAULT_BRIDGE,
+    INHIBIT_IPV4,
+    GATEWAY_MODE_IPV4,
+    GATEWAY_MODE_IPV6,
+    TRUSTED_HOST_INTERFACES,
+    DRIVER_MTU,
+    CONTAINER_IFACE_PREFIX,
+    HOST_IPV4,
+    HOST_IPV6,
+    ENABLE_IPV4,
+    ENABLE_IPV6,
+    ADVERTISE_COUNT,
+    ADVERTISE_INTERVAL,
+];
 
 /// Networks that are always there, or never (`--bridge none`), but cannot be made or removed by users.
 pub const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
@@ -146,6 +168,15 @@ pub fn check(
     let options_given = Options::parse(&options, context.id)?;
     if options_given.mode == GatewayMode::Isolated && !request.internal {
         return Err(NetworkOptionError::Isolated);
+    }
+    let dockers = |name: &&String| name.starts_with("com.docker.network.");
+    for name in request.options.keys().filter(dockers) {
+        if !KNOWN.contains(&name.as_str()) {
+            warnings.push(format!(
+                "option {} is not known and has no effect: is it misspelt?",
+                name.escape_debug()
+            ));
+        }
     }
     if options.contains_key(TRUSTED_HOST_INTERFACES) {
         warnings.push(format!(

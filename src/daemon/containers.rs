@@ -369,6 +369,9 @@ impl Core {
             }
         };
         let container = adopted.as_ref().unwrap_or(container);
+        if container.kind == Kind::Run && container.endpoint().is_none() {
+            self.loopback(container).await?;
+        }
         for network in networks {
             let attachment = container.attachment(&network.id);
             if let Some(endpoint) = attachment.and_then(|a| a.endpoint.as_ref()) {

@@ -61,6 +61,15 @@ impl Core {
         Ok(())
     }
 
+    /// Brings `lo` up in a container that gets no interface, which would do it.
+    pub(super) async fn loopback(&self, container: &Container) -> Result<(), ApiError> {
+        Netlink::bring_loopback_up(open(container)?.as_fd())
+            .await
+            .map_err(|error| {
+                ApiError::internal(format!("failed to set up container networking: {error}"))
+            })
+    }
+
     /// Gives endpoints that are to be plugged other names where the namespace has interfaces of these names
     /// already: somebody else's namespace, or one in which the user has made some.
     pub(super) async fn avoid_taken_names(

@@ -27,6 +27,23 @@ pub struct ContainerInterface {
 }
 
 impl Netlink {
+    /// Brings `lo` up in the namespace that this handle is for: 127.0.0.1 and, where the kernel has IPv6, `::1`.
+    ///
+    /// # Errors
+    /// The interface cannot be changed.
+    pub(super) async fn set_loopback_up(&self) -> Result<(), NetlinkError> {
+        let loopback = self.existing_link("lo").await?;
+        self.set_up(loopback.index).await
+    }
+
+    /// The same for a container without an interface; [`Self::create_veth`] does it for the others.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered or the interface not be changed.
+    pub async fn bring_loopback_up(namespace: BorrowedFd<'_>) -> Result<(), NetlinkError> {
+        Self::in_namespace(namespace)?.set_loopback_up().await
+    }
+
     /// The interfaces inside a namespace, `lo` left out.
     ///
     /// # Errors

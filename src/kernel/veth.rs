@@ -124,8 +124,7 @@ impl Netlink {
             inside.add_default_gateway(container, gateway).await?;
         }
         // Last, because nothing undoes it.
-        let loopback = inside.existing_link("lo").await?;
-        inside.set_up(loopback.index).await?;
+        inside.set_loopback_up().await?;
         self.wait_until_operational(spec.host_name).await?;
         Ok(host)
     }
@@ -150,7 +149,7 @@ impl Netlink {
         .await?
     }
 
-    async fn existing_link(&self, name: &str) -> Result<Link, NetlinkError> {
+    pub(super) async fn existing_link(&self, name: &str) -> Result<Link, NetlinkError> {
         match self.link(name).await? {
             Some(link) => Ok(link),
             None => Err(NetlinkError::Request {

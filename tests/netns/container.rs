@@ -350,6 +350,25 @@ fn ps_stop_and_rm_follow_a_container_through_its_life() {
 }
 
 #[test]
+fn a_container_without_an_interface_reaches_itself() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    let none = tunbridge.server("none", &["--network", "none"]);
+    none.tcp("127.0.0.1:80").unwrap();
+
+    // Nor does one whose last network was taken while it did not run.
+    let last = tunbridge.container("last");
+    for words in [
+        &["stop", "last"][..],
+        &["network", "disconnect", "bridge", "last"],
+        &["start", "last"],
+    ] {
+        tunbridge.cli(words).expect_success();
+    }
+    last.ping("127.0.0.1").expect_success();
+}
+
+#[test]
 fn interfaces_get_names_that_an_adopted_namespace_has_free() {
     let lab = Lab::plain();
     let tunbridge = lab.start_daemon(&[]);

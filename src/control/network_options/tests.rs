@@ -221,6 +221,10 @@ fn every_option_is_understood() {
         "options without meaning are kept, too"
     );
     assert_eq!(checked.options.len(), 10);
+    let [warning] = checked.warnings.as_slice() else {
+        panic!("{:?}", checked.warnings)
+    };
+    assert!(warning.contains("com.docker.network.unknown"), "{warning}");
     let warned = World::new()
         .check(&with_options(&[(TRUSTED_HOST_INTERFACES, "eth0")]))
         .unwrap();
