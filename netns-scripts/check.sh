@@ -15,7 +15,7 @@ echo "== cargo clippy -D warnings"; "$cargo" clippy --all-targets -- -D warnings
 echo "== cargo check";             "$cargo" check --lib --bins || wrong=1
 if [ "$(id -u)" != 0 ]; then echo "the tests in tests/netns.rs need root (sudo make check)" >&2; fi
 if [ ! -x target/docker-io/docker ] && ! command -v docker >/dev/null; then
-    echo "the tests in tests/api/docker_cli.rs need a docker client and do nothing now (make setup)" >&2
+    echo "tests/api and tests/netns need a docker client, some tests there will fail (make setup)" >&2
 fi
 echo "== cargo test"
 "$cargo" test --no-fail-fast 2>&1 | tee "$output"

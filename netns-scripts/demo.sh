@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Two containers on a tunbridge network, real traffic, line by line: what we do, what to expect, what happened.
+# Containers on tunbridge networks, real traffic, line by line: what we do, what to expect, what happened.
 #
 #   lan (client) ──┐                         ┌── web   172.17.0.2   server on port 80, published as 8080
-#                  ├── wan (router) ── host ─┤
-#   far (server) ──┘                         └── app   172.17.0.3   client
+#                  ├── wan (router) ── host ─┼── app   172.17.0.3   client
+#   far (server) ──┘                         ├── db    10.5.0.2     server on port 80, on a network of its own
+#                                            └── job   10.5.0.3     client there
 #
 # (netns-scripts/lab.sh has the whole picture.) First on an ordinary host; then with `ip_forward = 0` and an
 # nftables ruleset that drops everything that is forwarded, which would end Docker's network.
@@ -77,6 +78,13 @@ traffic() {
         'server-saw=172\.17\.0\.1:' host "$binary" exec app -- "$here/peer" tcp 198.51.100.2 8080
     line "peer tcp 198.51.100.2 8081 (published on 127.0.0.1 only)" "refused or silence" \
         'error: ' lan "$here/peer" tcp 198.51.100.2 8081
+    line "tunbridge exec job -- peer tcp db 80" "names of neighbours on a network of one's own: job's address, 10.5.0.3" \
+        'server-saw=10\.5\.0\.3:[0-9]+ server-at=10\.5\.0\.2:80' host "$binary" exec job -- "$here/peer" tcp db 80
+    line "tunbridge exec app -- peer tcp 10.5.0.2 80" "silence: another network" \
+        'error: ' host "$binary" exec app -- "$here/peer" tcp 10.5.0.2 80
+    line "tunbridge exec job -- peer tcp 198.51.100.2 8080" "but what the other network publishes is there for all" \
+        'server-saw=172\.17\.0\.1:[0-9]+ server-at=172\.17\.0\.2:80' \
+        host "$binary" exec job -- "$here/peer" tcp 198.51.100.2 8080
 }
 
 title "The lab: far and lan behind the router wan, and a host, all of them network namespaces"
@@ -105,6 +113,20 @@ for _ in $(seq 100); do
     sleep 0.05
 done
 
+title "And two on a network of their own"
+line "tunbridge network create --subnet 10.5.0.0/24 backend" "its identifier" '^[0-9a-z]+ $' \
+    host "$binary" network create --subnet 10.5.0.0/24 backend
+line "tunbridge run -d --name db --network backend -- peer serve 80" "its identifier" '^[0-9a-z]+ $' \
+    host "$binary" run -d --name db --network backend -- "$here/peer" serve 80
+line "tunbridge run -d --name job --network backend -- sleep 100000" "its identifier" '^[0-9a-z]+ $' \
+    host "$binary" run -d --name job --network backend -- sleep 100000
+line "tunbridge network ls" "it is listed with the three that are always there" 'backend.*bridge.*host.*none' \
+    host "$binary" network ls
+for _ in $(seq 100); do
+    if lab exec db ss -Hltn 'sport = :80' 2>/dev/null | grep -q .; then break; fi
+    sleep 0.05
+done
+
 title "Traffic"
 traffic
 
@@ -115,6 +137,12 @@ line "sysctl net.ipv4.ip_forward; nft list ruleset" "0; policy drop twice" 'ip_f
 
 title "The same traffic again"
 traffic
+
+title "Networks change while containers run"
+line "tunbridge network connect backend app; peer tcp db 80" "now app has an address there, too: 10.5.0.4" \
+    'server-saw=10\.5\.0\.4:' host bash -c "$binary network connect backend app && $binary exec app -- $here/peer tcp db 80"
+line "tunbridge network disconnect backend app; peer tcp db 80" "and now neither address nor name" \
+    'error: ' host bash -c "$binary network disconnect backend app && $binary exec app -- $here/peer tcp db 80"
 
 title "$passed as expected, $failed not"
 if [ "$failed" -gt 0 ]; then

@@ -6,7 +6,7 @@ packages=(
     gcc make clang llvm libbpf-dev linux-libc-dev                   # to build
     iproute2 nftables iptables procps util-linux                    # to lay out the lab
     iperf3 tcpdump traceroute iputils-ping socat busybox-static     # traffic
-    hping3 conntrack netcat-openbsd curl jq ethtool python3 python3-scapy
+    hping3 conntrack netcat-openbsd bind9-dnsutils curl jq ethtool python3 python3-scapy
 )
 missing=()
 for package in "${packages[@]}"; do
@@ -20,7 +20,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get install -q -y --no-install-recommends "${missing[@]}"
 fi
 
-# The docker client for tests/api.rs, out of Debian's package but not installed: docker.io would bring a daemon,
+# The docker client for the tests, out of Debian's package but not installed: docker.io would bring a daemon,
 # and start it. (From Debian 13 on the client has a package of its own, docker-cli.)
 client=$(dirname "$0")/../target/docker-io/docker
 if [ ! -x "$client" ]; then
@@ -34,7 +34,7 @@ if [ ! -x "$client" ]; then
         dpkg-deb -x "$unpacked"/*.deb "$unpacked" && [ -x "$unpacked/usr/bin/docker" ]; then
         install -D -m 0755 "$unpacked/usr/bin/docker" "$client"
     else
-        echo "setup: no docker client: the tests in tests/api/docker_cli.rs will only use one in PATH, or none" >&2
+        echo "setup: no docker client of Debian: the tests will only use one in PATH, and fail if there is none" >&2
     fi
 fi
 

@@ -5,6 +5,8 @@
 
 #[path = "api/docker_cli.rs"]
 mod docker_cli;
+#[path = "shared/docker_clients.rs"]
+mod docker_clients;
 #[path = "api/fake_backend.rs"]
 mod fake_backend;
 #[path = "api/http.rs"]

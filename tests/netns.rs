@@ -13,8 +13,17 @@
     reason = "in a test, to panic is to report; the behaviours are functions that tests call"
 )]
 
+#[path = "netns/docker.rs"]
+mod docker;
+#[path = "shared/docker_clients.rs"]
+mod docker_clients;
 #[path = "netns/lab.rs"]
 mod lab;
+#[expect(dead_code, reason = "shared with the resolver's own tests")]
+#[path = "dns/message.rs"]
+mod message;
+#[path = "netns/name_server.rs"]
+mod name_server;
 #[path = "netns/tunbridge.rs"]
 mod tunbridge_under_test;
 
@@ -26,6 +35,10 @@ mod container;
 mod docker_cli;
 #[path = "netns/egress.rs"]
 mod egress;
+#[path = "netns/golden.rs"]
+mod golden;
+#[path = "netns/golden_links.rs"]
+mod golden_links;
 #[path = "netns/isolation.rs"]
 mod isolation;
 #[path = "netns/lifecycle.rs"]
@@ -36,10 +49,16 @@ mod matrix;
 mod moby;
 #[path = "netns/mtu.rs"]
 mod mtu;
+#[path = "netns/names.rs"]
+mod names;
+#[path = "netns/names_under_load.rs"]
+mod names_under_load;
 #[path = "netns/ports.rs"]
 mod ports;
 #[path = "netns/publish.rs"]
 mod publish;
+#[path = "netns/resolv_conf.rs"]
+mod resolv_conf;
 #[path = "netns/robustness.rs"]
 mod robustness;
 #[path = "netns/scale/mod.rs"]

@@ -108,8 +108,12 @@ fn policy(variant: u8) -> Policy {
         masquerade: variant & 4 == 0,
         sources: Vec::new(),
         icc: variant & 8 == 0,
-        internal: false,
-        access: Access::Closed,
+        internal: variant & 128 != 0 && id == 2,
+        access: match variant >> 5 & 3 {
+            0 => Access::Closed,
+            1 => Access::Ports,
+            _ => Access::Open,
+        },
         clamp_mss: variant & 16 != 0,
     };
     let endpoint = |id: u8, address| EndpointPolicy {

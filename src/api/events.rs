@@ -25,7 +25,7 @@ pub const KEPT: usize = 256;
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    /// `create`, `start`, `die`, `destroy`.
+    /// `create`, `start`, `kill`, `die`, `stop`, `destroy`.
     Container,
     /// `create`, `connect`, `disconnect`, `destroy`.
     Network,
@@ -51,7 +51,7 @@ pub struct Event {
     /// Id of the container or network.
     pub id: String,
     /// `name`; of a network `type`, and for `connect` and `disconnect` `container` (its id); of a container
-    /// its labels and for `die` `exitCode`.
+    /// its labels, for `die` `exitCode`, for `kill` `signal`.
     pub attributes: BTreeMap<String, String>,
     /// Nanoseconds since 1970-01-01T00:00:00Z. No two events of a bus have the same.
     pub time: i64,

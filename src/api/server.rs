@@ -21,6 +21,7 @@ mod networks;
 mod own;
 mod requests;
 mod routes;
+mod shapes;
 mod signals;
 mod stream;
 mod system;

@@ -242,7 +242,7 @@ pub struct HostInfo {
     pub running: usize,
     /// Where the daemon keeps its files.
     pub state_dir: PathBuf,
-    /// `net.ipv4.ip_forward`, or whatever else makes the kernel forward for us.
+    /// Whether packets between containers and others are forwarded, by whomever; clients warn if not.
     pub ipv4_forwarding: bool,
     /// Base and size (prefix length) of the default address pools.
     pub address_pools: Vec<(String, u8)>,

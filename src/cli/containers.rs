@@ -141,15 +141,17 @@ pub(super) struct Stop {
     time: u64,
     /// Names or ids of containers
     #[arg(required = true, value_name = "N")]
-    containers: Vec<String>,
+    pub(super) containers: Vec<String>,
 }
 
 impl Stop {
     pub(super) fn run(&self, client: &Client) -> Outcome {
-        each(&self.containers, |container| {
-            let target = format!("/containers/{}/stop?t={}", segment(container), self.time);
-            client.tell(&target, &Value::Null)
-        })
+        each(&self.containers, |container| self.stop(client, container))
+    }
+
+    pub(super) fn stop(&self, client: &Client, container: &str) -> anyhow::Result<()> {
+        let target = format!("/containers/{}/stop?t={}", segment(container), self.time);
+        Ok(client.tell(&target, &Value::Null)?)
     }
 }
 

@@ -23,6 +23,8 @@ pub struct DaemonArgs {
     pub purge: bool,
     /// Set `net.ipv4.ip_forward` and keep it set.
     pub ip_forward: bool,
+    /// Options of networks that do not give them, `DRIVER=KEY=VALUE`.
+    pub default_network_options: Vec<String>,
     /// Name servers for containers.
     pub dns: Vec<IpAddr>,
     /// Search domains for containers.
@@ -87,6 +89,9 @@ struct DaemonSettings {
     /// Where default subnets are taken from, base=CIDR,size=N; may be repeated
     #[arg(long, value_name = "POOL")]
     default_address_pool: Vec<String>,
+    /// Option of user-defined networks that do not give it, bridge=KEY=VALUE; may be repeated
+    #[arg(long, value_name = "OPTION")]
+    default_network_opt: Vec<String>,
     /// Name server for containers; may be repeated
     #[arg(long, value_name = "IP")]
     dns: Vec<IpAddr>,
@@ -127,6 +132,7 @@ impl DaemonCommand {
                 .unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
             purge: self.purge,
             ip_forward: flags.ip_forward.or(file.ip_forward).unwrap_or(false),
+            default_network_options: either(flags.default_network_opt, file.default_network_opt),
             dns: either(flags.dns, file.dns),
             dns_search: either(flags.dns_search, file.dns_search),
             dns_option: either(flags.dns_option, file.dns_option),

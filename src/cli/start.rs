@@ -6,7 +6,7 @@
 use clap::Args;
 use serde_json::Value;
 
-use super::containers::each;
+use super::containers::{Stop, each};
 use super::run::{begin, environment, finish, variables};
 use super::{Outcome, complain};
 use crate::api::client::{Client, segment};
@@ -35,26 +35,15 @@ impl Start {
 /// `tunbridge restart`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Restart {
-    /// Seconds between SIGTERM and SIGKILL
-    #[arg(
-        short,
-        long,
-        alias = "timeout",
-        default_value_t = 10,
-        value_name = "SECONDS"
-    )]
-    time: u64,
-    /// Names or ids of containers
-    #[arg(required = true, value_name = "N")]
-    containers: Vec<String>,
+    #[command(flatten)]
+    stop: Stop,
 }
 
 impl Restart {
     pub(super) fn run(&self, client: &Client) -> Outcome {
-        each(&self.containers, |container| {
+        each(&self.stop.containers, |container| {
             if is_running(client, container)? {
-                let target = format!("/containers/{}/stop?t={}", segment(container), self.time);
-                client.tell(&target, &Value::Null)?;
+                self.stop.stop(client, container)?;
             }
             start(client, container)
         })

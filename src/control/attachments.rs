@@ -111,8 +111,23 @@ impl State {
         })
     }
 
-    /// Takes a container off a network. The caller then takes down the interface. With `force` a
-    /// network that is gone may be named, too.
+    /// The interface that [`State::disconnect`] would take from the container, for the caller to take down
+    /// first: whoever dies in between leaves a record from which it is made again.
+    ///
+    /// # Errors
+    /// As [`State::disconnect`].
+    pub fn disconnectable(
+        &self,
+        container: &str,
+        network: &str,
+        force: bool,
+    ) -> Result<Option<Endpoint>, ControlError> {
+        let (before, index, _) = self.place(container, network, force)?;
+        let attachment = before.attachments.get(index);
+        Ok(attachment.and_then(|attachment| attachment.endpoint.clone()))
+    }
+
+    /// Takes a container off a network. With `force` a network that is gone may be named, too.
     ///
     /// # Errors
     /// If it is not on that network, or the change cannot be stored; nothing has changed then.
@@ -122,41 +137,8 @@ impl State {
         network: &str,
         force: bool,
     ) -> Result<Disconnection, ControlError> {
-        let before = self.container(container)?.clone();
-        let found = self.network(network).cloned();
-        let name = match &found {
-            Ok(network) => {
-                if network.name == HOST {
-                    return Err(ControlError::HostNetwork);
-                }
-                network.name.clone()
-            }
-            Err(_) if force || before.has_exited() => network.to_owned(),
-            Err(_) => {
-                return Err(ControlError::NoSuchNetwork(
-                    network.escape_debug().to_string(),
-                ));
-            }
-        };
+        let (before, index, found) = self.place(container, network, force)?;
         let mut after = before.clone();
-        let Some(index) = after
-            .attachments
-            .iter()
-            .position(|attachment| attachment.network_name == name || attachment.network == name)
-        else {
-            // Only the first of the two is a sentence of Docker's about a container that runs.
-            return Err(match found {
-                Err(_) => ControlError::NoSuchNetwork(network.escape_debug().to_string()),
-                Ok(network) if before.has_exited() => ControlError::NotConnected {
-                    container: before.id,
-                    network: format!("the network {}", network.name),
-                },
-                Ok(network) => ControlError::NotConnected {
-                    container: before.id,
-                    network: format!("network {}", network.name),
-                },
-            });
-        };
         let former = self.gateways_of(&before);
         let gone = after.attachments.remove(index);
         let changed_gateway = self.gateways_of(&after) != former;
@@ -169,11 +151,68 @@ impl State {
         Ok(Disconnection {
             before,
             after,
-            network: found.ok(),
+            network: found,
             endpoint: gone.endpoint,
             changed_gateway,
             warnings,
         })
+    }
+
+    /// A container, which of its attachments is meant, and the network if it is still there.
+    fn place(
+        &self,
+        container: &str,
+        network: &str,
+        force: bool,
+    ) -> Result<(Container, usize, Option<Network>), ControlError> {
+        let record = self.container(container)?.clone();
+        let found = self.network(network).cloned().ok();
+        let unknown = || ControlError::NoSuchNetwork(network.escape_debug().to_string());
+        let name = match &found {
+            Some(network) if network.name == HOST => return Err(ControlError::HostNetwork),
+            Some(network) => network.name.as_str(),
+            None if force || record.has_exited() => network,
+            None => return Err(unknown()),
+        };
+        let index = record
+            .attachments
+            .iter()
+            .position(|attachment| attachment.network_name == name || attachment.network == name);
+        match (index, found) {
+            (Some(index), found) => Ok((record, index, found)),
+            (None, None) => Err(unknown()),
+            // Only the second of the two is a sentence of Docker's about a container that runs.
+            (None, Some(network)) => Err(ControlError::NotConnected {
+                network: match record.has_exited() {
+                    true => format!("the network {}", network.name),
+                    false => format!("network {}", network.name),
+                },
+                container: record.id,
+            }),
+        }
+    }
+
+    /// Notes that an interface has another name than was decided, because the namespace of somebody else's
+    /// process had that one already.
+    ///
+    /// # Errors
+    /// If there is no such container, or the change cannot be stored.
+    pub fn set_interface(
+        &mut self,
+        container: &str,
+        endpoint: u32,
+        interface: &str,
+    ) -> Result<Container, ControlError> {
+        let mut record = self.container(container)?.clone();
+        let endpoints = record
+            .attachments
+            .iter_mut()
+            .filter_map(|a| a.endpoint.as_mut());
+        for found in endpoints.filter(|found| found.number == endpoint) {
+            interface.clone_into(&mut found.interface);
+        }
+        self.put(record.clone())?;
+        Ok(record)
     }
 
     /// Moves the ports of a container whose default route goes another way, and stores its record.

@@ -37,20 +37,13 @@ pub enum EndpointOptionError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceSysctl {
     /// `ipv4`, `ipv6` or `mpls`.
-    protocol: String,
+    pub family: String,
     /// `conf` or `neigh`.
-    group: String,
+    pub group: String,
     /// Its name below the interface.
-    name: String,
+    pub parameter: String,
     /// What to write.
     pub value: String,
-}
-
-impl InterfaceSysctl {
-    /// Its path below /proc/sys.
-    pub fn path<'a>(&'a self, interface: &'a str) -> [&'a str; 5] {
-        ["net", &self.protocol, &self.group, interface, &self.name]
-    }
 }
 
 /// The wanted name of the interface; `None`: the network's prefix and a number.
@@ -108,9 +101,9 @@ fn sysctl(text: &str) -> Result<InterfaceSysctl, EndpointOptionError> {
         return Err(EndpointOptionError::Ours(shown()));
     }
     Ok(InterfaceSysctl {
-        protocol: protocol.to_owned(),
+        family: protocol.to_owned(),
         group: group.to_owned(),
-        name: name.to_owned(),
+        parameter: name.to_owned(),
         value: value.to_owned(),
     })
 }
@@ -157,14 +150,14 @@ mod tests {
         let found = sysctls(&options(SYSCTLS, list)).unwrap();
         let found: Vec<_> = found
             .iter()
-            .map(|it| (it.path("eth1"), it.value.as_str()))
+            .map(|it| [&it.family, &it.group, &it.parameter, &it.value].map(String::as_str))
             .collect();
         assert_eq!(
             found,
             [
-                (["net", "ipv4", "conf", "eth1", "accept_redirects"], "1"),
-                (["net", "ipv6", "neigh", "eth1", "mcast_solicit"], "2"),
-                (["net", "mpls", "conf", "eth1", "input"], "1"),
+                ["ipv4", "conf", "accept_redirects", "1"],
+                ["ipv6", "neigh", "mcast_solicit", "2"],
+                ["mpls", "conf", "input", "1"],
             ]
         );
         assert_eq!(sysctls(&options(SYSCTLS, "")), Ok(Vec::new()));

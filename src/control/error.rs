@@ -155,7 +155,7 @@ pub enum ControlError {
     #[error("{0}")]
     Address(IpamError),
     #[error(
-        "driver failed programming external connectivity on endpoint {name} ({endpoint}): {source}"
+        "failed to set up container networking: driver failed programming external connectivity on endpoint {name} ({endpoint}): {source}"
     )]
     Ports {
         name: String,

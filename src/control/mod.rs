@@ -10,11 +10,14 @@
 //! knows whether a port is free.
 //!
 //! ```text
-//!  text of flags ─► daemon_options ─► NetworkConfig ┐
-//!  CreateContainer ─► portspec, mac, names, files ──┴─► State ─► records ─► store
-//!                                      ipam, port_allocator ─┘     │
-//!                         projections: forwarder::Policy, steering's publications
-//!                         inspect, ports_text: Docker's JSON and tables; files: /etc/hosts, …
+//!  the daemon's flags ─► daemon_options ──┐
+//!  CreateNetwork ──────► network_options ─┴─► networks ────┐
+//!  CreateContainer ────► requests ──────────► creation ────┼─► State ─► records ─► store
+//!  EndpointSettings ───► requests ──────────► attachments ─┘     │
+//!             taken from: ipam, port_allocator; decided by: gateway, linking
+//!                                                                ▼
+//!     projections: forwarder::Policy, steering's publications, dns::View (resolution)
+//!     inspect, ports_text: Docker's JSON and tables; container_files: /etc/hosts, …
 //! ```
 //!
 //! Addresses and ports belong to a container from its creation until it has exited. Numbers of networks
@@ -56,6 +59,8 @@ mod random;
 pub mod records;
 mod requests;
 pub mod resolution;
+#[cfg(test)]
+mod scale_tests;
 mod state;
 pub mod store;
 #[cfg(test)]

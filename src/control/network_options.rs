@@ -108,6 +108,8 @@ pub struct Neighbour {
 pub struct Checked {
     /// How.
     pub config: NetworkConfig,
+    /// IPv6 was asked for.
+    pub enable_ipv6: bool,
     /// Options to keep and show: those given and the daemon's default ones.
     pub options: BTreeMap<String, String>,
     /// For the user, one sentence each.
@@ -137,7 +139,7 @@ pub fn check(
             .or_insert_with(|| value.clone());
     }
     let mut warnings = Vec::new();
-    check_families(request, &mut options, &mut warnings)?;
+    let enable_ipv6 = check_families(request, &mut options, &mut warnings)?;
     let wanted = subnets::parse(&request.ipam.config)?;
     check_kind(request)?;
     let advertise = advertise(&options)?;
@@ -172,6 +174,7 @@ pub fn check(
     };
     Ok(Checked {
         config,
+        enable_ipv6,
         options,
         warnings,
     })
@@ -194,12 +197,12 @@ fn check_name(name: &str, networks: &[Neighbour]) -> Result<(), NetworkOptionErr
     Ok(())
 }
 
-/// `--ipv4` and `--ipv6` go before the options of the same meaning, which then vanish.
+/// `--ipv4` and `--ipv6` go before the options of the same meaning, which then vanish. Whether IPv6 is wanted.
 fn check_families(
     request: &CreateNetwork,
     options: &mut BTreeMap<String, String>,
     warnings: &mut Vec<String>,
-) -> Result<(), NetworkOptionError> {
+) -> Result<bool, NetworkOptionError> {
     let mut enabled = |label: &'static str, field: Option<bool>, default: bool| match field {
         Some(enabled) => {
             options.remove(label);
@@ -211,18 +214,39 @@ fn check_families(
     };
     let ipv4 = enabled(ENABLE_IPV4, request.enable_ipv4, true)?;
     let ipv6 = enabled(ENABLE_IPV6, request.enable_ipv6, false)?;
-    let asked_here = request.enable_ipv6 == Some(true) || request.options.contains_key(ENABLE_IPV6);
-    match (ipv4, ipv6) {
-        (_, true) if asked_here => Err(NetworkOptionError::Ipv6("--ipv6".to_owned())),
-        (false, _) => Err(NetworkOptionError::NoFamily),
-        (true, true) => {
-            warnings.push(format!(
-                "{ENABLE_IPV6} of --default-network-opt has no effect: networks have only IPv4 so far"
-            ));
-            Ok(())
-        }
-        (true, false) => Ok(()),
+    if !ipv4 {
+        return Err(NetworkOptionError::NoFamily);
     }
+    if ipv6 {
+        warnings.push(format!(
+            "IPv6 of network {} has no effect: networks have only IPv4 so far",
+            request.name
+        ));
+    }
+    Ok(ipv6)
+}
+
+/// The daemon's `--default-network-opt` values, `DRIVER=KEY=VALUE`, for driver `bridge`; those for other drivers
+/// are accepted, as with Docker, and never used.
+///
+/// # Errors
+/// The first value without a key or a value.
+pub fn default_options(values: &[String]) -> Result<BTreeMap<String, String>, NetworkOptionError> {
+    let mut options = BTreeMap::new();
+    for text in values {
+        let parts = text.split_once('=').and_then(|(driver, option)| {
+            let (key, value) = option.split_once('=')?;
+            (!driver.is_empty() && !key.is_empty()).then_some((driver, key, value))
+        });
+        let Some((driver, key, value)) = parts else {
+            let shown = text.escape_debug().to_string();
+            return Err(NetworkOptionError::DefaultOption(shown));
+        };
+        if driver == "bridge" {
+            options.insert(key.to_owned(), value.to_owned());
+        }
+    }
+    Ok(options)
 }
 
 /// Driver, scope and kinds of networks that are of no use on a single host.

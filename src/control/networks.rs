@@ -55,7 +55,7 @@ impl State {
             labels: request.labels.clone(),
             options: checked.options,
             attachable: request.attachable,
-            enable_ipv6: request.enable_ipv6.unwrap_or_default(),
+            enable_ipv6: checked.enable_ipv6,
             config: checked.config,
             bridge_mac: MacAddress::random().map_err(ControlError::Random)?,
         };

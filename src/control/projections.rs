@@ -186,18 +186,6 @@ fn links<'a>(state: &'a State, container: &'a Container) -> impl Iterator<Item =
     })
 }
 
-/// Ids of the containers on the default network that have or are targets of links: steering lets them
-/// through to the forwarder although the network has `icc` off.
-pub fn linked_containers(state: &State) -> BTreeSet<String> {
-    let pairs = state.containers().flat_map(|container| {
-        let links = state
-            .live_links(container)
-            .filter(|_| !container.has_exited());
-        links.flat_map(|(_, target, _)| [container.id.clone(), target.id.clone()])
-    });
-    pairs.collect()
-}
-
 /// Everything that is published, consecutive ports joined across containers; sorted.
 pub fn publications(state: &State) -> Vec<Publication> {
     coalesce(state.containers().flat_map(|container| &container.bindings))

@@ -76,8 +76,10 @@ fn view(
     let dns = container.dns.or(&state.settings.dns);
     let resolver = files::internal_resolv_conf(RESOLV_CONF, host, &dns);
     let order = state.gateway_order(container);
+    // Of equal aliases on two networks the first counts, which therefore comes last.
     let links = order
         .iter()
+        .rev()
         .filter(|(_, network, _)| network.name != DEFAULT_NETWORK)
         .flat_map(|(attachment, ..)| &attachment.links)
         .map(|link| {

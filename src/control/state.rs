@@ -7,7 +7,9 @@
 //!
 //! ```text
 //!   create_container ─► Created ── set_started ─► Running ── set_exited ─► Exited ── remove ─► (gone)
-//!                          └───────────── set_exited / remove(force) ──────────┘
+//!                        │   ▲  └────────── set_exited / remove(force) ────┘ │
+//!                        │   └───────────────── restart ─────────────────────┤
+//!                        └─────────────────── cancel_restart ────────────────►
 //! ```
 //!
 //! A container has addresses and ports from `create_container` until `set_exited` or `remove`, as in

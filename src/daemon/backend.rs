@@ -200,7 +200,8 @@ impl Backend for Daemon {
             containers: state.containers().count(),
             running: state.containers().filter(|c| c.is_running()).count(),
             state_dir: self.core.settings.state_dir.clone(),
-            ipv4_forwarding: crate::kernel::forwarding::ip_forward().unwrap_or_default(),
+            // Whatever the sysctl says: the daemon forwards, not the kernel, and clients warn if nobody does.
+            ipv4_forwarding: true,
             ..HostInfo::default()
         })
     }

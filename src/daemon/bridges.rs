@@ -56,20 +56,16 @@ impl Core {
         network: &Network,
     ) -> Result<(), ApiError> {
         let spec = spec(network).map_err(|error| ApiError::internal(error.to_string()))?;
-        let bridge = self
-            .netlink
-            .ensure_bridge(&spec)
-            .await
-            .map_err(|error| match error {
-                NetlinkError::NotABridge(_) => ApiError::new(
-                    403,
-                    format!("{error}: choose another com.docker.network.bridge.name"),
-                ),
-                other => ApiError::internal(format!(
-                    "cannot set up bridge {}: {other}",
-                    network.config.bridge
-                )),
-            })?;
+        let bridge = self.netlink.ensure_bridge(&spec).await.map_err(|error| {
+            if let NetlinkError::NotABridge(_) = error {
+                let advice = "choose another com.docker.network.bridge.name";
+                return ApiError::new(403, format!("{error}: {advice}"));
+            }
+            ApiError::internal(format!(
+                "cannot set up bridge {}: {error}",
+                network.config.bridge
+            ))
+        })?;
         self.note_bridge(state, network, &bridge)
             .map_err(|error| ApiError::internal(format!("{error:#}")))
     }

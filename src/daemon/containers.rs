@@ -31,6 +31,12 @@ use crate::kernel::netns;
 /// What containerd, too, says when nobody can tell the exit code.
 pub(super) const UNKNOWN_EXIT_CODE: i32 = 255;
 
+/// Exit code of what SIGKILL ended: 128 and the signal's number.
+const KILLED_EXIT_CODE: &str = "137";
+
+/// How long SIGKILL may take; as in Docker.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How long an exit code may be on its way after the process has ended.
 const REPORT_GRACE: Duration = Duration::from_millis(1500);
 
@@ -180,12 +186,12 @@ impl Core {
 
     /// Takes down a container's network and notes its end. Nothing happens if that was done.
     pub(super) async fn exited(&self, reference: &str, code: i32) -> Result<(), ApiError> {
-        self.ended(reference, code, &|container| !container.has_exited())
+        self.exited_if(reference, code, &|container| !container.has_exited())
             .await
     }
 
     /// The same for a container that meets a condition; nothing happens to another one.
-    async fn ended(
+    async fn exited_if(
         &self,
         reference: &str,
         code: i32,
@@ -233,6 +239,7 @@ impl Core {
         ) = (&container.kind, &container.state)
         {
             process::signal(*process, Signal::SIGKILL);
+            self.tell_signal(container, Signal::SIGKILL);
         }
         // What has exited has nothing any more: its name may be somebody else's by now.
         if !matches!(container.state, ContainerState::Exited { .. }) {
@@ -244,6 +251,9 @@ impl Core {
         })?;
         self.settle(state).await?;
         tracing::info!(container = %container.name, "container removed");
+        if container.is_running() {
+            self.tell_container(container, "die", [("exitCode", KILLED_EXIT_CODE)]);
+        }
         self.tell_networks(state, container, "disconnect");
         self.tell_container(container, "destroy", []);
         Ok(())
@@ -251,41 +261,40 @@ impl Core {
 
     /// SIGTERM, and SIGKILL after `grace`. False if it was not running.
     pub(super) async fn stop(&self, reference: &str, grace: Duration) -> Result<bool, ApiError> {
-        let (id, kind, state) = {
-            let state = self.lock().await;
-            let container = state.container(reference)?;
-            (
-                container.id.clone(),
-                container.kind.clone(),
-                container.state.clone(),
-            )
-        };
-        let ContainerState::Running { process, .. } = state else {
+        let container = self.lock().await.container(reference)?.clone();
+        let ContainerState::Running { process, .. } = container.state else {
             return Ok(false);
         };
-        match (kind, process) {
+        match (&container.kind, process) {
             (Kind::Run, Some(process)) => {
+                self.tell_signal(&container, Signal::SIGTERM);
                 process::stop(process, grace).await;
-                // Its starter knows the exit code.
-                for _ in 0..REPORT_GRACE.as_millis() / 20 {
-                    match self.lock().await.container(&id) {
-                        Ok(container) if container.is_running() => {}
-                        Ok(_) | Err(_) => return Ok(true),
-                    }
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                self.exited(&id, UNKNOWN_EXIT_CODE).await?;
+                self.ended(&container.id, process).await?;
             }
             // Somebody else's process: only let go of its network.
-            _ => self.exited(&id, 0).await?,
+            _ => self.exited(&container.id, 0).await?,
         }
+        self.tell_container(&container, "stop", []);
         Ok(true)
     }
 
-    /// Sends a signal to a container's process.
+    /// Returns when the end of a container is noted whose process has ended. Its starter knows the exit code and tells it,
+    /// if it still lives.
+    async fn ended(&self, id: &str, process: Process) -> Result<(), ApiError> {
+        let run = |container: &Container| is_run(container, process);
+        for _ in 0..REPORT_GRACE.as_millis() / 20 {
+            match self.lock().await.container(id) {
+                Ok(container) if run(container) => {}
+                Ok(_) | Err(_) => return Ok(()),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.exited_if(id, UNKNOWN_EXIT_CODE, &run).await
+    }
+
+    /// Sends a signal to a container's process. After SIGKILL it is gone when this returns, as a rule.
     pub(super) async fn kill(&self, reference: &str, signal: i32) -> Result<(), ApiError> {
-        let state = self.lock().await;
-        let container = state.container(reference)?;
+        let container = self.lock().await.container(reference)?.clone();
         let signal = Signal::try_from(signal).map_err(|_| {
             ApiError::bad_request(format!(
                 "invalid signal: {signal}: give a number from 1 to 31"
@@ -306,6 +315,14 @@ impl Core {
                 },
             ) => {
                 process::signal(*process, signal);
+                self.tell_signal(&container, signal);
+                if signal == Signal::SIGKILL {
+                    // One that is stuck in the kernel ends when it can.
+                    let ended = process::ended(*process);
+                    if tokio::time::timeout(KILL_PATIENCE, ended).await.is_ok() {
+                        self.ended(&container.id, *process).await?;
+                    }
+                }
                 Ok(())
             }
             (_, ContainerState::Running { .. }) => refuse(
@@ -345,6 +362,14 @@ impl Core {
         networks: &[Network],
         peer: Peer,
     ) -> Result<(), ApiError> {
+        let adopted = match container.kind {
+            Kind::Run => None,
+            Kind::AttachPid(_) | Kind::AttachNetns(_) => {
+                let new: Vec<u32> = container.endpoints().map(|(_, e)| e.number).collect();
+                Some(self.avoid_taken_names(state, container, &new).await?)
+            }
+        };
+        let container = adopted.as_ref().unwrap_or(container);
         for network in networks {
             let attachment = container.attachment(&network.id);
             if let Some(endpoint) = attachment.and_then(|a| a.endpoint.as_ref()) {
@@ -353,6 +378,7 @@ impl Core {
         }
         self.route(state, container, None).await?;
         self.settle(state).await?;
+        self.require_names(&container.id)?;
         self.begin(state, container, peer)
     }
 
@@ -403,6 +429,12 @@ impl Core {
             .publish_with(EventKind::Container, action, &container.id, attributes);
     }
 
+    /// A signal was sent to a container's process.
+    fn tell_signal(&self, container: &Container, signal: Signal) {
+        let number = (signal as i32).to_string();
+        self.tell_container(container, "kill", [("signal", number.as_str())]);
+    }
+
     /// The same happened to all its places on networks.
     fn tell_networks(&self, state: &State, container: &Container, action: &'static str) {
         for (attachment, _) in container.endpoints() {
@@ -435,14 +467,11 @@ impl Core {
 
     /// Waits for the end of a container's process.
     pub(super) fn watch(self: &Arc<Self>, id: String, process: Process) {
-        let ours = move |container: &Container| {
-            let running = &container.state;
-            matches!(running, ContainerState::Running { process: Some(now), .. } if *now == process)
-        };
+        let run = move |container: &Container| is_run(container, process);
         let core = Arc::clone(self);
         self.spawn_watch(id.clone(), process, async move {
-            while core.still(&id, &ours).await {
-                match core.ended(&id, UNKNOWN_EXIT_CODE, &ours).await {
+            while core.still(&id, &run).await {
+                match core.exited_if(&id, UNKNOWN_EXIT_CODE, &run).await {
                     Ok(()) => return,
                     // The disk is full, say. Until it is noted, its ports and address stay taken.
                     Err(error) => tracing::warn!(
@@ -479,6 +508,11 @@ impl Core {
     async fn still(&self, id: &str, condition: &(impl Fn(&Container) -> bool + Sync)) -> bool {
         self.lock().await.container_by_id(id).is_some_and(condition)
     }
+}
+
+/// The container runs, as this process.
+fn is_run(container: &Container, process: Process) -> bool {
+    matches!(&container.state, ContainerState::Running { process: Some(now), .. } if *now == process)
 }
 
 /// The namespace under its name. A name that cannot be had is not taken away from whom it belongs to.

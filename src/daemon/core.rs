@@ -12,7 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{MutexGuard, oneshot};
 
-use super::files::Written;
+use super::files::{HostFiles, Written};
 use super::host::KernelHost;
 use super::sysctls::LoopbackSysctls;
 use crate::api::events::EventBus;
@@ -99,8 +99,11 @@ pub(super) struct Projected {
     pub(super) ports: BTreeMap<u32, ContainerPort>,
     /// Containers that have a resolver, by id.
     pub(super) views: BTreeMap<String, View>,
+    /// Containers that should have one, by id, and why they do not.
+    pub(super) nameless: BTreeMap<String, String>,
     /// What the files of containers were made of, by id.
     pub(super) files: BTreeMap<String, Written>,
+    pub(super) host_files: Arc<HostFiles>,
 }
 
 /// A published port: protocol number, host address, port.

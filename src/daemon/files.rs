@@ -3,31 +3,71 @@
 //! They are mounted over /etc/hosts, /etc/hostname and /etc/resolv.conf, so they are written in place. What somebody in the
 //! container wrote there stays: of the hosts file only our own lines change, and a resolv.conf that was edited is left
 //! alone. Whether it was, a fingerprint beside each file tells, which outlives the daemon.
+//!
+//! A resolv.conf follows the host's, so that containers do not ask the servers of a network that the host has left. Who
+//! moves a new file over one of the host's takes the mounts over it away from containers; they are made again.
 
 use std::fs;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::core::Core;
+use super::process;
 use crate::control::files::{self, Fingerprint, HostsLine, RESOLV_CONF, SYSTEMD_RESOLV_CONF};
-use crate::control::records::Container;
+use crate::control::records::{Container, ContainerState, Kind};
 use crate::control::{FileFacts, FileTexts, State};
+use crate::sandbox;
 
 /// Octets of a file that we look at. Nobody's own file is that long; one that is, is left alone.
 const MOST: u64 = 1 << 20;
+
+/// How often the host's files are looked at; they may be links to files anywhere, so there is no notification for all.
+const HOST_FILES_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The files that containers' own are mounted over.
+const COVERED: [&str; 3] = ["/etc/hosts", "/etc/hostname", RESOLV_CONF];
+
+/// Which files those are at the moment: device and inode. Mounts are on the files themselves, not on what links lead to.
+type Covered = [Option<(u64, u64)>; COVERED.len()];
+
+/// The host's own files that those of containers are made of; empty where there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct HostFiles {
+    pub(super) resolv_conf: String,
+    systemd_resolv_conf: String,
+}
+
+impl HostFiles {
+    pub(super) fn read() -> Self {
+        let text = |path: &str| {
+            let text = read(Path::new(path)).unwrap_or_default();
+            String::from_utf8_lossy(&text).into_owned()
+        };
+        Self {
+            resolv_conf: text(RESOLV_CONF),
+            systemd_resolv_conf: text(SYSTEMD_RESOLV_CONF),
+        }
+    }
+}
 
 /// What a container's files were made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Written {
     lines: Vec<HostsLine>,
     resolver: bool,
+    host: Arc<HostFiles>,
 }
 
 impl Written {
-    fn of(state: &State, container: &Container) -> Self {
+    fn of(state: &State, container: &Container, host: &Arc<HostFiles>) -> Self {
         Self {
             lines: state.hosts_lines(container),
             resolver: state.has_resolver(container),
+            host: Arc::clone(host),
         }
     }
 }
@@ -36,21 +76,58 @@ impl Core {
     /// Writes the files of a container that is being made.
     pub(super) fn write_files(&self, state: &State, container: &Container) -> io::Result<()> {
         fs::create_dir_all(&container.files)?;
-        let texts = texts(state, container);
+        let host = self.host_files();
+        let texts = texts(state, container, &host);
         write_noted(&container.files.join("hosts"), texts.hosts.as_bytes())?;
         fs::write(container.files.join("hostname"), texts.hostname)?;
         write_noted(
             &container.files.join("resolv.conf"),
             texts.resolv_conf.as_bytes(),
         )?;
-        let written = Written::of(state, container);
+        let written = Written::of(state, container, &host);
         let mut projected = self.projected.lock();
         projected.files.insert(container.id.clone(), written);
         Ok(())
     }
 
+    /// What the host's files say now.
+    pub(super) fn host_files(&self) -> Arc<HostFiles> {
+        let now = HostFiles::read();
+        let mut projected = self.projected.lock();
+        if *projected.host_files != now {
+            projected.host_files = Arc::new(now);
+        }
+        Arc::clone(&projected.host_files)
+    }
+
+    /// Makes containers follow the host's files, until the daemon stops.
+    pub(super) async fn follow_host_files(self: Arc<Self>) {
+        let (mut last, mut last_covered) = (HostFiles::default(), Covered::default());
+        loop {
+            let look = || (HostFiles::read(), covered());
+            let Ok((now, covered)) = tokio::task::spawn_blocking(look).await else {
+                return;
+            };
+            if covered != last_covered {
+                let state = self.lock().await;
+                tokio::task::block_in_place(|| cover_again(&state));
+            }
+            let known = Arc::clone(&self.projected.lock().host_files);
+            // Twice the same: nobody is in the middle of writing.
+            if now == last && now != *known {
+                tracing::info!("the host's resolv.conf has changed");
+                let state = self.lock().await;
+                if let Err(error) = self.settle(&state).await {
+                    tracing::warn!(error = %error.message, "cannot follow the host's resolv.conf");
+                }
+            }
+            (last, last_covered) = (now, covered);
+            tokio::time::sleep(HOST_FILES_INTERVAL).await;
+        }
+    }
+
     /// Makes the files of all containers that run say what is true now; failures are logged.
-    pub(super) fn follow_files(&self, state: &State) {
+    pub(super) fn follow_files(&self, state: &State, host: &Arc<HostFiles>) {
         let mut projected = self.projected.lock();
         projected.files.retain(|id, _| {
             state
@@ -58,7 +135,7 @@ impl Core {
                 .is_some_and(|container| !container.has_exited())
         });
         for container in state.containers().filter(|c| !c.has_exited()) {
-            let wanted = Written::of(state, container);
+            let wanted = Written::of(state, container, host);
             let former = projected.files.get(&container.id);
             if former == Some(&wanted) {
                 continue;
@@ -66,12 +143,62 @@ impl Core {
             let followed = match former {
                 Some(former) => follow(state, container, former, &wanted),
                 // Of a daemon that is gone, which may have been killed before it had written.
-                None => renew(state, container),
+                None => renew(state, container, host),
             };
             if let Err(error) = followed {
                 tracing::warn!(container = %container.name, %error, "cannot write its files");
             }
             projected.files.insert(container.id.clone(), wanted);
+        }
+    }
+}
+
+fn covered() -> Covered {
+    COVERED.map(|path| {
+        let found = fs::symlink_metadata(path).ok()?;
+        Some(identity(found))
+    })
+}
+
+fn identity(file: fs::Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+/// Looks after the mounts of containers that share the host's files; failures are logged.
+fn cover_again(state: &State) {
+    let hosts =
+        ["/proc/self/ns/mnt", "/proc/1/ns/mnt"].map(|path| fs::metadata(path).ok().map(identity));
+    for container in state.containers() {
+        let ContainerState::Running {
+            process: Some(process),
+            ..
+        } = &container.state
+        else {
+            continue;
+        };
+        if container.kind != Kind::Run || container.rootfs.is_some() {
+            continue;
+        }
+        let namespace = fs::File::open(format!("/proc/{}/ns/mnt", process.pid));
+        // Opened first: the number may have become another's before.
+        let Ok(namespace) = namespace else {
+            continue;
+        };
+        // Whoever starts processes without a mount namespace of their own would have us cover the host's files.
+        let shared = hosts.contains(&namespace.metadata().ok().map(identity));
+        if shared || !process::is_alive(*process) {
+            continue;
+        }
+        let namespace = OwnedFd::from(namespace);
+        match sandbox::cover_again(&namespace, &container.files) {
+            Ok(missing) if missing.is_empty() => {}
+            Ok(missing) => {
+                let files = missing.join(" ");
+                tracing::info!(container = %container.name, files, "lost its mounts, mounted again");
+            }
+            Err(error) => {
+                tracing::warn!(container = %container.name, %error, "cannot mount its files again");
+            }
         }
     }
 }
@@ -93,16 +220,16 @@ fn follow(
             write_noted(&path, &text)?;
         }
     }
-    if former.resolver != wanted.resolver {
-        let text = texts(state, container).resolv_conf;
+    if (former.resolver, &former.host) != (wanted.resolver, &wanted.host) {
+        let text = texts(state, container, &wanted.host).resolv_conf;
         renew_one(&container.files.join("resolv.conf"), &text)?;
     }
     Ok(())
 }
 
 /// Writes what nobody has edited.
-fn renew(state: &State, container: &Container) -> io::Result<()> {
-    let texts = texts(state, container);
+fn renew(state: &State, container: &Container, host: &HostFiles) -> io::Result<()> {
+    let texts = texts(state, container, host);
     renew_one(&container.files.join("hosts"), &texts.hosts)?;
     renew_one(&container.files.join("resolv.conf"), &texts.resolv_conf)
 }
@@ -115,13 +242,12 @@ fn renew_one(path: &Path, text: &str) -> io::Result<()> {
     write_noted(path, text.as_bytes())
 }
 
-fn texts(state: &State, container: &Container) -> FileTexts {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
+fn texts(state: &State, container: &Container, host: &HostFiles) -> FileTexts {
     state.files(
         container,
         &FileFacts {
-            resolv_conf: &read(RESOLV_CONF),
-            systemd_resolv_conf: &read(SYSTEMD_RESOLV_CONF),
+            resolv_conf: &host.resolv_conf,
+            systemd_resolv_conf: &host.systemd_resolv_conf,
             // Every new namespace's lo has ::1, if the kernel has IPv6.
             ipv6_loopback: Path::new("/proc/net/if_inet6").exists(),
         },

@@ -3,6 +3,7 @@
 //! *Plugged*: the pair is made, the host's end steered. *Routed*: the default route follows the endpoint that control
 //! chose. *Unplugged*: the pair is deleted, and with it whatever hung on it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -12,14 +13,11 @@ use ipnet::IpNet;
 use super::bridges::ipv4;
 use super::core::Core;
 use crate::api::server::ApiError;
-use crate::control::State;
 use crate::control::records::{Container, Endpoint, Network};
+use crate::control::{ControlError, State, endpoint_options};
 use crate::kernel::announce::announce;
 use crate::kernel::{EndpointSysctl, Netlink, VethSpec, netns};
 use crate::steering::ContainerPort;
-
-/// Docker's option for parameters of a container's interface.
-const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 
 impl Core {
     /// Makes the interface of an endpoint: veth pair and steering.
@@ -61,6 +59,50 @@ impl Core {
         self.steer(container, network, endpoint, if_index)?;
         self.announce(container, network, endpoint).await;
         Ok(())
+    }
+
+    /// Gives endpoints that are to be plugged other names where the namespace has interfaces of these names
+    /// already: somebody else's namespace, or one in which the user has made some.
+    pub(super) async fn avoid_taken_names(
+        &self,
+        state: &mut State,
+        container: &Container,
+        endpoints: &[u32],
+    ) -> Result<Container, ApiError> {
+        let namespace = open(container)?;
+        let mut taken: BTreeSet<String> = Netlink::container_interfaces(namespace.as_fd())
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))?
+            .into_iter()
+            .map(|interface| interface.link.name)
+            .collect();
+        let mut record = container.clone();
+        for (attachment, endpoint) in container.endpoints() {
+            let ours = !endpoints.contains(&endpoint.number);
+            // A name that was asked for is had or refused.
+            if ours || attachment.requested_interface.is_some() {
+                continue;
+            }
+            if taken.contains(&endpoint.interface)
+                && let Some(network) = state.network_by_id(&attachment.network)
+            {
+                let prefix = &network.config.interface_prefix;
+                let planned: Vec<&str> = record
+                    .endpoints()
+                    .map(|(_, other)| other.interface.as_str())
+                    .collect();
+                let mut names = (0..=u32::MAX).map(|number| format!("{prefix}{number}"));
+                let free =
+                    names.find(|name| !taken.contains(name) && !planned.contains(&name.as_str()));
+                if let Some(name) = free {
+                    record = tokio::task::block_in_place(|| {
+                        state.set_interface(&container.id, endpoint.number, &name)
+                    })?;
+                    taken.insert(name);
+                }
+            }
+        }
+        Ok(record)
     }
 
     /// Tells the neighbours who has the address now; a failure is logged.
@@ -204,11 +246,17 @@ fn open(container: &Container) -> Result<std::os::fd::OwnedFd, ApiError> {
 }
 
 fn sysctls(container: &Container, network: &Network) -> Result<Vec<EndpointSysctl>, ApiError> {
-    let list = container
-        .attachment(&network.id)
-        .and_then(|attachment| attachment.driver_opts.get(SYSCTLS));
-    list.map(|list| EndpointSysctl::parse_list(list))
-        .transpose()
-        .map(Option::unwrap_or_default)
-        .map_err(|error| ApiError::bad_request(format!("invalid {SYSCTLS}: {error}")))
+    let Some(attachment) = container.attachment(&network.id) else {
+        return Ok(Vec::new());
+    };
+    let wanted = endpoint_options::sysctls(&attachment.driver_opts).map_err(ControlError::from)?;
+    Ok(wanted
+        .into_iter()
+        .map(|wanted| EndpointSysctl {
+            family: wanted.family,
+            group: wanted.group,
+            parameter: wanted.parameter,
+            value: wanted.value,
+        })
+        .collect())
 }

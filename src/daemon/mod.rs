@@ -86,6 +86,7 @@ async fn serve(args: &DaemonArgs) -> anyhow::Result<()> {
     };
     let mut following = tokio::spawn(Arc::clone(&core).follow(watcher));
     let looking = tokio::spawn(Arc::clone(&core).follow_host_ports());
+    let reading = tokio::spawn(Arc::clone(&core).follow_host_files());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let mut serving = tokio::spawn(server::serve(
         listener,
@@ -113,6 +114,7 @@ async fn serve(args: &DaemonArgs) -> anyhow::Result<()> {
     notify(NotifyState::Stopping);
     following.abort();
     looking.abort();
+    reading.abort();
     // Fails only if the server has ended already.
     if stop.send(()).is_ok() && tokio::time::timeout(PATIENCE, serving).await.is_err() {
         tracing::warn!("clients are still connected: not waiting for them any longer");

@@ -2,6 +2,10 @@
 //!
 //! It follows the state after every change ([`Core::settle`]): views that differ are replaced; a resolver starts with a
 //! container's first user-defined network and stops with its last.
+//!
+//! A container in which none can be started is logged, and tried again with every change; it concerns nobody else,
+//! neither other containers nor the start of the daemon. Only what made it need one, a start or a connect, fails
+//! ([`Core::require_names`]).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,19 +32,33 @@ impl Core {
     pub(super) async fn settle(&self, state: &State) -> Result<(), ApiError> {
         self.project(state)?;
         self.steer_again(state)?;
-        tokio::task::block_in_place(|| self.follow_files(state));
-        self.follow_names(state).await
+        let host = tokio::task::block_in_place(|| {
+            let host = self.host_files();
+            self.follow_files(state, &host);
+            host
+        });
+        self.follow_names(state, &host.resolv_conf).await;
+        Ok(())
+    }
+
+    /// Fails if a container that needs a resolver has none.
+    pub(super) fn require_names(&self, id: &str) -> Result<(), ApiError> {
+        let projected = self.projected.lock();
+        let problem = projected.nameless.get(id);
+        problem.map_or(Ok(()), |problem| {
+            Err(ApiError::internal(format!(
+                "failed to set up container networking: {problem}"
+            )))
+        })
     }
 
     /// Starts, updates and stops resolvers.
-    async fn follow_names(&self, state: &State) -> Result<(), ApiError> {
-        let mut wanted: BTreeMap<String, View> = projections::dns_views(
-            state,
-            &fs::read_to_string(files::RESOLV_CONF).unwrap_or_default(),
-        );
+    async fn follow_names(&self, state: &State, resolv_conf: &str) {
+        let mut wanted: BTreeMap<String, View> = projections::dns_views(state, resolv_conf);
         let (gone, new) = {
-            let projected = self.projected.lock();
+            let mut projected = self.projected.lock();
             share_zones(&mut wanted, &projected.views);
+            projected.nameless.retain(|id, _| wanted.contains_key(id));
             let gone: Vec<String> = projected
                 .views
                 .keys()
@@ -56,7 +74,6 @@ impl Core {
         for id in gone {
             self.silence(&id).await;
         }
-        let mut outcome = Ok(());
         for (id, view) in new {
             let known = self.projected.lock().views.contains_key(&id);
             let served = if known {
@@ -66,22 +83,32 @@ impl Core {
             } else {
                 self.serve_names(state, &id, view.clone()).await
             };
+            let mut projected = self.projected.lock();
             match served {
                 Ok(()) => {
-                    self.projected.lock().views.insert(id, view);
+                    projected.nameless.remove(&id);
+                    projected.views.insert(id, view);
                 }
-                // The others still get theirs.
-                Err(error) => outcome = Err(error),
+                Err(error) => {
+                    let before = projected.nameless.get(&id);
+                    if before != Some(&error.message) {
+                        tracing::warn!(container = %id, error = %error.message, "no names there");
+                    }
+                    projected.nameless.insert(id, error.message);
+                }
             }
         }
-        outcome
     }
 
     async fn serve_names(&self, state: &State, id: &str, view: View) -> Result<(), ApiError> {
         let failed = |error: &dyn std::error::Error| {
-            ApiError::internal(format!(
-                "failed to set up container networking: cannot serve names: {error}"
-            ))
+            let mut text = format!("cannot serve names: {error}");
+            let mut source = error.source();
+            while let Some(cause) = source {
+                text = format!("{text}: {cause}");
+                source = cause.source();
+            }
+            ApiError::internal(text)
         };
         let container = state.container(id)?;
         let namespace = netns::open_path(&container.netns).map_err(|error| failed(&error))?;
@@ -94,7 +121,9 @@ impl Core {
     /// Stops a container's resolver: its sockets would keep the namespace.
     pub(super) async fn silence(&self, id: &str) {
         self.resolver.stop(id).await;
-        self.projected.lock().views.remove(id);
+        let mut projected = self.projected.lock();
+        projected.views.remove(id);
+        projected.nameless.remove(id);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::api::filters::Filters;
 use crate::api::server::ApiError;
 use crate::api::types::{ConnectNetwork, CreateNetwork, CreatedNetwork, DisconnectNetwork};
 use crate::control::filters::NetworkFilter;
-use crate::control::records::{Container, Network};
+use crate::control::records::{Container, Endpoint, Network};
 use crate::control::{State, Timestamp, network_options};
 
 impl Core {
@@ -94,13 +94,7 @@ impl Core {
         })?;
         let (container, network) = (&connection.container, &connection.network);
         if let Some(endpoint) = &connection.endpoint {
-            let plugged = match self.plug(container, network, endpoint).await {
-                Ok(()) => match self.route(&state, container, None).await {
-                    Ok(()) => self.settle(&state).await,
-                    Err(error) => Err(error),
-                },
-                Err(error) => Err(error),
-            };
+            let plugged = self.plug_new(&mut state, container, endpoint).await;
             if let Err(error) = plugged {
                 self.unplug(endpoint).await;
                 let undone = tokio::task::block_in_place(|| {
@@ -120,17 +114,46 @@ impl Core {
         Ok(())
     }
 
+    /// Makes the interface of a container's new endpoint, and whatever follows from it.
+    async fn plug_new(
+        &self,
+        state: &mut State,
+        container: &Container,
+        endpoint: &Endpoint,
+    ) -> Result<(), ApiError> {
+        let container = self
+            .avoid_taken_names(state, container, &[endpoint.number])
+            .await?;
+        let place = state
+            .gateway_order(&container)
+            .into_iter()
+            .find(|(_, _, new)| new.number == endpoint.number);
+        if let Some((_, network, endpoint)) = place {
+            self.plug(&container, network, endpoint).await?;
+        }
+        self.route(state, &container, None).await?;
+        let nameless = self.require_names(&container.id).is_err();
+        self.settle(state).await?;
+        // Without names before, it loses none by this.
+        if nameless {
+            return Ok(());
+        }
+        self.require_names(&container.id)
+    }
+
     pub(super) async fn disconnect(
         &self,
         network: &str,
         request: DisconnectNetwork,
     ) -> Result<(), ApiError> {
         let mut state = self.lock().await;
+        if let Some(endpoint) = state.disconnectable(&request.container, network, request.force)? {
+            self.unplug(&endpoint).await;
+        }
         let done = tokio::task::block_in_place(|| {
             state.disconnect(&request.container, network, request.force)
         })?;
         if let Some(endpoint) = &done.endpoint {
-            self.unplug(endpoint).await;
             // As in Docker, a container that has spoilt its own routes is disconnected all the same.
             if let Err(error) = self.route(&state, &done.after, Some(endpoint)).await {
                 tracing::warn!(container = %done.after.name, error = %error.message, "no default route");
@@ -181,12 +204,14 @@ impl Core {
     }
 }
 
-/// Networks that users made, nobody uses and the filters choose.
+/// Networks that users made, nobody uses and the filters choose, by name.
 fn prunable(state: &State, filters: &Filters) -> Result<Vec<Network>, ApiError> {
     let filter = NetworkFilter::prune(filters, Timestamp::now())?;
     let unused = state.unused_networks();
-    Ok(unused
+    let mut chosen: Vec<Network> = unused
         .filter(|network| filter.matches(network, false))
         .cloned()
-        .collect())
+        .collect();
+    chosen.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(chosen)
 }

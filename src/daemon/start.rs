@@ -25,8 +25,8 @@ use crate::control::port_allocator::{
 use crate::control::port_holder::Sockets;
 use crate::control::records::{Container, ContainerState, Network, NetworkConfig};
 use crate::control::store::Store;
-use crate::control::{self, DEFAULT_NETWORK, State, Timestamp};
-use crate::dns::{AttachMode, Resolver};
+use crate::control::{self, DEFAULT_NETWORK, State, Timestamp, network_options};
+use crate::dns::Resolver;
 use crate::engine::{Clock, Device, Engine, TUN_MTU};
 use crate::forwarder::{Config, Forwarder};
 use crate::kernel::forwarding::{self, Keeper};
@@ -76,7 +76,9 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
             containers_dir: args.state_dir.join("containers"),
             dns,
             pools: args.bridge.address_pools()?,
-            default_network_options: std::collections::BTreeMap::new(),
+            default_network_options: network_options::default_options(
+                &args.default_network_options,
+            )?,
         },
     )?;
     warn(&warnings);
@@ -90,7 +92,6 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
         netlink.delete_bridge(&bridge).await?;
     }
     warn(&state.restore()?);
-    sweep(&state, &netlink).await?;
 
     let queues = std::thread::available_parallelism()
         .map_or(1, usize::from)
@@ -135,8 +136,7 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
         engine,
         facts: Mutex::new(Facts::default()),
         projected: Mutex::default(),
-        // A tcx link costs 15 ms per container, and a filter that a dead daemon leaves on a container's lo hurts nobody.
-        resolver: Resolver::with_mode(AttachMode::Clsact),
+        resolver: Resolver::new(),
         announcements: Mutex::default(),
         watches: Mutex::default(),
         events: EventBus::default(),
@@ -270,7 +270,9 @@ async fn bury_the_dead(state: &mut State, netlink: &Netlink) -> anyhow::Result<(
         if super::containers::owns_name(&container) {
             netns::remove_named(&container.name)?;
         }
-        if container.auto_remove || container.state == ContainerState::Created {
+        if container.state == ContainerState::Created && container.former_exit.is_some() {
+            state.cancel_restart(&container.id)?;
+        } else if container.auto_remove || container.state == ContainerState::Created {
             super::containers::remove_files(&container.files);
             state.remove(&container.id, true)?;
         } else {
@@ -279,37 +281,6 @@ async fn bury_the_dead(state: &mut State, netlink: &Netlink) -> anyhow::Result<(
         }
     }
     Ok(())
-}
-
-/// Removes host ends of veth pairs that a daemon made which was killed before it could store, or undo, what they
-/// were for: they hang on a bridge of ours, bear a name of ours and belong to nobody.
-async fn sweep(state: &State, netlink: &Netlink) -> anyhow::Result<()> {
-    let links = netlink.links().await?;
-    let bridges: Vec<u32> = links
-        .iter()
-        .filter(|link| {
-            let mut networks = state.bridge_networks();
-            networks.any(|network| network.config.managed && network.config.bridge == link.name)
-        })
-        .map(|link| link.index)
-        .collect();
-    let known = state.host_interfaces();
-    for link in &links {
-        let ours = link.kind.as_deref() == Some("veth")
-            && link.master.is_some_and(|master| bridges.contains(&master))
-            && is_host_interface(&link.name);
-        if ours && !known.contains(&link.name) {
-            tracing::info!(interface = %link.name, "belongs to no container: removed");
-            netlink.delete_link_index(link.index).await?;
-        }
-    }
-    Ok(())
-}
-
-/// `veth` and seven hexadecimal digits.
-fn is_host_interface(name: &str) -> bool {
-    name.strip_prefix("veth")
-        .is_some_and(|digits| digits.len() == 7 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 fn is_dead(container: &Container) -> bool {

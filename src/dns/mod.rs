@@ -48,7 +48,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 pub use answer::{Answer, Transport, answer};
-pub use redirect::{AttachMode, RedirectError};
+pub use redirect::RedirectError;
 pub use zone::{DNS_PORT, Origin, RESOLVER_ADDRESS, Upstream, View, Zone};
 
 use crate::kernel::netns::NetnsError;
@@ -112,17 +112,11 @@ impl Resolver {
     /// No container has a resolver yet; nothing is opened.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_mode(AttachMode::of_this_kernel())
-    }
-
-    /// Like [`new`](Self::new), with a given way of attaching: clsact works on every kernel.
-    #[must_use]
-    pub fn with_mode(mode: AttachMode) -> Self {
         let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
         let descriptors = usize::try_from(limit / DESCRIPTORS_DIVISOR).unwrap_or(usize::MAX);
         Self {
             shared: Arc::new(Shared {
-                redirect: Redirect::new(mode),
+                redirect: Redirect::default(),
                 random: Random::default(),
                 descriptors: Arc::new(Semaphore::new(descriptors.min(Semaphore::MAX_PERMITS))),
             }),

@@ -27,14 +27,14 @@ use nix::sys::socket::{
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::answer::{self, Answer, OWN_UDP_SIZE, Transport};
-use super::redirect::{Redirect, Redirection};
+use super::redirect::{self, Redirect};
 use super::upstream::{Random, Sockets, ask, read_message, write_message};
-use super::zone::{RESOLVER_ADDRESS, View};
+use super::zone::{Origin, RESOLVER_ADDRESS, View};
 use super::{DnsError, Stats};
 use crate::kernel::netns;
 
@@ -83,13 +83,14 @@ pub(super) struct Server {
     container: Arc<Container>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
-    redirection: Option<Redirection>,
 }
 
 #[derive(Debug)]
 struct Container {
     id: String,
     view: ArcSwap<View>,
+    /// [`View::forward`], for those that wait.
+    may_leave: watch::Sender<bool>,
     shared: Arc<Shared>,
     sockets: Sockets,
     forwarding: Semaphore,
@@ -111,7 +112,6 @@ struct Counters {
 struct Listening {
     udp: StdUdpSocket,
     tcp: StdTcpListener,
-    redirection: Redirection,
 }
 
 impl Server {
@@ -136,6 +136,7 @@ impl Server {
         let tcp = TcpListener::from_std(listening.tcp).map_err(listen_error)?;
         let container = Arc::new(Container {
             id: id.to_owned(),
+            may_leave: watch::Sender::new(view.forward),
             view: ArcSwap::from_pointee(view),
             shared,
             sockets: Sockets::new(netns),
@@ -149,12 +150,13 @@ impl Server {
             container,
             stop: Some(stop),
             task,
-            redirection: Some(listening.redirection),
         })
     }
 
     pub(super) fn update(&self, view: View) {
+        let may_leave = view.forward;
         self.container.view.store(Arc::new(view));
+        self.container.may_leave.send_replace(may_leave);
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -163,14 +165,24 @@ impl Server {
 
     /// Returns when everything is closed.
     pub(super) async fn stop(mut self) {
-        // First no new queries, then no answers.
-        let redirection = self.redirection.take();
-        // Detaching waits until no processor runs the program any more.
-        let _ = tokio::task::spawn_blocking(|| drop(redirection)).await;
         drop(self.stop.take());
         // It can only have panicked, and then it has closed its sockets, too.
         let _ = (&mut self.task).await;
-        self.container.sockets.close().await;
+        let Some(netns) = self.container.sockets.close().await else {
+            return;
+        };
+        // The container may live on, and listen at every address's port 53.
+        let detached = netns::run_in_async(netns, redirect::detach).await;
+        let problem = match detached {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(
+            container = self.container.id,
+            problem,
+            "its lo keeps a filter"
+        );
     }
 }
 
@@ -200,12 +212,8 @@ impl Listening {
             Some(Ok(sockets)) => Ok(sockets),
             Some(Err(_)) | None => open_anywhere(),
         }?;
-        let redirection = redirect.attach(port).map_err(OpenError::Redirect)?;
-        Ok(Self {
-            udp,
-            tcp,
-            redirection,
-        })
+        redirect.attach(port).map_err(OpenError::Redirect)?;
+        Ok(Self { udp, tcp })
     }
 }
 
@@ -397,7 +405,21 @@ impl Container {
 
     /// The upstreams' reply, or ours that there is none.
     async fn forward(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        // Before the view is read, so that no later one is missed.
+        let mut may_leave = self.may_leave.subscribe();
         let view = self.view.load_full();
+        let leaves = view
+            .usable_upstreams()
+            .any(|server| server.from == Origin::Host);
+        tokio::select! {
+            biased;
+            // A query that waits for its turn, or for the next server, must not leave once none may.
+            _ = may_leave.wait_for(|may_leave| !may_leave), if leaves => self.fail(query),
+            reply = self.ask(query, &view, transport) => reply,
+        }
+    }
+
+    async fn ask(&self, query: &[u8], view: &View, transport: Transport) -> Option<Vec<u8>> {
         let mut upstreams = view.usable_upstreams().peekable();
         let mut reply = None;
         if upstreams.peek().is_some() {
@@ -412,10 +434,12 @@ impl Container {
             let shared = &self.shared;
             reply = ask(query, upstreams, transport, &self.sockets, &shared.random).await;
         }
-        if reply.is_none() {
-            self.counters.failed.fetch_add(1, Ordering::Relaxed);
-        }
-        reply.or_else(|| answer::failure(query, Rcode::SERVFAIL))
+        reply.or_else(|| self.fail(query))
+    }
+
+    fn fail(&self, query: &[u8]) -> Option<Vec<u8>> {
+        self.counters.failed.fetch_add(1, Ordering::Relaxed);
+        answer::failure(query, Rcode::SERVFAIL)
     }
 
     fn refuse(&self, query: &[u8]) -> Option<Vec<u8>> {

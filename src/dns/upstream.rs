@@ -78,12 +78,12 @@ impl Sockets {
         }
     }
 
-    /// Lets the container's namespace go. Waits for a thread that is inside it.
-    pub(super) async fn close(&self) {
+    /// Closes the sockets and hands the container's namespace back. Waits for a thread that is inside it.
+    pub(super) async fn close(&self) -> Option<OwnedFd> {
         let mut ready = self.ready.lock().await;
-        ready.netns = None;
         ready.udp4.clear();
         ready.udp6.clear();
+        ready.netns.take()
     }
 
     async fn udp(&self, upstream: Upstream) -> io::Result<UdpSocket> {

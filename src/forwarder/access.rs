@@ -165,9 +165,7 @@ pub(super) fn mapping_refusal(
     client: (EndpointId, NetworkId),
     owner: (EndpointId, NetworkId),
 ) -> Option<DropReason> {
-    if index.is_internal(client.1) || index.is_internal(owner.1) {
-        Some(DropReason::Internal)
-    } else if client.1 != owner.1 {
+    if client.1 != owner.1 {
         Some(DropReason::InterNetwork)
     } else if client.0 != owner.0 && !index.network(owner.1).is_some_and(|network| network.icc) {
         Some(DropReason::IccDisabled)

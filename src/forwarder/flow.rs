@@ -82,7 +82,7 @@ pub(super) struct Grounds {
     pub(super) peer: Option<(EndpointId, IpAddr)>,
     /// Address and port of the host that are published, and what they lead to.
     pub(super) publication: Option<((IpAddr, u16), (IpAddr, u16))>,
-    /// Address of the host that the flow uses.
+    /// Address of the host that the flow uses, if nothing else here tells that.
     pub(super) local: Option<IpAddr>,
     pub(super) rule: Rule,
 }

@@ -415,6 +415,76 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_found_in_whatever_order_networks_come() {
+        let network = |id, subnet: &str| NetworkPolicy {
+            id: NetworkId(id),
+            subnets: vec![subnet.parse().unwrap()],
+            gateways: Vec::new(),
+            mtu: 1500,
+            masquerade: true,
+            sources: Vec::new(),
+            icc: true,
+            internal: false,
+            access: crate::forwarder::Access::Closed,
+            clamp_mss: false,
+        };
+        let index = Index::new(&Policy {
+            networks: vec![
+                network(1, "172.18.0.0/16"),
+                network(2, "10.0.0.8/31"),
+                network(3, "fd00::/64"),
+                network(4, "172.17.0.0/16"),
+                network(5, "172.19.0.0/24"),
+            ],
+            ..Policy::default()
+        });
+        for (address, expected) in [
+            ("172.17.0.0", Some(4)),
+            ("172.17.255.255", Some(4)),
+            ("172.18.0.0", Some(1)),
+            ("172.19.0.255", Some(5)),
+            ("172.19.1.0", None),
+            ("10.0.0.7", None),
+            ("10.0.0.8", Some(2)),
+            ("10.0.0.9", Some(2)),
+            ("10.0.0.10", None),
+            ("0.0.0.0", None),
+            ("255.255.255.255", None),
+            ("fd00::1", Some(3)),
+            ("fd00:0:0:1::", None),
+        ] {
+            let place = index.place(address.parse().unwrap());
+            let expected =
+                expected.map_or(Place::Outside, |number| Place::Vacant(NetworkId(number)));
+            assert_eq!(place, expected, "{address}");
+        }
+        let broadcast = |address: &str| index.is_subnet_broadcast(address.parse().unwrap());
+        assert!(broadcast("172.19.0.255") && broadcast("172.18.0.0"));
+        assert!(!broadcast("10.0.0.9") && !broadcast("172.19.0.254"));
+    }
+
+    #[test]
+    fn ranges_of_ports_may_come_in_any_order_and_overlap() {
+        let mut ranges = Ranges(vec![
+            100..=200,
+            80..=80,
+            150..=160,
+            81..=82,
+            65_535..=65_535,
+            RangeInclusive::new(9, 1),
+        ]);
+        ranges.sort();
+        assert_eq!(ranges.0, [80..=82, 100..=200, 65_535..=65_535]);
+        let inside = [79, 80, 82, 83, 99, 100, 200, 201, 65_535, 0];
+        assert_eq!(
+            inside.map(|port| ranges.contains(port)),
+            [
+                false, true, true, false, false, true, true, false, true, false
+            ]
+        );
+    }
+
+    #[test]
     fn a_range_that_does_not_fit_is_none() {
         let index = index(vec![publish("0.0.0.0", 100..=199, 65_500)]);
         assert!(!index.is_published_anywhere(Protocol::Tcp, 100));

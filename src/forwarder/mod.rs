@@ -10,7 +10,7 @@
 //! A *frame* is a virtio header and an IP packet. Nothing else comes with it, so addresses say who
 //! speaks, and steering vouches for source addresses: a container's is that container, a local
 //! address of the host is a process of the host, anything else is outside. `decide.rs` has the table
-//! of who may speak to whom.
+//! of who may speak to whom, `access.rs` what the policy says about it.
 //!
 //! A *flow* has two keys: `original`, as its initiator sends, and `reply`, as the responder does. A
 //! packet that matches one leaves as the mirror image of the other; nothing more is needed, whether
@@ -24,6 +24,8 @@
 //!  hairpin, published Y:p  ─► H:8080                      X:80 ─► gateway:ext
 //!  hairpin, mapping   Y:p  ─► H:extX                      X:p  ─► H:extY
 //!  ping               X:id ─► D:request                   D:request ─► H:extid
+//!  direct, linked     C:p  ─► X:80                        X:80 ─► C:p
+//!  other network      Y:p  ─► X:80                        X:80 ─► gateway:ext   masqueraded, if Y's are
 //! ```
 //!
 //! The way of a packet:

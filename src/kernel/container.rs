@@ -51,22 +51,6 @@ impl Netlink {
             .collect())
     }
 
-    /// The first free name `PREFIX0`, `PREFIX1`, … in a namespace.
-    ///
-    /// # Errors
-    /// The namespace cannot be entered or its interfaces not be listed.
-    pub async fn free_name(
-        namespace: BorrowedFd<'_>,
-        prefix: &str,
-    ) -> Result<String, NetlinkError> {
-        let links = Self::in_namespace(namespace)?.links().await?;
-        let taken = |name: &String| links.iter().any(|link| link.name == *name);
-        let mut names = (0..=links.len()).map(|n| format!("{prefix}{n}"));
-        Ok(names
-            .find(|name| !taken(name))
-            .unwrap_or_else(|| format!("{prefix}0")))
-    }
-
     /// Makes `wanted` (interface and router) the way out of a container; `None`: it has none. `ours` are
     /// the interfaces and routers of all its networks, those it has just left included: a default route
     /// by one of them was made by us and is replaced or removed. Calling it again changes nothing.

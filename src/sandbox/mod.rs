@@ -30,9 +30,11 @@
 //! moves a new file over one of them is refused (`EBUSY`), as in Docker's containers. A container that is started
 //! again gets the same directory of files.
 //!
-//! Limits: on the host itself, a program that moves a new file over /etc/resolv.conf takes the mount over it away
-//! from running containers without `--rootfs` (the kernel detaches mounts of other namespaces from what is
-//! removed): they see the host's file from then on. There is no pid, user or cgroup namespace, no capability is dropped, and children that a
+//! On the host itself, a program that moves a new file over /etc/resolv.conf takes the mount over it away from running
+//! containers without `--rootfs` (the kernel detaches mounts of other namespaces from what is removed). The daemon notices
+//! within a second and mounts theirs again ([`cover_again`]).
+//!
+//! Limits: There is no pid, user or cgroup namespace, no capability is dropped, and children that a
 //! container's main process leaves behind outlive it: this runs programs on a container network, it is
 //! no container runtime. /proc shows the host's processes. Mounts are *slave*, not private: a namespace
 //! that is unmounted on the host must vanish from every container's mount table too, or it would live on.
@@ -45,6 +47,7 @@ mod spawn;
 use std::path::PathBuf;
 
 pub use adopt::{check_path, check_pid};
+pub use mounts::cover_again;
 pub use spawn::{Failure, Running, detach, enter, start};
 
 /// What to run, and where.

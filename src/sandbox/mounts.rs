@@ -1,12 +1,14 @@
-//! The mounts of a container's mount namespace. Runs in the child, in its own mount namespace.
+//! The mounts of a container's mount namespace. Made by the child, in its own mount namespace; the daemon makes those of the
+//! files again that are lost ([`cover_again`]).
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{chdir, pivot_root};
 
@@ -59,6 +61,38 @@ pub(super) fn make(spec: &Spec) -> Result<Vec<String>, String> {
         leave_old_root().map_err(|error| of_root(root, error))?;
     }
     Ok(warnings)
+}
+
+/// Mounts the files again of which something on the host has taken the mount away from a running container that shares
+/// the host's files: its mount namespace, and the directory that they are in. Gives those that were missing.
+///
+/// # Errors
+/// If its mount namespace cannot be entered, or a file not be mounted.
+pub fn cover_again(namespace: &OwnedFd, files: &Path) -> io::Result<Vec<&'static str>> {
+    // A thread of its own, which ends in there: its root and working directory are the container's.
+    std::thread::scope(|scope| {
+        let inside = std::thread::Builder::new().name("mounts".into());
+        let inside = inside.spawn_scoped(scope, || {
+            unshare(CloneFlags::CLONE_FS)?;
+            setns(namespace, CloneFlags::CLONE_NEWNS)?;
+            let mut missing = Vec::new();
+            for (name, target) in FILES {
+                let path = files.join(name);
+                let wanted = fs::metadata(&path)?;
+                let found = fs::symlink_metadata(target);
+                let same = |found: fs::Metadata| {
+                    (found.dev(), found.ino()) == (wanted.dev(), wanted.ino())
+                };
+                if !found.is_ok_and(same) && cover(Path::new(target), &open_path(&path, 0)?, false)?
+                {
+                    missing.push(target);
+                }
+            }
+            Ok(missing)
+        })?;
+        let panicked = |_| Err(io::Error::other("a thread panicked"));
+        inside.join().unwrap_or_else(panicked)
+    })
 }
 
 fn open_path(path: &Path, flags: i32) -> io::Result<OwnedFd> {

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //!  container A ── veth ─► tb_container ─┬─ to a neighbour ──────────────► container B
-//!                                       ├─ spoofed, tagged, IPv6 ───────► dropped, counted
+//!                                       ├─ spoofed, tagged, IPv6, or
+//!                                       │  beyond an internal network ──► dropped, counted
 //!                                       ├─ to a plain host port, ARP ───► bridge, kernel
 //!                                       └─ the rest ──┐
 //!  outside ── uplink ───► tb_uplink ──── ours ────────┤

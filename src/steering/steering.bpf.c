@@ -102,20 +102,14 @@ static __always_inline int container_arp(struct __sk_buff *skb, const struct end
 	return LEAVE;
 }
 
-// May a bridge give the frame to its host? It does so for the MACs of its ports, too; and the host
-// would route what is not its own.
-static __always_inline bool is_host_mac(const struct endpoint *from, const __u8 *mac)
-{
-	return same_mac(mac, from->bridge_mac) || bpf_map_lookup_elem(&local_macs, mac);
-}
-
 static __always_inline int container_ip(struct __sk_buff *skb, const struct endpoint *from,
 					const __u8 *target_mac, const struct packet *packet)
 {
 	const struct address *destination = &packet->destination;
 	const struct endpoint *source = speaker(from, &packet->source);
 	struct settings *s = get_settings();
-	struct endpoint *to;
+	const struct endpoint *to = NULL;
+	bool gateway;
 
 	if (!source)
 		return drop(SPOOF_IP);
@@ -128,7 +122,17 @@ static __always_inline int container_ip(struct __sk_buff *skb, const struct endp
 			return drop(INTERNAL_DROP);
 	}
 
-	if (is_host_mac(from, target_mac)) { // to the gateway
+	gateway = same_mac(target_mac, from->bridge_mac);
+	if (!gateway) {
+		to = bpf_map_lookup_elem(&endpoints, destination);
+		if (to && to->bridge != from->bridge)
+			to = NULL; // no neighbour
+		// A bridge gives its host what is sent to the MACs of its ports, too, and the host
+		// would route what is not its own.
+		gateway = !(to && same_mac(to->mac, target_mac)) &&
+			  bpf_map_lookup_elem(&local_macs, target_mac);
+	}
+	if (gateway) {
 		if (is_group(destination))
 			return LEAVE;
 		if (bpf_map_lookup_elem(&locals, destination) && !is_ours(skb, packet))
@@ -150,16 +154,15 @@ static __always_inline int container_ip(struct __sk_buff *skb, const struct endp
 		count(DIVERTED_CONTAINER);
 		return bpf_redirect(s->tun, 0);
 	}
-	to = bpf_map_lookup_elem(&endpoints, destination);
 	if (!(from->flags & ENDPOINT_ICC)) {
-		if (!to || to->bridge != from->bridge || !(from->flags & to->flags & ENDPOINT_LINKED))
+		if (!to || !(from->flags & to->flags & ENDPOINT_LINKED))
 			return drop(ICC_DROP);
 		count(DIVERTED_CONTAINER);
 		return bpf_redirect(s->tun, 0);
 	}
 	// Straight into its namespace. This is faster than the bridge, and the FORWARD chain of
 	// bridge-nf-call-iptables=1 never sees the packet.
-	if (!to || to->bridge != from->bridge || !same_mac(to->mac, target_mac))
+	if (!to || !same_mac(to->mac, target_mac))
 		return LEAVE;
 	count(PEER_REDIRECT);
 	return bpf_redirect_peer(to->veth, 0);

@@ -1,14 +1,14 @@
 //! Unmodified `docker` clients: Debian's of `make setup` (20.10, API 1.41), and the one in PATH.
 
-use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tunbridge::api::types::{CreateNetwork, EndpointSettings, IpamPool};
 
+use crate::docker_clients::docker_clients;
 use crate::fake_backend::{OLD, Server, WEB};
 
 /// A client, and a daemon for it.
@@ -63,19 +63,8 @@ impl Docker {
 }
 
 /// Runs a test with each client that there is.
-#[allow(clippy::print_stderr, reason = "who reads the log should know")]
 fn with_each_client(test: impl Fn(&Docker)) {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let of_setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/docker-io/docker");
-    let candidates = std::env::split_paths(&path).map(|directory| directory.join("docker"));
-    let clients: BTreeSet<PathBuf> = candidates
-        .chain([of_setup])
-        .filter_map(|program| program.canonicalize().ok())
-        .collect();
-    if clients.is_empty() {
-        eprintln!("skipped: there is no docker client (make setup)");
-    }
-    for program in clients {
+    for program in docker_clients() {
         test(&Docker {
             program,
             server: Server::start(),
@@ -168,15 +157,13 @@ fn a_network_is_created_with_every_flag() {
             .map(String::as_str)
             .collect();
         // In the daemon's order; `Status` is news of a version that these clients do not speak.
-        assert_eq!(
-            keys,
-            [
-                "Name",
-                "Id",
-                "Created",
-                "Scope",
-                "Driver",
-                "EnableIPv4",
+        let api = docker.good(&["version", "-f", "{{.Client.APIVersion}}"]);
+        let minor: u32 = api.trim().trim_start_matches("1.").parse().unwrap();
+        let since_1_48 = ["EnableIPv4"];
+        let expected = [
+            &["Name", "Id", "Created", "Scope", "Driver"][..],
+            if minor < 48 { &[] } else { &since_1_48 },
+            &[
                 "EnableIPv6",
                 "IPAM",
                 "Internal",
@@ -187,8 +174,10 @@ fn a_network_is_created_with_every_flag() {
                 "Containers",
                 "Options",
                 "Labels",
-            ]
-        );
+            ],
+        ]
+        .concat();
+        assert_eq!(keys, expected);
         assert_eq!(
             found[0]["IPAM"]["Config"][0]["AuxiliaryAddresses"],
             json!({"printer": "10.5.7.1"})

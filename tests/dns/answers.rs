@@ -4,7 +4,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use tunbridge::dns::{AttachMode, DnsError, Resolver, View};
+use tunbridge::dns::{DnsError, Resolver, View};
 
 use super::message::{
     A, AAAA, NOERROR, PTR, answers, id, query, query_with_edns, rcode, truncated,
@@ -17,30 +17,28 @@ fn web() -> View {
 
 #[test]
 fn names_are_answered_over_udp_and_tcp() {
-    for mode in [AttachMode::Tcx, AttachMode::Clsact] {
-        on_a_host(async |_| {
-            let resolver = Resolver::with_mode(mode);
-            let container = Container::new();
-            resolver
-                .start("c1", container.netns(), web())
-                .await
-                .unwrap();
-            for ask in [Container::ask, Container::ask_tcp] {
-                let reply = ask(&container, &query(7, "WeB.net1", A));
-                assert_eq!((id(&reply), rcode(&reply)), (7, NOERROR));
-                assert_eq!(&reply[12..16], b"\x03WeB");
-                assert_eq!(answers(&reply), [[172, 18, 0, 2]]);
-                let reply = ask(&container, &query(8, "web", AAAA));
-                assert_eq!(rcode(&reply), NOERROR);
-                assert!(answers(&reply).is_empty());
-                let reply = ask(&container, &query(9, "2.0.18.172.in-addr.arpa", PTR));
-                assert_eq!(answers(&reply), [b"\x03web\x04net1\x00"]);
-            }
-            let stats = resolver.stats("c1").unwrap();
-            assert_eq!((stats.queries, stats.answered), (6, 6));
-            assert_eq!(stats.connections, 3);
-        });
-    }
+    on_a_host(async |_| {
+        let resolver = Resolver::new();
+        let container = Container::new();
+        resolver
+            .start("c1", container.netns(), web())
+            .await
+            .unwrap();
+        for ask in [Container::ask, Container::ask_tcp] {
+            let reply = ask(&container, &query(7, "WeB.net1", A));
+            assert_eq!((id(&reply), rcode(&reply)), (7, NOERROR));
+            assert_eq!(&reply[12..16], b"\x03WeB");
+            assert_eq!(answers(&reply), [[172, 18, 0, 2]]);
+            let reply = ask(&container, &query(8, "web", AAAA));
+            assert_eq!(rcode(&reply), NOERROR);
+            assert!(answers(&reply).is_empty());
+            let reply = ask(&container, &query(9, "2.0.18.172.in-addr.arpa", PTR));
+            assert_eq!(answers(&reply), [b"\x03web\x04net1\x00"]);
+        }
+        let stats = resolver.stats("c1").unwrap();
+        assert_eq!((stats.queries, stats.answered), (6, 6));
+        assert_eq!(stats.connections, 3);
+    });
 }
 
 #[test]
@@ -172,29 +170,27 @@ fn containers_do_not_see_each_others_names() {
 
 #[test]
 fn a_container_that_uses_the_common_port_gets_another() {
-    for mode in [AttachMode::Tcx, AttachMode::Clsact] {
-        on_a_host(async |_| {
-            let resolver = Resolver::with_mode(mode);
-            let first = Container::new();
-            resolver.start("c1", first.netns(), web()).await.unwrap();
-            let port: u16 = first
-                .inside(|| run("ss -Hlnu 'src 127.0.0.11' | awk '{print $4}'"))
-                .trim()
-                .rsplit(':')
-                .next()
-                .unwrap()
-                .parse()
-                .unwrap();
-            let second = Container::new();
-            let taken = second.inside(|| TcpListener::bind(("0.0.0.0", port)).unwrap());
-            resolver.start("c2", second.netns(), web()).await.unwrap();
-            for container in [&first, &second] {
-                assert_eq!(answers(&container.ask(&query(1, "web", A))).len(), 1);
-                assert_eq!(answers(&container.ask_tcp(&query(1, "web", A))).len(), 1);
-            }
-            drop(taken);
-        });
-    }
+    on_a_host(async |_| {
+        let resolver = Resolver::new();
+        let first = Container::new();
+        resolver.start("c1", first.netns(), web()).await.unwrap();
+        let port: u16 = first
+            .inside(|| run("ss -Hlnu 'src 127.0.0.11' | awk '{print $4}'"))
+            .trim()
+            .rsplit(':')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let second = Container::new();
+        let taken = second.inside(|| TcpListener::bind(("0.0.0.0", port)).unwrap());
+        resolver.start("c2", second.netns(), web()).await.unwrap();
+        for container in [&first, &second] {
+            assert_eq!(answers(&container.ask(&query(1, "web", A))).len(), 1);
+            assert_eq!(answers(&container.ask_tcp(&query(1, "web", A))).len(), 1);
+        }
+        drop(taken);
+    });
 }
 
 #[test]

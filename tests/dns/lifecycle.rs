@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use tunbridge::dns::{AttachMode, Resolver};
+use tunbridge::dns::Resolver;
 
 use super::message::{A, answers, query};
 use super::upstream::Server;
@@ -47,32 +47,30 @@ fn busy(inner: &Container) -> Vec<Box<dyn std::any::Any + Send>> {
 
 #[test]
 fn a_namespace_is_gone_after_stop() {
-    for mode in [AttachMode::Tcx, AttachMode::Clsact] {
-        on_a_host(async |lab| {
-            let silent = Server::udp(&lab.netns, "127.0.0.1:0", |_, _| Vec::new());
-            let inner = with_veth("v0");
-            let inside = "127.0.0.1:5300".parse().unwrap();
-            let silent_inside = Server::udp(&inner.netns, "127.0.0.1:5300", |_, _| Vec::new());
-            let resolver = Resolver::with_mode(mode);
-            let upstreams = [container(inside), host(silent.address)];
-            resolver
-                .start("c1", inner.netns(), view_with(&upstreams))
-                .await
-                .unwrap();
-            let clients = busy(&inner);
-            eventually("queries are under way", || silent_inside.count() > 100);
-            let started = Instant::now();
-            resolver.stop("c1").await;
-            let took = started.elapsed();
-            assert!(took < Duration::from_secs(1), "{took:?}");
-            assert!(resolver.running().is_empty() && resolver.stats("c1").is_none());
-            // The container ends, as it were: its programs, and who else is in there.
-            drop(clients);
-            drop(silent_inside);
-            drop(inner);
-            eventually("the namespace is gone", || !exists("v0"));
-        });
-    }
+    on_a_host(async |lab| {
+        let silent = Server::udp(&lab.netns, "127.0.0.1:0", |_, _| Vec::new());
+        let inner = with_veth("v0");
+        let inside = "127.0.0.1:5300".parse().unwrap();
+        let silent_inside = Server::udp(&inner.netns, "127.0.0.1:5300", |_, _| Vec::new());
+        let resolver = Resolver::new();
+        let upstreams = [container(inside), host(silent.address)];
+        resolver
+            .start("c1", inner.netns(), view_with(&upstreams))
+            .await
+            .unwrap();
+        let clients = busy(&inner);
+        eventually("queries are under way", || silent_inside.count() > 100);
+        let started = Instant::now();
+        resolver.stop("c1").await;
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        assert!(resolver.running().is_empty() && resolver.stats("c1").is_none());
+        // The container ends, as it were: its programs, and who else is in there.
+        drop(clients);
+        drop(silent_inside);
+        drop(inner);
+        eventually("the namespace is gone", || !exists("v0"));
+    });
 }
 
 #[test]
@@ -122,34 +120,30 @@ fn a_stopped_resolver_leaves_no_trace() {
 
 #[test]
 fn a_new_daemon_takes_over() {
-    for mode in [AttachMode::Tcx, AttachMode::Clsact] {
-        on_a_host(async |_| {
-            let inner = Container::new();
-            for _ in 0..4 {
-                let resolver = Resolver::with_mode(mode);
-                resolver
-                    .start("c1", inner.netns(), view_with(&[]))
-                    .await
-                    .unwrap();
-                // Twice: the later one counts.
-                resolver
-                    .start("c1", inner.netns(), view_with(&[]))
-                    .await
-                    .unwrap();
-                assert_eq!(answers(&inner.ask(&query(1, "web", A))).len(), 1);
-                // With the connection still open, as after a kill.
-                let stream = inner.tcp();
-                assert_eq!(answers(&inner.ask_tcp(&query(1, "web", A))).len(), 1);
-                drop(resolver);
-                drop(stream);
-            }
-            if mode == AttachMode::Clsact {
-                let filters = inner.inside(|| run("tc filter show dev lo egress"));
-                let ours = filters.matches("tb_dns_redirect direct-action").count();
-                assert_eq!(ours, 1, "{filters}");
-            }
-        });
-    }
+    on_a_host(async |_| {
+        let inner = Container::new();
+        for _ in 0..4 {
+            let resolver = Resolver::new();
+            resolver
+                .start("c1", inner.netns(), view_with(&[]))
+                .await
+                .unwrap();
+            // Twice: the later one counts.
+            resolver
+                .start("c1", inner.netns(), view_with(&[]))
+                .await
+                .unwrap();
+            assert_eq!(answers(&inner.ask(&query(1, "web", A))).len(), 1);
+            // With the connection still open, as after a kill.
+            let stream = inner.tcp();
+            assert_eq!(answers(&inner.ask_tcp(&query(1, "web", A))).len(), 1);
+            drop(resolver);
+            drop(stream);
+        }
+        let filters = inner.inside(|| run("tc filter show dev lo egress"));
+        let ours = filters.matches("tb_dns_redirect direct-action").count();
+        assert_eq!(ours, 1, "{filters}");
+    });
 }
 
 /// Resident memory of this process, KiB.
@@ -163,36 +157,34 @@ fn memory() -> u64 {
 #[test]
 fn many_containers_are_cheap() {
     let count = std::env::var("TB_CONTAINERS").map_or(100, |count| count.parse().unwrap());
-    for mode in [AttachMode::Tcx, AttachMode::Clsact] {
-        on_a_host(async |_| {
-            let containers: Vec<Container> = (0..count).map(|_| Container::new()).collect();
-            let resolver = Resolver::with_mode(mode);
-            let before = memory();
-            let mut slowest = Duration::ZERO;
-            let started = Instant::now();
-            for (n, container) in containers.iter().enumerate() {
-                let one = Instant::now();
-                resolver
-                    .start(&n.to_string(), container.netns(), view_with(&[]))
-                    .await
-                    .unwrap();
-                slowest = slowest.max(one.elapsed());
-            }
-            let started = started.elapsed();
-            let after = memory();
-            for container in containers.iter().step_by(7) {
-                assert_eq!(answers(&container.ask(&query(1, "web", A))).len(), 1);
-            }
-            let stopping = Instant::now();
-            for n in 0..containers.len() {
-                resolver.stop(&n.to_string()).await;
-            }
-            println!(
-                "{count} containers, {mode:?}: started in {started:?}, the slowest in {slowest:?}; {} KiB; stopped in {:?}",
-                after.saturating_sub(before),
-                stopping.elapsed()
-            );
-            assert!(started < Duration::from_millis(50) * count);
-        });
-    }
+    on_a_host(async |_| {
+        let containers: Vec<Container> = (0..count).map(|_| Container::new()).collect();
+        let resolver = Resolver::new();
+        let before = memory();
+        let mut slowest = Duration::ZERO;
+        let started = Instant::now();
+        for (n, container) in containers.iter().enumerate() {
+            let one = Instant::now();
+            resolver
+                .start(&n.to_string(), container.netns(), view_with(&[]))
+                .await
+                .unwrap();
+            slowest = slowest.max(one.elapsed());
+        }
+        let started = started.elapsed();
+        let after = memory();
+        for container in containers.iter().step_by(7) {
+            assert_eq!(answers(&container.ask(&query(1, "web", A))).len(), 1);
+        }
+        let stopping = Instant::now();
+        for n in 0..containers.len() {
+            resolver.stop(&n.to_string()).await;
+        }
+        println!(
+            "{count} containers: started in {started:?}, the slowest in {slowest:?}; {} KiB; stopped in {:?}",
+            after.saturating_sub(before),
+            stopping.elapsed()
+        );
+        assert!(started < Duration::from_millis(50) * count);
+    });
 }

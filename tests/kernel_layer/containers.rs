@@ -15,17 +15,16 @@ impl Container {
     async fn new() -> Self {
         let netlink = Netlink::new().unwrap();
         let namespace = anonymous_namespace();
-        for (n, host_name) in [(7, "klv1"), (8, "klv2")] {
+        for (n, host_name, name) in [(7, "klv1", "eth0"), (8, "klv2", "eth1")] {
             let spec = BridgeSpec {
                 name: format!("kl{n}"),
                 address: Some(format!("172.1{n}.0.1/16").parse().unwrap()),
                 ..bridge_spec()
             };
             let bridge = netlink.ensure_bridge(&spec).await.unwrap();
-            let name = Netlink::free_name(namespace.as_fd(), "eth").await.unwrap();
             let spec = VethSpec {
                 host_name,
-                container_name: &name,
+                container_name: name,
                 address: format!("172.1{n}.0.2/16").parse().unwrap(),
                 gateway: None,
                 ..veth_spec(&namespace, &bridge)
@@ -71,9 +70,6 @@ fn interfaces_of_a_container_are_listed_by_name() {
             ("eth1", "[172.18.0.2/16]".to_owned()),
         ];
         assert_eq!(names, expected);
-        container.netlink.delete_link("klv1").await.unwrap();
-        let free = Netlink::free_name(container.namespace.as_fd(), "eth");
-        assert_eq!(free.await.unwrap(), "eth0", "the lowest that is free");
     });
 }
 
@@ -210,16 +206,25 @@ fn a_gateway_that_cannot_be_leaves_the_one_there_was() {
     });
 }
 
+fn sysctl(group: &str, parameter: &str, value: &str) -> EndpointSysctl {
+    EndpointSysctl {
+        family: "ipv4".to_owned(),
+        group: group.to_owned(),
+        parameter: parameter.to_owned(),
+        value: value.to_owned(),
+    }
+}
+
 #[test]
 fn sysctls_of_an_endpoint_are_set_inside() {
     in_fresh_namespace(|| async {
         let netlink = Netlink::new().unwrap();
         let bridge = netlink.ensure_bridge(&bridge_spec()).await.unwrap();
         let container = anonymous_namespace();
-        let sysctls = EndpointSysctl::parse_list(
-            "net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.neigh.ifname.app_solicit=3",
-        )
-        .unwrap();
+        let sysctls = [
+            sysctl("conf", "log_martians", "1"),
+            sysctl("neigh", "app_solicit", "3"),
+        ];
         let spec = VethSpec {
             container_name: "my.lan",
             sysctls: &sysctls,
@@ -234,17 +239,16 @@ fn sysctls_of_an_endpoint_are_set_inside() {
 
         for (item, text) in [
             (
-                "net.ipv4.conf.IFNAME.nonsense=1",
+                sysctl("conf", "nonsense", "1"),
                 "/proc/sys/net/ipv4/conf/eth0/nonsense is not a sysctl file",
             ),
             (
-                "net.ipv4.conf.IFNAME.log_martians=nonsense",
+                sysctl("conf", "log_martians", "nonsense"),
                 "unable to write to '/proc/sys/net/ipv4/conf/eth0/log_martians': ",
             ),
         ] {
-            let sysctls = EndpointSysctl::parse_list(item).unwrap();
             let spec = VethSpec {
-                sysctls: &sysctls,
+                sysctls: &[item],
                 ..veth_spec(&container, &bridge)
             };
             let error = netlink.create_veth(&spec).await.unwrap_err();

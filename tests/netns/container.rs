@@ -348,3 +348,32 @@ fn ps_stop_and_rm_follow_a_container_through_its_life() {
     assert!(!tunbridge.names(&["-a"]).contains(&"c1".to_owned()));
     assert!(!lab.host().shell("test -e /run/netns/c1").succeeded());
 }
+
+#[test]
+fn interfaces_get_names_that_an_adopted_namespace_has_free() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    for line in [
+        "ip netns add theirs",
+        "ip -n theirs link add eth0 type veth peer name eth2",
+    ] {
+        lab.host().shell(line).expect_success();
+    }
+    let words = ["--name", "mine", "--netns", "/run/netns/theirs"];
+    tunbridge
+        .cli(&[&["attach"], &words[..]].concat())
+        .expect_success();
+    let words = ["network", "create", "one"];
+    tunbridge.cli(&words).expect_success();
+    let words = ["network", "connect", "one", "mine"];
+    tunbridge.cli(&words).expect_success();
+    let addresses = lab
+        .host()
+        .shell("ip -n theirs -o -4 address | awk '{print $2, $4}'");
+    assert_eq!(
+        addresses.stdout,
+        "lo 127.0.0.1/8\neth1 172.17.0.2/16\neth3 172.18.0.2/16\n"
+    );
+    tunbridge.cli(&["rm", "-f", "mine"]).expect_success();
+    lab.host().shell("ip netns delete theirs").expect_success();
+}

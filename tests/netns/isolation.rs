@@ -196,7 +196,7 @@ fn what_comes_out_of_the_host_carries_the_hosts_address() {
     let _server = lab.far().serve(&["7000"]);
     let tcpdump = "exec tcpdump -nl --immediate-mode -i host0 dst net 192.0.2.0/24 and ip 2>&1";
     let mut capture = lab.wan().start(&["bash", "-c", tcpdump]);
-    while !capture.read_line().contains("listening on") {}
+    capture.read_until("listening on");
 
     c1.tcp("192.0.2.9:7000").unwrap();
     c1.udp_of(4000, "192.0.2.9:7000").unwrap();

@@ -4,10 +4,13 @@
 use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddrV4;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use tunbridge::kernel::netns;
 
 /// The host's address on its uplink.
 pub(crate) const HOST: &str = "198.51.100.2";
@@ -223,6 +226,18 @@ impl Place {
         }
     }
 
+    /// The file of its network namespace, as this process sees it.
+    pub(crate) fn namespace(&self) -> PathBuf {
+        let path = format!("/proc/{}/root/run/netns/{}", self.holder_pid, self.name);
+        PathBuf::from(path)
+    }
+
+    /// Runs `work` on a thread inside its network namespace.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = netns::open_path(&self.namespace()).expect("the place is there");
+        netns::run_in(namespace.as_fd(), work).expect("work inside a place")
+    }
+
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command
@@ -233,10 +248,7 @@ impl Place {
                 "--pid",
                 "--uts",
             ])
-            .arg(format!(
-                "--net=/proc/{}/root/run/netns/{}",
-                self.holder_pid, self.name
-            ))
+            .arg(format!("--net={}", self.namespace().display()))
             .arg("--")
             .args(words)
             .stdin(Stdio::null());
@@ -592,6 +604,16 @@ impl Running {
     /// Process number as the lab sees it.
     pub(crate) fn pid(&self) -> &str {
         &self.pid_in_lab
+    }
+
+    /// Reads until a line contains `text`.
+    #[track_caller]
+    pub(crate) fn read_until(&mut self, text: &str) {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line = self.read_line();
+            assert!(!line.is_empty(), "it ended before it said {text:?}");
+        }
     }
 
     /// The next line of its output, without the end of line; empty at the end of the output.

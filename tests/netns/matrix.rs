@@ -163,7 +163,7 @@ impl Case {
                 // A neighbour would answer the client itself, past the translation.
                 To::Published(net) if own == net => gateway(),
                 _ if kind(own).masquerades() => gateway(),
-                _ => addresses.client(own),
+                To::Direct(..) | To::Published(_) => addresses.client(own),
             },
         })
     }

@@ -212,8 +212,10 @@ fn published_ports_by_gateway_mode_caller_and_host_address() {
             addresses.extend([GATEWAY, GATEWAY2, Kind::Nat.gateway()]);
             addresses.extend(server.has_gateway().then(|| server.gateway()));
         }
-        if column == "host" {
-            addresses.push(LOOPBACK);
+        match column {
+            "host" => addresses.push(LOOPBACK),
+            "internal" => addresses.push(Kind::Internal.gateway()),
+            _ => {}
         }
         for called in addresses {
             for (probe, port) in PROBES.into_iter().zip([80, 53]) {

@@ -31,6 +31,7 @@ const LONGEST_GRACE: u64 = 0x7fff_ffff;
 )]
 pub(super) async fn list_containers<B: Backend>(
     State(api): Shared<B>,
+    version: Version,
     params: Params,
 ) -> Answer<Json<Value>> {
     let limit = params
@@ -42,7 +43,11 @@ pub(super) async fn list_containers<B: Backend>(
         limit: limit.filter(|limit| *limit > 0),
         filters: params.filters()?,
     };
-    api.backend.list_containers(query).await.map(Json)
+    let mut containers = api.backend.list_containers(query).await?;
+    for container in containers.as_array_mut().into_iter().flatten() {
+        *container = version.container_summary(container.take());
+    }
+    Ok(Json(containers))
 }
 
 /// Inspect a container.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::broadcast::Receiver;
@@ -55,6 +55,7 @@ struct Reader {
 pub(super) async fn events<B: Backend>(
     State(api): Shared<B>,
     version: Version,
+    headers: HeaderMap,
     params: Params,
 ) -> Answer<Response> {
     let now = now();
@@ -109,8 +110,20 @@ pub(super) async fn events<B: Backend>(
         let line = reader.next().await?;
         Some((Ok::<_, Infallible>(line), reader))
     });
-    let headers = [(header::CONTENT_TYPE, "application/json")];
+    let headers = [(header::CONTENT_TYPE, content_type(&headers))];
     Ok((headers, Body::from_stream(lines)).into_response())
+}
+
+/// The same lines have three names; newer clients ask for one of the others.
+fn content_type(headers: &HeaderMap) -> &'static str {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    let accept = accept.unwrap_or_default();
+    ["application/x-ndjson", "application/jsonl"]
+        .into_iter()
+        .find(|name| accept.contains(name))
+        .unwrap_or("application/json")
 }
 
 impl Reader {
@@ -147,6 +160,31 @@ impl Reader {
             },
             () = until => None,
             () = connections::closed(&mut self.closing) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_are_named_as_the_client_wants() {
+        for (accept, expected) in [
+            (None, "application/json"),
+            (Some("*/*"), "application/json"),
+            (
+                Some("application/x-ndjson, application/json-seq;q=0.5"),
+                "application/x-ndjson",
+            ),
+            (Some("application/jsonl"), "application/jsonl"),
+        ] {
+            let value = accept.map(|accept| (header::ACCEPT, accept.parse().unwrap()));
+            assert_eq!(
+                content_type(&value.into_iter().collect()),
+                expected,
+                "{accept:?}"
+            );
         }
     }
 }

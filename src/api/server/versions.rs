@@ -8,7 +8,6 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
 
 use super::{Answer, ApiError};
 
@@ -22,11 +21,11 @@ const MAX: Number = (1, 52);
 const MIN: Number = (1, 24);
 
 /// Major and minor.
-type Number = (u64, u64);
+pub(super) type Number = (u64, u64);
 
 /// The version that a request named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Version(Option<Number>);
+pub(super) struct Version(pub(super) Option<Number>);
 
 impl<S: Sync> FromRequestParts<S> for Version {
     type Rejection = ApiError;
@@ -39,44 +38,17 @@ impl<S: Sync> FromRequestParts<S> for Version {
 impl Version {
     /// The client knows 1.52, in which Docker left out what had been deprecated.
     pub(super) fn without_legacy(self) -> bool {
-        self.0.is_some_and(|number| number >= (1, 52))
+        self.since((1, 52))
     }
 
-    /// A network as this version shows it.
-    pub(super) fn network(self, mut body: Value) -> Value {
-        if self.0.is_some_and(|number| number < (1, 52))
-            && let Some(network) = body.as_object_mut()
-        {
-            network.shift_remove("Status");
-        }
-        body
+    /// Whether the client speaks this version or a newer one, and said so.
+    pub(super) fn since(self, other: Number) -> bool {
+        self.0.is_some_and(|number| number >= other)
     }
 
-    /// A container as this version shows it.
-    pub(super) fn container(self, mut body: Value) -> Value {
-        const GONE: [&str; 13] = [
-            "HairpinMode",
-            "LinkLocalIPv6Address",
-            "LinkLocalIPv6PrefixLen",
-            "SecondaryIPAddresses",
-            "SecondaryIPv6Addresses",
-            "EndpointID",
-            "Gateway",
-            "GlobalIPv6Address",
-            "GlobalIPv6PrefixLen",
-            "IPAddress",
-            "IPPrefixLen",
-            "IPv6Gateway",
-            "MacAddress",
-        ];
-        if self.without_legacy()
-            && let Some(settings) = body["NetworkSettings"].as_object_mut()
-        {
-            for key in GONE {
-                settings.shift_remove(key);
-            }
-        }
-        body
+    /// Whether the client speaks an older version than this.
+    pub(super) fn before(self, other: Number) -> bool {
+        self.0.is_some_and(|number| number < other)
     }
 }
 
@@ -136,7 +108,6 @@ fn split(request: &mut Request) -> Answer<Version> {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
-    use serde_json::json;
 
     use super::*;
 
@@ -197,27 +168,5 @@ mod tests {
     fn constants_agree() {
         assert_eq!(format!("{}.{}", MAX.0, MAX.1), MAX_VERSION);
         assert_eq!(format!("{}.{}", MIN.0, MIN.1), MIN_VERSION);
-    }
-
-    #[test]
-    fn answers_fit_the_version() {
-        let [old, new] = [(1, 51), (1, 52)].map(|number| Version(Some(number)));
-        let every = Version(None);
-        let network = json!({"Name": "n", "Status": {}, "Labels": {}});
-        assert_eq!(
-            old.network(network.clone()),
-            json!({"Name": "n", "Labels": {}})
-        );
-        assert_eq!(new.network(network.clone()), network);
-        assert_eq!(every.network(network.clone()), network);
-        let container = json!({"Id": "a", "NetworkSettings": {
-            "SandboxID": "s", "IPAddress": "172.17.0.2", "Networks": {"bridge": {"IPAddress": "172.17.0.2"}},
-        }});
-        assert_eq!(old.container(container.clone()), container);
-        assert_eq!(every.container(container.clone()), container);
-        assert_eq!(
-            new.container(container)["NetworkSettings"],
-            json!({"SandboxID": "s", "Networks": {"bridge": {"IPAddress": "172.17.0.2"}}})
-        );
     }
 }

@@ -361,7 +361,7 @@ fn a_connection_that_cannot_have_its_ports_is_not_made() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.starts_with("driver failed programming external connectivity on endpoint web (")
+        error.starts_with("failed to set up container networking: driver failed programming external connectivity on endpoint web (")
             && error.contains("failed to bind host port 127.0.0.1:83/tcp: address already in use"),
         "{error}"
     );
@@ -446,6 +446,10 @@ fn without_a_network() {
         error.starts_with("container cannot be connected to multiple networks"),
         "{error}"
     );
+    let renamed = run_on(&mut state, "theirs", &["net1"], |_| {});
+    let number = renamed.endpoint().unwrap().number;
+    let renamed = state.set_interface("theirs", number, "eth7").unwrap();
+    assert_eq!(renamed.endpoint().unwrap().interface, "eth7");
     // One that has lost all of its networks may have new ones.
     run_on(&mut state, "web", &["net1"], |_| {});
     state.disconnect("web", "net1", false).unwrap();

@@ -82,8 +82,8 @@ pub fn hosts(ipv6_loopback: bool, lines: &[HostsLine]) -> String {
 /// (`after`).
 ///
 /// A line that is no longer wanted vanishes; if another one with the same names and an address of the same family comes in
-/// its place, it comes exactly there. New lines are appended. All others stay as they are: what the user wrote, and also
-/// lines of ours that the user has changed or removed.
+/// its place, it comes exactly there. Other new lines come before the one of ours that follows them in `after`, or at the
+/// end. All others stay as they are: what the user wrote, and also lines of ours that the user has changed or removed.
 pub fn edit_hosts(current: &[u8], before: &[HostsLine], after: &[HostsLine]) -> Vec<u8> {
     let mut added: Vec<&HostsLine> = without(after, before);
     // With its successor.
@@ -96,8 +96,23 @@ pub fn edit_hosts(current: &[u8], before: &[HostsLine], after: &[HostsLine]) -> 
             (old, successor.map(|index| added.remove(index)))
         })
         .collect();
+    // With the line that is there already and comes next.
+    let mut added: Vec<(&HostsLine, Option<&HostsLine>)> = added
+        .into_iter()
+        .map(|new| {
+            let mut rest = after.iter().skip_while(|line| *line != new).skip(1);
+            (new, rest.find(|line| before.contains(line)))
+        })
+        .collect();
     let mut text = Vec::with_capacity(current.len() + added.len() * 64);
     for line in current.split_inclusive(|octet| *octet == b'\n') {
+        added.retain(|(new, next)| {
+            let here = next.is_some_and(|next| is_line(line, next));
+            if here {
+                text.extend_from_slice(format!("{new}\n").as_bytes());
+            }
+            !here
+        });
         match removed.iter().position(|(old, _)| is_line(line, old)) {
             None => text.extend_from_slice(line),
             Some(index) => {
@@ -107,7 +122,7 @@ pub fn edit_hosts(current: &[u8], before: &[HostsLine], after: &[HostsLine]) -> 
             }
         }
     }
-    for line in added {
+    for (line, _) in added {
         if text.last().is_some_and(|octet| *octet != b'\n') {
             text.push(b'\n');
         }

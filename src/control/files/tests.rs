@@ -132,6 +132,22 @@ fn test_update() {
 }
 
 #[test]
+fn new_lines_come_where_a_new_file_has_them() {
+    // A linked container stops and comes back.
+    let own = "172.17.0.3 app";
+    let (database, db) = ("172.17.0.2 database db-host db", "172.17.0.2 db db-host");
+    let full = "127.0.0.1\tlocalhost\n172.17.0.2\tdatabase db-host db\n172.17.0.2\tdb db-host\n172.17.0.3\tapp\n# mine\n";
+    let without = edited(full, &[database, db, own], &[own]);
+    assert_eq!(without, "127.0.0.1\tlocalhost\n172.17.0.3\tapp\n# mine\n");
+    assert_eq!(edited(&without, &[own], &[database, db, own]), full);
+    // Its successor has been changed by the user: at the end.
+    assert_eq!(
+        edited("172.17.0.3\tapp app2\n", &[own], &[db, own]),
+        "172.17.0.3\tapp app2\n172.17.0.2\tdb db-host\n"
+    );
+}
+
+#[test]
 fn test_update_ignores_prefixed_hostname() {
     let start = "2.2.2.2\tprefix\n3.3.3.3\tprefixAndMore\n4.4.4.4\tunaffectedHost\n";
     assert_eq!(

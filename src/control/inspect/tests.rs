@@ -1,7 +1,9 @@
 use super::*;
 use crate::api::types::CreateContainer;
 use crate::control::records::Process;
-use crate::control::test_state::{at, attachment, config, fresh, open, request};
+use crate::control::test_state::{
+    at, attachment, config, fresh, make, open, option, request, run_on,
+};
 
 /// As `json.tool` prints it: the order of the keys counts.
 fn text(value: &Value) -> String {
@@ -426,4 +428,97 @@ fn ipam_of_a_configured_network_is_that_of_the_transcript() {
         "198.51.100.2"
     );
     assert_eq!(value["Options"]["com.docker.network.driver.mtu"], "1400");
+}
+
+#[test]
+fn a_network_of_a_users_is_that_of_the_transcript() {
+    // Transcript 04, net5, with version 29's keys in its order.
+    let (mut state, ..) = fresh();
+    let net5 = make(&mut state, "net5", |request| {
+        let auxiliary = [("printer".to_owned(), "10.5.7.1".to_owned())];
+        request.ipam.config = vec![crate::api::types::IpamPool {
+            subnet: Some("10.5.0.0/16".into()),
+            ip_range: Some("10.5.7.0/24".into()),
+            gateway: Some("10.5.0.254".into()),
+            auxiliary_addresses: auxiliary.into(),
+        }];
+        option(request, "bridge.name", "brfive");
+        option(request, "driver.mtu", "1420");
+        request.labels.insert("a".into(), "b".into());
+    })
+    .unwrap();
+    assert_eq!(
+        serde_json::to_string(&network_summary(&net5)).unwrap(),
+        format!(
+            concat!(
+                r#"{{"Name":"net5","Id":"{}","Created":"2026-11-21T06:59:56.428803446Z","Scope":"local","Driver":"bridge","#,
+                r#""EnableIPv4":true,"EnableIPv6":false,"IPAM":{{"Driver":"default","Options":{{}},"Config":[{{"Subnet":"10.5.0.0/16","#,
+                r#""IPRange":"10.5.7.0/24","Gateway":"10.5.0.254","AuxiliaryAddresses":{{"printer":"10.5.7.1"}}}}]}},"Internal":false,"#,
+                r#""Attachable":false,"Ingress":false,"ConfigFrom":{{"Network":""}},"ConfigOnly":false,"#,
+                r#""Options":{{"com.docker.network.bridge.name":"brfive","com.docker.network.driver.mtu":"1420"}},"Labels":{{"a":"b"}}}}"#
+            ),
+            net5.id
+        )
+    );
+    let none = network_summary(state.network("none").unwrap());
+    assert_eq!(
+        (&none["Driver"], &none["IPAM"]["Config"], &none["Options"]),
+        (&json!("null"), &json!([]), &json!({}))
+    );
+}
+
+#[test]
+fn several_networks_of_a_container() {
+    let (mut state, ..) = fresh();
+    make(&mut state, "net5", |_| {}).unwrap();
+    make(&mut state, "zrouted", |r| {
+        option(r, "bridge.gateway_mode_ipv4", "routed")
+    })
+    .unwrap();
+    let alpha = run_on(&mut state, "alpha", &["zrouted", "net5"], |r| {
+        r.publish = vec!["8080:80".into()];
+        r.networks[1].settings.aliases = vec!["extra".into()];
+        r.networks[1].settings.gw_priority = 3;
+    });
+    let value = container(&state, &alpha);
+    let settings = &value["NetworkSettings"];
+    let names: Vec<&String> = settings["Networks"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["net5", "zrouted"], "sorted by name");
+    let net5 = &settings["Networks"]["net5"];
+    assert_eq!(
+        (&net5["Aliases"], &net5["GwPriority"], &net5["DNSNames"]),
+        (
+            &json!(["extra"]),
+            &json!(3),
+            &json!(["alpha", "extra", &alpha.id[..12]])
+        )
+    );
+    assert_eq!(value["HostConfig"]["NetworkMode"], "zrouted");
+    assert_eq!(settings["IPAddress"], "", "only of the default network");
+    assert_ne!(settings["SandboxKey"], "");
+    // TestDisableNAT: a routed network has no host port.
+    assert_eq!(
+        settings["Ports"],
+        json!({"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": ""}, {"HostIp": "0.0.0.0", "HostPort": "8080"}]})
+    );
+    let listed = container_summary(&state, &alpha, at(2));
+    assert_eq!(
+        listed["Ports"],
+        json!([
+            {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
+            {"IP": "0.0.0.0", "PrivatePort": 80, "Type": "tcp"}
+        ])
+    );
+    let policy = crate::control::projections::policy(&state, &[]);
+    let open: Vec<usize> = policy.endpoints.iter().map(|e| e.open.len()).collect();
+    assert_eq!(open.iter().sum::<usize>(), 1);
+    assert_eq!(policy.published.len(), 1);
+    let none = run_on(&mut state, "alone", &["none"], |_| {});
+    let value = container(&state, &none);
+    let id = &state.network("none").unwrap().id;
+    assert_eq!(
+        value["NetworkSettings"]["Networks"]["none"]["NetworkID"],
+        json!(id)
+    );
+    assert_eq!(value["HostConfig"]["NetworkMode"], "none");
 }

@@ -45,6 +45,10 @@ pub enum NetworkOptionError {
     NotBool(&'static str),
     #[error("IPv4 or IPv6 must be enabled: leave --ipv4=false out")]
     NoFamily,
+    #[error(
+        "invalid --default-network-opt \"{0}\": give driver, option and value, as in --default-network-opt bridge=com.docker.network.driver.mtu=1400"
+    )]
+    DefaultOption(String),
     #[error("{0}: networks have only IPv4 so far; leave --ipv6 and IPv6 addresses out")]
     Ipv6(String),
     #[error("failed to parse {label} value: {value} ({problem}): {fix}")]
@@ -170,6 +174,7 @@ impl NetworkOptionError {
             Self::Driver(_) | Self::IpamDriver(_) => 404,
             Self::Exists(_) => 409,
             Self::ConfigNetwork(_) | Self::Ipv6(_) => 501,
+            Self::DefaultOption(_) => 400,
             Self::EmptyName
             | Self::Name(_)
             | Self::EmptyPool

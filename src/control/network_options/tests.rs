@@ -850,14 +850,6 @@ fn what_is_not_a_local_bridge_network_is_refused() {
         ),
         (
             CreateNetwork {
-                enable_ipv6: Some(true),
-                ..request()
-            },
-            501,
-            "--ipv6: networks have only IPv4 so far; ",
-        ),
-        (
-            CreateNetwork {
                 ipam: Ipam {
                     driver: "null".into(),
                     ..Ipam::default()
@@ -931,4 +923,36 @@ fn test_default_ipv_opt_override() {
     let checked = world.check(&named("net1")).unwrap();
     assert_eq!(checked.config.families.len(), 1);
     assert_eq!(checked.warnings.len(), 1, "IPv6 was not asked for here");
+}
+
+#[test]
+fn ipv6_is_accepted_and_said_to_have_no_effect() {
+    let request = CreateNetwork {
+        enable_ipv6: Some(true),
+        ..named("net1")
+    };
+    let checked = World::new().check(&request).unwrap();
+    assert!(checked.enable_ipv6 && checked.config.families.len() == 1);
+    assert_eq!(
+        checked.warnings,
+        ["IPv6 of network net1 has no effect: networks have only IPv4 so far"]
+    );
+}
+
+#[test]
+fn default_options_are_those_of_the_driver() {
+    let values = [
+        "bridge=com.docker.network.driver.mtu=1400",
+        "overlay=x=y",
+        "bridge=a=b=c",
+    ];
+    let options = default_options(&values.map(str::to_owned)).unwrap();
+    assert_eq!(options.len(), 2);
+    assert_eq!(options[DRIVER_MTU], "1400");
+    assert_eq!(options["a"], "b=c");
+    for bad in ["", "bridge", "bridge=mtu", "=a=b", "bridge==b"] {
+        let error = default_options(&[bad.to_owned()]).unwrap_err().to_string();
+        let start = format!("invalid --default-network-opt \"{bad}\": ");
+        assert!(error.starts_with(&start), "{error}");
+    }
 }

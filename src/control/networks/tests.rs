@@ -152,7 +152,7 @@ fn removal() {
         "{error}"
     );
     let unused: Vec<_> = state.unused_networks().map(|n| n.id.clone()).collect();
-    assert_eq!(unused, [net2.id.clone()]);
+    assert_eq!(unused, std::slice::from_ref(&net2.id));
     // TestDockerNetworkDeletePreferID: a network that is named like another's id.
     make(&mut state, &net2.id, |_| {}).unwrap();
     assert_eq!(state.remove_network(&net2.id).unwrap().name, "net2");

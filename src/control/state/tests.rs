@@ -157,7 +157,7 @@ fn a_failure_leaves_nothing() {
     assert_eq!(error.http_status(), 500);
     let text = error.to_string();
     assert!(
-        text.starts_with("driver failed programming external connectivity on endpoint dup2 (")
+        text.starts_with("failed to set up container networking: driver failed programming external connectivity on endpoint dup2 (")
             && text
                 .contains("): failed to bind host port 0.0.0.0:8099/tcp: address already in use"),
         "{text}"

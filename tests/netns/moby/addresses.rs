@@ -218,8 +218,10 @@ fn test_advertise_addresses() {
         ],
     );
     let witness = tunbridge.container_with("witness", &["--network", "one"]);
-    let mut capture = witness.start(&["tcpdump", "-lnni", "eth0", "arp and ether broadcast"]);
-    while !capture.read_line().contains("listening on") {}
+    let line =
+        "exec timeout 20 tcpdump -lnni eth0 'arp and src host 10.77.0.9 and ether broadcast' 2>&1";
+    let mut capture = witness.start(&["bash", "-c", line]);
+    capture.read_until("listening on");
     let mac = "02:42:08:26:a9:55";
     tunbridge.container_with(
         "c1",

@@ -318,3 +318,38 @@ fn test_firewalld_reload_no_zombies() {
         "there never is a rule of ours: {rules}"
     );
 }
+
+#[test]
+fn test_default_network_opts() {
+    let lab = Lab::plain();
+    let option = "bridge=com.docker.network.driver.mtu=1337";
+    let tunbridge = lab.start_daemon(&["--default-network-opt", option]);
+    create(&tunbridge, "one", &[]);
+    create(
+        &tunbridge,
+        "own",
+        &["-o", "com.docker.network.driver.mtu=1400"],
+    );
+    for (name, mtu) in [("one", "mtu 1337"), ("own", "mtu 1400")] {
+        let container = tunbridge.container_with(&format!("c-{name}"), &["--network", name]);
+        let link = container.run(&["ip", "link", "show", "eth0"]).stdout;
+        assert!(link.contains(mtu), "{name}: {link}");
+    }
+}
+
+#[test]
+fn test_create_with_ipv6_has_no_effect_yet() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    let said = tunbridge
+        .cli(&["network", "create", "--ipv6", "one"])
+        .expect_success();
+    assert!(
+        said.stderr.contains("IPv6 of network one has no effect"),
+        "{}",
+        said.output()
+    );
+    let c1 = tunbridge.container_with("c1", &["--network", "one"]);
+    let addresses = c1.run(&["ip", "-6", "address", "show", "eth0"]).stdout;
+    assert_eq!(addresses, "", "really none");
+}
