@@ -186,12 +186,12 @@ impl Core {
 
     /// Takes down a container's network and notes its end. Nothing happens if that was done.
     pub(super) async fn exited(&self, reference: &str, code: i32) -> Result<(), ApiError> {
-        self.ended(reference, code, &|container| !container.has_exited())
+        self.exited_if(reference, code, &|container| !container.has_exited())
             .await
     }
 
     /// The same for a container that meets a condition; nothing happens to another one.
-    async fn ended(
+    async fn exited_if(
         &self,
         reference: &str,
         code: i32,
@@ -269,7 +269,7 @@ impl Core {
             (Kind::Run, Some(process)) => {
                 self.tell_signal(&container, Signal::SIGTERM);
                 process::stop(process, grace).await;
-                self.noted(&container.id, process).await?;
+                self.ended(&container.id, process).await?;
             }
             // Somebody else's process: only let go of its network.
             _ => self.exited(&container.id, 0).await?,
@@ -280,15 +280,16 @@ impl Core {
 
     /// Returns when the end of a container is noted whose process has ended. Its starter knows the exit code and tells it,
     /// if it still lives.
-    async fn noted(&self, id: &str, process: Process) -> Result<(), ApiError> {
-        let ours = move |container: &Container| runs_as(container, process);
+    async fn ended(&self, id: &str, process: Process) -> Result<(), ApiError> {
+        let run = |container: &Container| is_run(container, process);
         for _ in 0..REPORT_GRACE.as_millis() / 20 {
-            if !self.still(id, &ours).await {
-                return Ok(());
+            match self.lock().await.container(id) {
+                Ok(container) if run(container) => {}
+                Ok(_) | Err(_) => return Ok(()),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        self.ended(id, UNKNOWN_EXIT_CODE, &ours).await
+        self.exited_if(id, UNKNOWN_EXIT_CODE, &run).await
     }
 
     /// Sends a signal to a container's process. After SIGKILL it is gone when this returns, as a rule.
@@ -319,7 +320,7 @@ impl Core {
                     // One that is stuck in the kernel ends when it can.
                     let ended = process::ended(*process);
                     if tokio::time::timeout(KILL_PATIENCE, ended).await.is_ok() {
-                        self.noted(&container.id, *process).await?;
+                        self.ended(&container.id, *process).await?;
                     }
                 }
                 Ok(())
@@ -469,11 +470,11 @@ impl Core {
 
     /// Waits for the end of a container's process.
     pub(super) fn watch(self: &Arc<Self>, id: String, process: Process) {
-        let ours = move |container: &Container| runs_as(container, process);
+        let run = move |container: &Container| is_run(container, process);
         let core = Arc::clone(self);
         self.spawn_watch(id.clone(), process, async move {
-            while core.still(&id, &ours).await {
-                match core.ended(&id, UNKNOWN_EXIT_CODE, &ours).await {
+            while core.still(&id, &run).await {
+                match core.exited_if(&id, UNKNOWN_EXIT_CODE, &run).await {
                     Ok(()) => return,
                     // The disk is full, say. Until it is noted, its ports and address stay taken.
                     Err(error) => tracing::warn!(
@@ -512,8 +513,9 @@ impl Core {
     }
 }
 
-fn runs_as(container: &Container, process: Process) -> bool {
-    matches!(container.state, ContainerState::Running { process: Some(now), .. } if now == process)
+/// The container runs, as this process.
+fn is_run(container: &Container, process: Process) -> bool {
+    matches!(&container.state, ContainerState::Running { process: Some(now), .. } if *now == process)
 }
 
 /// The namespace under its name. A name that cannot be had is not taken away from whom it belongs to.
