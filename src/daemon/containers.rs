@@ -9,7 +9,6 @@
 //! leaves a record from which its successor can do it again.
 
 use std::fs;
-use std::future::Future;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -21,7 +20,7 @@ use nix::sys::signal::Signal;
 use super::core::Core;
 use super::process::{self, identify};
 use super::start::NETNS_DIR;
-use crate::api::events::EventKind;
+use super::watches::{REPORT_GRACE, is_run};
 use crate::api::server::{ApiError, Peer};
 use crate::api::types::{CreateContainer, CreatedContainer, StartSpec};
 use crate::control::records::{Container, ContainerState, Endpoint, Kind, Network, Process};
@@ -36,12 +35,6 @@ const KILLED_EXIT_CODE: &str = "137";
 
 /// How long SIGKILL may take; as in Docker.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long an exit code may be on its way after the process has ended.
-const REPORT_GRACE: Duration = Duration::from_millis(1500);
-
-/// How long to wait before what could not be stored is stored again.
-const STORE_RETRY: Duration = Duration::from_secs(5);
 
 impl Core {
     pub(super) async fn create(
@@ -191,7 +184,7 @@ impl Core {
     }
 
     /// The same for a container that meets a condition; nothing happens to another one.
-    async fn exited_if(
+    pub(super) async fn exited_if(
         &self,
         reference: &str,
         code: i32,
@@ -225,7 +218,7 @@ impl Core {
         self.remove_locked(&mut state, &container).await
     }
 
-    async fn remove_locked(
+    pub(super) async fn remove_locked(
         &self,
         state: &mut State,
         container: &Container,
@@ -398,124 +391,6 @@ impl Core {
             tracing::warn!(container = %container.name, %error, "cannot remove namespace");
         }
     }
-
-    /// A container that was never begun goes, one that was to be started again is *exited* as before.
-    async fn abandon(
-        &self,
-        id: &str,
-        condition: &(impl Fn(&Container) -> bool + Sync),
-    ) -> Result<(), ApiError> {
-        let mut state = self.lock().await;
-        let Some(container) = state.container_by_id(id).filter(|c| condition(c)).cloned() else {
-            return Ok(());
-        };
-        if container.former_exit.is_none() {
-            return self.remove_locked(&mut state, &container).await;
-        }
-        self.dismantle(&container).await;
-        tokio::task::block_in_place(|| state.cancel_restart(id))?;
-        self.settle(&state).await
-    }
-
-    /// Something happened to a container.
-    fn tell_container<const N: usize>(
-        &self,
-        container: &Container,
-        action: &'static str,
-        more: [(&str, &str); N],
-    ) {
-        let attributes = more.into_iter().chain([("name", container.name.as_str())]);
-        let attributes = attributes
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect();
-        self.events
-            .publish_with(EventKind::Container, action, &container.id, attributes);
-    }
-
-    /// A signal was sent to a container's process.
-    fn tell_signal(&self, container: &Container, signal: Signal) {
-        let number = (signal as i32).to_string();
-        self.tell_container(container, "kill", [("signal", number.as_str())]);
-    }
-
-    /// The same happened to all its places on networks.
-    fn tell_networks(&self, state: &State, container: &Container, action: &'static str) {
-        for (attachment, _) in container.endpoints() {
-            if let Some(network) = state.network_by_id(&attachment.network) {
-                self.tell_of(network, action, container);
-            }
-        }
-    }
-
-    /// If the starter dies before it reports a process, nobody will: the container was never begun.
-    fn watch_starter(self: &Arc<Self>, container: &Container, starter: Process) {
-        let (id, sandbox) = (container.id.clone(), container.sandbox_id.clone());
-        let waited_for = move |container: &Container| {
-            container.state == ContainerState::Created && container.sandbox_id == sandbox
-        };
-        let core = Arc::clone(self);
-        self.spawn_watch(id.clone(), starter, async move {
-            while core.still(&id, &waited_for).await {
-                tracing::warn!(container = %id, "its starter died before it started anything: taken down");
-                match core.abandon(&id, &waited_for).await {
-                    Ok(()) => return,
-                    Err(error) => tracing::warn!(
-                        container = %id, error = %error.message, "cannot take it down, trying again"
-                    ),
-                }
-                tokio::time::sleep(STORE_RETRY).await;
-            }
-        });
-    }
-
-    /// Waits for the end of a container's process.
-    pub(super) fn watch(self: &Arc<Self>, id: String, process: Process) {
-        let run = move |container: &Container| is_run(container, process);
-        let core = Arc::clone(self);
-        self.spawn_watch(id.clone(), process, async move {
-            while core.still(&id, &run).await {
-                match core.exited_if(&id, UNKNOWN_EXIT_CODE, &run).await {
-                    Ok(()) => return,
-                    // The disk is full, say. Until it is noted, its ports and address stay taken.
-                    Err(error) => tracing::warn!(
-                        container = %id, error = %error.message, "cannot note its exit, trying again"
-                    ),
-                }
-                tokio::time::sleep(STORE_RETRY).await;
-            }
-        });
-    }
-
-    /// Does `then` some time after the end of `process`, unless the container is watched anew or forgotten before:
-    /// a process may live much longer than what it was watched for.
-    fn spawn_watch(
-        &self,
-        id: String,
-        process: Process,
-        then: impl Future<Output = ()> + Send + 'static,
-    ) {
-        let (needed, forgotten) = tokio::sync::oneshot::channel::<()>();
-        self.watches.lock().insert(id, needed);
-        tokio::spawn(async move {
-            tokio::select! {
-                () = process::ended(process) => {}
-                _ = forgotten => return,
-            }
-            tokio::time::sleep(REPORT_GRACE).await;
-            then.await;
-        });
-    }
-
-    /// The container is there, and as it was when it began to be watched. In the meantime it may have ended and been
-    /// started again.
-    async fn still(&self, id: &str, condition: &(impl Fn(&Container) -> bool + Sync)) -> bool {
-        self.lock().await.container_by_id(id).is_some_and(condition)
-    }
-}
-
-/// The container runs, as this process.
-fn is_run(container: &Container, process: Process) -> bool {
-    matches!(&container.state, ContainerState::Running { process: Some(now), .. } if *now == process)
 }
 
 /// The namespace under its name. A name that cannot be had is not taken away from whom it belongs to.

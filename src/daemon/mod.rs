@@ -40,7 +40,9 @@ mod purge;
 mod report;
 mod start;
 mod sysctls;
+mod tell;
 mod watch;
+mod watches;
 
 use std::sync::Arc;
 use std::time::Duration;

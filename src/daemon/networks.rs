@@ -5,7 +5,6 @@
 
 use super::core::Core;
 use super::host_facts::host_facts;
-use crate::api::events::EventKind;
 use crate::api::filters::Filters;
 use crate::api::server::ApiError;
 use crate::api::types::{ConnectNetwork, CreateNetwork, CreatedNetwork, DisconnectNetwork};
@@ -180,27 +179,6 @@ impl Core {
         for warning in warnings {
             tracing::warn!(container = %container.name, "{warning}");
         }
-    }
-
-    /// Something happened to a network.
-    fn tell(&self, network: &Network, action: &'static str) {
-        let attributes = [
-            ("name", network.name.as_str()),
-            ("type", network.driver.as_str()),
-        ];
-        self.events
-            .publish(EventKind::Network, action, &network.id, attributes);
-    }
-
-    /// Something happened to a container's place on a network.
-    pub(super) fn tell_of(&self, network: &Network, action: &'static str, container: &Container) {
-        let attributes = [
-            ("container", container.id.as_str()),
-            ("name", network.name.as_str()),
-            ("type", network.driver.as_str()),
-        ];
-        self.events
-            .publish(EventKind::Network, action, &network.id, attributes);
     }
 }
 
