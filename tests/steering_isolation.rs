@@ -370,6 +370,32 @@ fn links_without_icc_are_the_forwarders_to_judge() {
 }
 
 #[test]
+fn without_icc_nothing_is_flooded_to_the_neighbours() {
+    Bench::run(|mut bench| {
+        for number in [1, 2] {
+            let port = bench.lab.container_port(number, false);
+            bench.steering.attach_container(&port).unwrap();
+        }
+        let elsewhere = bench.lab.host.mac("up0");
+        bench.steering.set_local_macs(&[elsewhere]).unwrap();
+        for (number, target) in (1..).zip(["224.0.0.1", "255.255.255.255", GATEWAY]) {
+            let packet = frames::udp(C1, 1, target, 7000, b"x");
+            bench.c1_sends_frame(&frames::ethernet(
+                bench.mac(1),
+                elsewhere,
+                TYPE_IPV4,
+                &packet,
+            ));
+            eventually(target, || bench.count("icc_drop") == number);
+        }
+        // The gateway's own MAC is as ever.
+        let socket = listen(&bench.lab.host, 7000);
+        bench.c1_sends(&frames::udp(C1, 1, GATEWAY, 7000, b"x"));
+        assert!(hears(&socket));
+    });
+}
+
+#[test]
 fn direct_access_is_a_matter_of_the_subnet() {
     Bench::run(|mut bench| {
         let second = Second::build(bench.lab, &mut bench.steering);

@@ -133,12 +133,15 @@ static __always_inline int container_ip(struct __sk_buff *skb, const struct endp
 			  bpf_map_lookup_elem(&local_macs, target_mac);
 	}
 	if (gateway) {
-		if (is_group(destination))
-			return LEAVE;
-		if (bpf_map_lookup_elem(&locals, destination) && !is_ours(skb, packet))
-			return LEAVE;
-		count(DIVERTED_CONTAINER);
-		return bpf_redirect(s->tun, 0);
+		if (!is_group(destination) &&
+		    (!bpf_map_lookup_elem(&locals, destination) || is_ours(skb, packet))) {
+			count(DIVERTED_CONTAINER);
+			return bpf_redirect(s->tun, 0);
+		}
+		// What is the host's elsewhere is nobody's here: the bridge gives it to all ports.
+		if (!(from->flags & ENDPOINT_ICC) && !same_mac(target_mac, from->bridge_mac))
+			return drop(ICC_DROP);
+		return LEAVE;
 	}
 	if (target_mac[0] & 1) { // broadcast or multicast
 		if (source != from)
