@@ -61,3 +61,5 @@ mod publish;
 mod resolv_conf;
 #[path = "netns/robustness.rs"]
 mod robustness;
+#[path = "netns/scale/mod.rs"]
+mod scale;

@@ -197,6 +197,9 @@ pub struct Stats {
     pub steering: std::collections::BTreeMap<String, u64>,
     /// Counters of the engine.
     pub engine: std::collections::BTreeMap<String, u64>,
+    /// What the daemon holds for containers and networks: entries of the steering maps, resolvers, tasks.
+    #[serde(default)]
+    pub held: std::collections::BTreeMap<String, u64>,
 }
 
 /// How bad a finding of `tunbridge doctor` is.

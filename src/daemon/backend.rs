@@ -1,5 +1,9 @@
 //! The API's requests, answered by [`Core`].
+//!
+//! What changes something runs in a task of its own: the server drops a request whose client goes away, and a change that
+//! was begun must be brought to its end.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +32,17 @@ impl Daemon {
     pub(super) fn new(core: Arc<Core>) -> Self {
         Self { core }
     }
+
+    /// Does something to its end, whether or not anybody waits for it.
+    async fn whole<T, F>(&self, work: impl FnOnce(Arc<Core>) -> F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, ApiError>> + Send + 'static,
+    {
+        tokio::spawn(work(Arc::clone(&self.core)))
+            .await
+            .unwrap_or_else(|error| Err(ApiError::internal(format!("the request failed: {error}"))))
+    }
 }
 
 impl Backend for Daemon {
@@ -36,31 +51,46 @@ impl Backend for Daemon {
         request: CreateContainer,
         peer: Peer,
     ) -> Result<CreatedContainer, ApiError> {
-        self.core.create(request, peer).await
+        self.whole(|core| async move { core.create(request, peer).await })
+            .await
     }
 
     async fn started(&self, reference: &str, started: Started) -> Result<(), ApiError> {
-        self.core.started(reference, started.pid).await
+        let reference = reference.to_owned();
+        self.whole(|core| async move { core.started(&reference, started.pid).await })
+            .await
     }
 
     async fn exited(&self, reference: &str, exited: Exited) -> Result<(), ApiError> {
-        self.core.exited(reference, exited.code).await
+        let reference = reference.to_owned();
+        self.whole(|core| async move { core.exited(&reference, exited.code).await })
+            .await
     }
 
     async fn stop(&self, reference: &str, grace: u64) -> Result<bool, ApiError> {
-        self.core.stop(reference, Duration::from_secs(grace)).await
+        let reference = reference.to_owned();
+        self.whole(|core| async move { core.stop(&reference, Duration::from_secs(grace)).await })
+            .await
     }
 
     async fn remove(&self, reference: &str, force: bool) -> Result<(), ApiError> {
-        self.core.remove(reference, force).await
+        let reference = reference.to_owned();
+        self.whole(|core| async move { core.remove(&reference, force).await })
+            .await
     }
 
     async fn publish(&self, reference: &str, spec: &str) -> Result<(), ApiError> {
-        self.core.publish(reference, spec).await
+        let reference = reference.to_owned();
+        let spec = spec.to_owned();
+        self.whole(|core| async move { core.publish(&reference, &spec).await })
+            .await
     }
 
     async fn unpublish(&self, reference: &str, spec: &str) -> Result<(), ApiError> {
-        self.core.unpublish(reference, spec).await
+        let reference = reference.to_owned();
+        let spec = spec.to_owned();
+        self.whole(|core| async move { core.unpublish(&reference, &spec).await })
+            .await
     }
 
     async fn list_containers(&self, query: ListContainers) -> Result<Value, ApiError> {
@@ -97,23 +127,31 @@ impl Backend for Daemon {
     }
 
     async fn create_network(&self, request: CreateNetwork) -> Result<CreatedNetwork, ApiError> {
-        self.core.create_network(request).await
+        self.whole(|core| async move { core.create_network(request).await })
+            .await
     }
 
     async fn remove_network(&self, network: &str) -> Result<(), ApiError> {
-        self.core.remove_network(network).await
+        let network = network.to_owned();
+        self.whole(|core| async move { core.remove_network(&network).await })
+            .await
     }
 
     async fn prune_networks(&self, filters: Filters) -> Result<Vec<String>, ApiError> {
-        self.core.prune_networks(&filters).await
+        self.whole(|core| async move { core.prune_networks(&filters).await })
+            .await
     }
 
     async fn connect(&self, network: &str, request: ConnectNetwork) -> Result<(), ApiError> {
-        self.core.connect(network, request).await
+        let network = network.to_owned();
+        self.whole(|core| async move { core.connect(&network, request).await })
+            .await
     }
 
     async fn disconnect(&self, network: &str, request: DisconnectNetwork) -> Result<(), ApiError> {
-        self.core.disconnect(network, request).await
+        let network = network.to_owned();
+        self.whole(|core| async move { core.disconnect(&network, request).await })
+            .await
     }
 
     async fn kill(&self, reference: &str, signal: i32) -> Result<(), ApiError> {
@@ -121,11 +159,15 @@ impl Backend for Daemon {
     }
 
     async fn restart(&self, reference: &str, peer: Peer) -> Result<StartSpec, ApiError> {
-        self.core.restart(reference, peer).await
+        let reference = reference.to_owned();
+        self.whole(|core| async move { core.restart(&reference, peer).await })
+            .await
     }
 
     async fn remove_link(&self, link: &str) -> Result<(), ApiError> {
-        self.core.remove_link(link).await
+        let link = link.to_owned();
+        self.whole(|core| async move { core.remove_link(&link).await })
+            .await
     }
 
     fn events(&self) -> &EventBus {
@@ -143,11 +185,9 @@ impl Backend for Daemon {
 
     async fn stats(&self) -> Result<Stats, ApiError> {
         let steering = self.core.steering.lock().counters()?;
-        Ok(report::stats(
-            &self.core.forwarder,
-            &self.core.engine,
-            steering,
-        ))
+        let mut stats = report::stats(&self.core.forwarder, &self.core.engine, steering);
+        stats.held = self.core.held();
+        Ok(stats)
     }
 
     async fn doctor(&self) -> Result<Vec<Finding>, ApiError> {

@@ -9,6 +9,7 @@
 //! leaves a record from which its successor can do it again.
 
 use std::fs;
+use std::future::Future;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -143,9 +144,7 @@ impl Core {
         let process = match container.kind {
             Kind::Run => {
                 if let Some(starter) = peer.pid.and_then(|pid| identify(pid).ok()) {
-                    let id = container.id.clone();
-                    self.starters.lock().insert(id.clone(), starter);
-                    self.watch_starter(id, starter);
+                    self.watch_starter(container, starter);
                 }
                 return Ok(());
             }
@@ -187,25 +186,21 @@ impl Core {
 
     /// Takes down a container's network and notes its end. Nothing happens if that was done.
     pub(super) async fn exited(&self, reference: &str, code: i32) -> Result<(), ApiError> {
-        self.run_exited(reference, None, code).await
+        self.exited_if(reference, code, &|container| !container.has_exited())
+            .await
     }
 
-    /// The same, of one run: nothing happens to a container that has been started again since.
-    async fn run_exited(
+    /// The same for a container that meets a condition; nothing happens to another one.
+    async fn exited_if(
         &self,
         reference: &str,
-        run: Option<Process>,
         code: i32,
+        condition: &(impl Fn(&Container) -> bool + Sync),
     ) -> Result<(), ApiError> {
         let mut state = self.lock().await;
         let container = state.container(reference)?.clone();
-        match &container.state {
-            ContainerState::Exited { .. } => return Ok(()),
-            ContainerState::Created if run.is_some() => return Ok(()),
-            ContainerState::Running { process, .. } if run.is_some() && *process != run => {
-                return Ok(());
-            }
-            ContainerState::Created | ContainerState::Running { .. } => {}
+        if !condition(&container) {
+            return Ok(());
         }
         self.dismantle(&container).await;
         tokio::task::block_in_place(|| {
@@ -227,6 +222,14 @@ impl Core {
     pub(super) async fn remove(&self, reference: &str, force: bool) -> Result<(), ApiError> {
         let mut state = self.lock().await;
         let container = state.removable(reference, force)?.clone();
+        self.remove_locked(&mut state, &container).await
+    }
+
+    async fn remove_locked(
+        &self,
+        state: &mut State,
+        container: &Container,
+    ) -> Result<(), ApiError> {
         if let (
             Kind::Run,
             ContainerState::Running {
@@ -236,23 +239,23 @@ impl Core {
         ) = (&container.kind, &container.state)
         {
             process::signal(*process, Signal::SIGKILL);
-            self.tell_signal(&container, Signal::SIGKILL);
+            self.tell_signal(container, Signal::SIGKILL);
         }
         // What has exited has nothing any more: its name may be somebody else's by now.
         if !matches!(container.state, ContainerState::Exited { .. }) {
-            self.dismantle(&container).await;
+            self.dismantle(container).await;
         }
         tokio::task::block_in_place(|| {
             remove_files(&container.files);
             state.remove(&container.id, true)
         })?;
-        self.settle(&state).await?;
+        self.settle(state).await?;
         tracing::info!(container = %container.name, "container removed");
         if container.is_running() {
-            self.tell_container(&container, "die", [("exitCode", KILLED_EXIT_CODE)]);
+            self.tell_container(container, "die", [("exitCode", KILLED_EXIT_CODE)]);
         }
-        self.tell_networks(&state, &container, "disconnect");
-        self.tell_container(&container, "destroy", []);
+        self.tell_networks(state, container, "disconnect");
+        self.tell_container(container, "destroy", []);
         Ok(())
     }
 
@@ -278,16 +281,15 @@ impl Core {
     /// Returns when the end of a container is noted whose process has ended. Its starter knows the exit code and tells it,
     /// if it still lives.
     async fn ended(&self, id: &str, process: Process) -> Result<(), ApiError> {
-        let run = Some(process);
+        let run = |container: &Container| is_run(container, process);
         for _ in 0..REPORT_GRACE.as_millis() / 20 {
             match self.lock().await.container(id) {
-                Ok(container) if matches!(container.state, ContainerState::Running { process, .. } if process == run) =>
-                    {}
+                Ok(container) if run(container) => {}
                 Ok(_) | Err(_) => return Ok(()),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        self.run_exited(id, run, UNKNOWN_EXIT_CODE).await
+        self.exited_if(id, UNKNOWN_EXIT_CODE, &run).await
     }
 
     /// Sends a signal to a container's process. After SIGKILL it is gone when this returns, as a rule.
@@ -385,7 +387,7 @@ impl Core {
 
     /// Takes down what a container has in the kernel; failures are logged, the rest is still done.
     pub(super) async fn dismantle(&self, container: &Container) {
-        self.starters.lock().remove(&container.id);
+        self.watches.lock().remove(&container.id);
         self.silence(&container.id).await;
         for (_, endpoint) in container.endpoints() {
             self.unplug(endpoint).await;
@@ -398,12 +400,17 @@ impl Core {
     }
 
     /// A container that was never begun goes, one that was to be started again is *exited* as before.
-    async fn abandon(&self, id: &str) -> Result<(), ApiError> {
+    async fn abandon(
+        &self,
+        id: &str,
+        condition: &(impl Fn(&Container) -> bool + Sync),
+    ) -> Result<(), ApiError> {
         let mut state = self.lock().await;
-        let container = state.container(id)?.clone();
+        let Some(container) = state.container_by_id(id).filter(|c| condition(c)).cloned() else {
+            return Ok(());
+        };
         if container.former_exit.is_none() {
-            drop(state);
-            return self.remove(id, true).await;
+            return self.remove_locked(&mut state, &container).await;
         }
         self.dismantle(&container).await;
         tokio::task::block_in_place(|| state.cancel_restart(id))?;
@@ -441,27 +448,21 @@ impl Core {
     }
 
     /// If the starter dies before it reports a process, nobody will: the container was never begun.
-    fn watch_starter(self: &Arc<Self>, id: String, starter: Process) {
+    fn watch_starter(self: &Arc<Self>, container: &Container, starter: Process) {
+        let (id, sandbox) = (container.id.clone(), container.sandbox_id.clone());
+        let waited_for = move |container: &Container| {
+            container.state == ContainerState::Created && container.sandbox_id == sandbox
+        };
         let core = Arc::clone(self);
-        tokio::spawn(async move {
-            process::ended(starter).await;
-            tokio::time::sleep(REPORT_GRACE).await;
-            let abandoned = core
-                .lock()
-                .await
-                .container(&id)
-                .is_ok_and(|container| container.state == ContainerState::Created);
-            // It may be somebody else's by now: of one that starts it again.
-            let last = core.starters.lock().get(&id).copied();
-            if !abandoned || last != Some(starter) {
-                return;
-            }
-            tracing::warn!(container = %id, "its starter died before it started anything: taken down");
-            while let Err(error) = core.abandon(&id).await {
-                if error.status == 404 {
-                    return;
+        self.spawn_watch(id.clone(), starter, async move {
+            while core.still(&id, &waited_for).await {
+                tracing::warn!(container = %id, "its starter died before it started anything: taken down");
+                match core.abandon(&id, &waited_for).await {
+                    Ok(()) => return,
+                    Err(error) => tracing::warn!(
+                        container = %id, error = %error.message, "cannot take it down, trying again"
+                    ),
                 }
-                tracing::warn!(container = %id, error = %error.message, "cannot take it down, trying again");
                 tokio::time::sleep(STORE_RETRY).await;
             }
         });
@@ -469,20 +470,52 @@ impl Core {
 
     /// Waits for the end of a container's process.
     pub(super) fn watch(self: &Arc<Self>, id: String, process: Process) {
+        let run = move |container: &Container| is_run(container, process);
         let core = Arc::clone(self);
-        tokio::spawn(async move {
-            process::ended(process).await;
-            tokio::time::sleep(REPORT_GRACE).await;
-            while let Err(error) = core.run_exited(&id, Some(process), UNKNOWN_EXIT_CODE).await {
-                if error.status == 404 {
-                    return;
+        self.spawn_watch(id.clone(), process, async move {
+            while core.still(&id, &run).await {
+                match core.exited_if(&id, UNKNOWN_EXIT_CODE, &run).await {
+                    Ok(()) => return,
+                    // The disk is full, say. Until it is noted, its ports and address stay taken.
+                    Err(error) => tracing::warn!(
+                        container = %id, error = %error.message, "cannot note its exit, trying again"
+                    ),
                 }
-                // The disk is full, say. Until it is noted, its ports and address stay taken.
-                tracing::warn!(container = %id, error = %error.message, "cannot note its exit, trying again");
                 tokio::time::sleep(STORE_RETRY).await;
             }
         });
     }
+
+    /// Does `then` some time after the end of `process`, unless the container is watched anew or forgotten before:
+    /// a process may live much longer than what it was watched for.
+    fn spawn_watch(
+        &self,
+        id: String,
+        process: Process,
+        then: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let (needed, forgotten) = tokio::sync::oneshot::channel::<()>();
+        self.watches.lock().insert(id, needed);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = process::ended(process) => {}
+                _ = forgotten => return,
+            }
+            tokio::time::sleep(REPORT_GRACE).await;
+            then.await;
+        });
+    }
+
+    /// The container is there, and as it was when it began to be watched. In the meantime it may have ended and been
+    /// started again.
+    async fn still(&self, id: &str, condition: &(impl Fn(&Container) -> bool + Sync)) -> bool {
+        self.lock().await.container_by_id(id).is_some_and(condition)
+    }
+}
+
+/// The container runs, as this process.
+fn is_run(container: &Container, process: Process) -> bool {
+    matches!(&container.state, ContainerState::Running { process: Some(now), .. } if *now == process)
 }
 
 /// The namespace under its name. A name that cannot be had is not taken away from whom it belongs to.

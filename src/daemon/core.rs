@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::MutexGuard;
+use tokio::sync::{MutexGuard, oneshot};
 
 use super::files::{HostFiles, Written};
 use super::host::KernelHost;
@@ -19,7 +19,6 @@ use crate::api::events::EventBus;
 use crate::api::server::ApiError;
 use crate::control::filters::FilterError;
 use crate::control::projections::{self, Publication};
-use crate::control::records::Process;
 use crate::control::{ControlError, State};
 use crate::dns::{Resolver, View};
 use crate::engine::{Clock, Engine};
@@ -43,10 +42,10 @@ pub(super) struct Core {
     pub(super) facts: Mutex<Facts>,
     pub(super) projected: Mutex<Projected>,
     pub(super) resolver: Resolver,
-    /// Who started each container last, by id.
-    pub(super) starters: Mutex<BTreeMap<String, Process>>,
     /// Addresses that are being announced, by endpoint number.
     pub(super) announcements: Mutex<BTreeMap<u32, Announcement>>,
+    /// By container id: what ends the wait for a process when it is dropped.
+    pub(super) watches: Mutex<BTreeMap<String, oneshot::Sender<()>>>,
     /// What happened, for `GET /events`.
     pub(super) events: EventBus,
 }

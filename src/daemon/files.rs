@@ -156,12 +156,18 @@ impl Core {
 fn covered() -> Covered {
     COVERED.map(|path| {
         let found = fs::symlink_metadata(path).ok()?;
-        Some((found.dev(), found.ino()))
+        Some(identity(found))
     })
+}
+
+fn identity(file: fs::Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
 }
 
 /// Looks after the mounts of containers that share the host's files; failures are logged.
 fn cover_again(state: &State) {
+    let hosts =
+        ["/proc/self/ns/mnt", "/proc/1/ns/mnt"].map(|path| fs::metadata(path).ok().map(identity));
     for container in state.containers() {
         let ContainerState::Running {
             process: Some(process),
@@ -175,12 +181,15 @@ fn cover_again(state: &State) {
         }
         let namespace = fs::File::open(format!("/proc/{}/ns/mnt", process.pid));
         // Opened first: the number may have become another's before.
-        let Ok(namespace) = namespace.map(OwnedFd::from) else {
+        let Ok(namespace) = namespace else {
             continue;
         };
-        if !process::is_alive(*process) {
+        // Whoever starts processes without a mount namespace of their own would have us cover the host's files.
+        let shared = hosts.contains(&namespace.metadata().ok().map(identity));
+        if shared || !process::is_alive(*process) {
             continue;
         }
+        let namespace = OwnedFd::from(namespace);
         match sandbox::cover_again(&namespace, &container.files) {
             Ok(missing) if missing.is_empty() => {}
             Ok(missing) => {

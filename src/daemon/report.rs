@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::core::Core;
 use crate::api::types::{Flow, Stats};
 use crate::engine::Engine;
 use crate::forwarder::{EndpointId, FlowReport, Forwarder, Protocol};
@@ -53,6 +54,32 @@ pub(super) fn stats(
             .into_iter()
             .map(|(name, count)| (name.to_owned(), count))
             .collect(),
+        held: BTreeMap::new(),
+    }
+}
+
+impl Core {
+    /// How much the daemon holds for its containers and networks. When all are gone each is what it was at the start.
+    pub(super) fn held(&self) -> BTreeMap<String, u64> {
+        let mut held = self.steering.lock().entries();
+        let projected = self.projected.lock();
+        let sizes = [
+            ("announcements", self.announcements.lock().len()),
+            ("broken_networks", self.facts.lock().broken.len()),
+            ("files", projected.files.len()),
+            ("resolvers", self.resolver.running().len()),
+            (
+                "tasks",
+                tokio::runtime::Handle::current()
+                    .metrics()
+                    .num_alive_tasks(),
+            ),
+            ("watches", self.watches.lock().len()),
+        ];
+        for (name, size) in sizes {
+            held.insert(name.to_owned(), u64::try_from(size).unwrap_or(u64::MAX));
+        }
+        held
     }
 }
 

@@ -137,8 +137,8 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
         facts: Mutex::new(Facts::default()),
         projected: Mutex::default(),
         resolver: Resolver::new(),
-        starters: Mutex::default(),
         announcements: Mutex::default(),
+        watches: Mutex::default(),
         events: EventBus::default(),
     });
     core.keep_forwarding(&Event::Overrun);

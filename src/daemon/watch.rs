@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
@@ -23,6 +23,13 @@ use crate::steering::LocalAddress;
 /// Links and addresses come in bursts; one look serves them all.
 const DEBOUNCE: Duration = Duration::from_millis(10);
 
+/// How long a burst may hold up the look.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// A look takes longer the more there is (20 ms with 500 containers), and holds up requests. Most are about changes
+/// of our own making, so between two of them there are as many times what the last one took.
+const REST: u32 = 4;
+
 /// How often the host's own sockets are looked at; there is no notification for them. Steering gives
 /// a socket its packets at once, this only keeps new mappings off its port.
 const HOST_PORTS_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,6 +42,7 @@ struct TunLost(String);
 impl Core {
     /// Follows the kernel until the daemon stops, or cannot go on.
     pub(super) async fn follow(self: Arc<Self>, mut watcher: Watcher) -> anyhow::Error {
+        let mut rested = Instant::now();
         loop {
             let mut changed = false;
             match watcher.next().await {
@@ -45,11 +53,17 @@ impl Core {
                     changed = true;
                 }
             }
-            while let Ok(Ok(event)) = tokio::time::timeout(DEBOUNCE, watcher.next()).await {
-                changed |= self.note(&event);
+            let last = rested.max(Instant::now()) + PATIENCE;
+            while Instant::now() < last {
+                let pause = DEBOUNCE.max(rested.saturating_duration_since(Instant::now()));
+                match tokio::time::timeout(pause, watcher.next()).await {
+                    Ok(Ok(event)) => changed |= self.note(&event),
+                    Ok(Err(_)) | Err(_) => break,
+                }
             }
             if changed {
                 let mut state = self.lock().await;
+                let start = Instant::now();
                 if let Err(error) = self.reconcile(&mut state).await {
                     if error.is::<TunLost>() {
                         return error;
@@ -59,6 +73,7 @@ impl Core {
                         "cannot follow a change of the network"
                     );
                 }
+                rested = Instant::now() + REST * start.elapsed();
             }
         }
     }

@@ -1,12 +1,17 @@
 //! Attaching the programs to interfaces, and knowing where they are.
+//!
+//! The kernel waits for its readers whenever a tcx link comes or goes: 14 ms each, one after the other, also when
+//! a process ends that has many. So tcx is for the few interfaces of the host, where a filter that outlives the daemon
+//! would divert the host's packets to nobody. Containers' interfaces have clsact filters: what one that is left
+//! diverts, nobody could have carried anyway, and its container stays as separated from others as it was. The next
+//! daemon puts its own program in the old one's place, so that no frame passes in between.
 
 use std::collections::BTreeMap;
-use std::io;
 
 use aya::Ebpf;
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{
-    self, NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, TcError,
+    self, NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, TcError, TcHandle,
 };
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::util::KernelVersion;
@@ -15,6 +20,9 @@ use super::SteeringError;
 
 /// Of the clsact filters of an interface, ours is asked first.
 const CLSACT_PRIORITY: u16 = 1;
+
+/// The handle by which the next daemon finds the filter: "tb".
+const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0x7462);
 
 /// How programs hang on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +92,14 @@ impl Program {
             Self::Container | Self::Uplink | Self::Tun => TcAttachType::Ingress,
         }
     }
+
+    /// How it is attached where `best` is what the kernel has.
+    const fn mode(self, best: AttachMode) -> AttachMode {
+        match self {
+            Self::Container => AttachMode::Clsact,
+            Self::Uplink | Self::Loopback | Self::Tun => best,
+        }
+    }
 }
 
 /// Every attachment of one loaded object. Dropping a link detaches it.
@@ -113,12 +129,15 @@ impl Links {
         }
         // aya attaches by name. The name is looked up anew each time: interfaces are renamed.
         let name = interface_name(if_index)?;
-        let link = link(program.of(object)?, program, &name, self.mode).map_err(|source| {
-            SteeringError::Attach {
-                program: program.name(),
-                if_index,
-                source: Box::new(source),
-            }
+        let classifier = program.of(object)?;
+        let link = match program.mode(self.mode) {
+            AttachMode::Tcx => tcx(classifier, program, &name),
+            AttachMode::Clsact => clsact(classifier, program, &name),
+        };
+        let link = link.map_err(|source| SteeringError::Attach {
+            program: program.name(),
+            if_index,
+            source: Box::new(source),
         })?;
         self.links.insert((if_index, program), link);
         Ok(())
@@ -135,7 +154,7 @@ impl Links {
             .map(|&(if_index, program)| Attachment {
                 if_index,
                 program: program.name(),
-                mode: self.mode,
+                mode: program.mode(self.mode),
             })
             .collect()
     }
@@ -151,37 +170,48 @@ fn interface_name(if_index: u32) -> Result<String, SteeringError> {
 }
 
 /// Attaches in front of everybody else, so that no other program's verdict hides a packet.
-fn link(
+fn tcx(
     classifier: &mut SchedClassifier,
     program: Program,
     interface: &str,
-    mode: AttachMode,
 ) -> Result<SchedClassifierLink, ProgramError> {
-    let options = match mode {
-        AttachMode::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
-        AttachMode::Clsact => {
-            prepare_clsact(interface, program)?;
-            TcAttachOptions::Netlink(NlOptions {
-                priority: CLSACT_PRIORITY,
-                ..NlOptions::default()
-            })
-        }
-    };
-    let id = classifier.attach_with_options(interface, program.direction(), options)?;
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = classifier.attach_with_options(interface, program.direction(), first)?;
     classifier.take_link(id)
 }
 
-/// Makes sure of the qdisc, and removes filters that a killed predecessor left behind: they would
-/// still divert packets into a TUN that is gone.
-fn prepare_clsact(interface: &str, program: Program) -> Result<(), TcError> {
+/// The same as a filter, in the place of one that a predecessor left: that would still divert packets into a
+/// TUN that is gone.
+fn clsact(
+    classifier: &mut SchedClassifier,
+    program: Program,
+    interface: &str,
+) -> Result<SchedClassifierLink, ProgramError> {
+    let direction = program.direction();
     match tc::qdisc_add_clsact(interface) {
-        Err(error) if !is_existing(&error) => return Err(error),
-        _ => {}
+        Ok(()) => {}
+        Err(error) if is_existing(&error) => {
+            let left = SchedClassifierLink::attached(
+                interface,
+                direction,
+                CLSACT_PRIORITY,
+                CLSACT_HANDLE,
+                None,
+            );
+            let replaced = left.map_err(|error| TcError::from(error).into());
+            if let Ok(id) = replaced.and_then(|left| classifier.attach_to_link(left)) {
+                return classifier.take_link(id);
+            }
+        }
+        Err(error) => return Err(error.into()),
     }
-    match tc::qdisc_detach_program(interface, program.direction(), program.name()) {
-        Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
+    let filter = TcAttachOptions::Netlink(NlOptions {
+        priority: CLSACT_PRIORITY,
+        handle: CLSACT_HANDLE,
+        ..NlOptions::default()
+    });
+    let id = classifier.attach_with_options(interface, direction, filter)?;
+    classifier.take_link(id)
 }
 
 fn is_existing(error: &TcError) -> bool {

@@ -67,6 +67,7 @@ pub(super) struct Maps {
     subnets: Mirror<LpmTrie<MapData, AddressKey, SubnetValue>, (u32, AddressKey), SubnetValue>,
     uplinks: Mirror<HashMap<MapData, u32, u32>, u32, u32>,
     published: HashMap<MapData, PublishedKey, u8>,
+    published_ports: u64,
     settings: Settings,
     settings_map: Array<MapData, [u32; 4]>,
     counters: PerCpuArray<MapData, u64>,
@@ -94,6 +95,7 @@ impl Maps {
             subnets: Mirror::new("subnets", typed(object, "subnets")?),
             uplinks: Mirror::new("uplinks", typed(object, "uplinks")?),
             published: typed(object, "published")?,
+            published_ports: 0,
             settings: Settings::default(),
             settings_map: typed(object, "settings")?,
             counters: typed(object, "counters")?,
@@ -211,6 +213,7 @@ impl Maps {
                 }
             }
         }
+        self.published_ports += count(added.len());
         Ok(())
     }
 
@@ -225,11 +228,26 @@ impl Maps {
                 .published
                 .remove(&published_key(protocol, address, port))
             {
-                Err(error) if !is_absent(&error) => return Err(map_error("published")(error)),
-                _ => {}
+                Ok(()) => self.published_ports = self.published_ports.saturating_sub(1),
+                Err(error) if is_absent(&error) => {}
+                Err(error) => return Err(map_error("published")(error)),
             }
         }
         Ok(())
+    }
+
+    pub(super) fn entries(&self) -> BTreeMap<String, u64> {
+        [
+            ("containers", count(self.containers.known.len())),
+            ("endpoints", count(self.endpoints.known.len())),
+            ("local_addresses", count(self.locals.known.len())),
+            ("local_macs", count(self.local_macs.known.len())),
+            ("published_ports", self.published_ports),
+            ("subnets", count(self.subnets.known.len())),
+            ("uplinks", count(self.uplinks.known.len())),
+        ]
+        .map(|(name, size)| (name.to_owned(), size))
+        .into()
     }
 
     pub(super) fn counters(&self) -> Result<BTreeMap<String, u64>, SteeringError> {
@@ -244,6 +262,10 @@ impl Maps {
             })
             .collect()
     }
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 /// A map, and what is in it.

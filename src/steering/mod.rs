@@ -27,10 +27,10 @@
 //!
 //! **Order of operations.** [`Steering::load`], then the maps, then [`Steering::attach_tun`] (once
 //! someone reads the TUN), then the other interfaces. Until the TUN is attached, uplinks and `lo`
-//! are left alone. The programs are attached with tcx links where the kernel has them (6.6): those
-//! vanish with the last descriptor, so a daemon that dies leaves no host behind that diverts
-//! packets to nobody. On older kernels they are clsact filters, which a killed process leaves
-//! behind; the next one replaces them.
+//! are left alone. The programs on interfaces of the host are attached with tcx links where the kernel has them
+//! (6.6): those vanish with the last descriptor, so a daemon that dies leaves no host behind that
+//! diverts packets to nobody. On older kernels, and on containers' interfaces always, they are clsact
+//! filters, which a killed process leaves behind; the next one replaces them (`attach.rs` says why).
 //!
 //! **Assumptions** about the kernel are tested one by one in `tests/kernel_assumptions.rs`. Three
 //! settings belong to whoever makes the interfaces: `accept_local=1` on `lo` (the forwarder's
@@ -347,6 +347,12 @@ impl Steering {
     #[must_use]
     pub fn external_ports(&self) -> ExternalPorts {
         self.ports.clone()
+    }
+
+    /// How many entries each map has, by name.
+    #[must_use]
+    pub fn entries(&self) -> BTreeMap<String, u64> {
+        self.maps.entries()
     }
 
     /// How often each thing happened since [`load`](Self::load), by name.

@@ -117,7 +117,7 @@ fn test_reply_servfail() {
         assert_eq!((id(&reply), rcode(&reply)), (78, SERVFAIL));
         assert_eq!((refusing.count(), failing.count()), (1, 1));
         assert!(
-            started.elapsed() < Duration::from_secs(1),
+            started.elapsed() < Duration::from_secs(3),
             "none was silent"
         );
         assert_eq!(resolver.stats("c1").unwrap().failed, 3);

@@ -63,7 +63,7 @@ fn a_namespace_is_gone_after_stop() {
         let started = Instant::now();
         resolver.stop("c1").await;
         let took = started.elapsed();
-        assert!(took < Duration::from_secs(1), "{took:?}");
+        assert!(took < Duration::from_secs(3), "{took:?}");
         assert!(resolver.running().is_empty() && resolver.stats("c1").is_none());
         // The container ends, as it were: its programs, and who else is in there.
         drop(clients);
@@ -185,6 +185,6 @@ fn many_containers_are_cheap() {
             after.saturating_sub(before),
             stopping.elapsed()
         );
-        assert!(started < Duration::from_millis(50) * count);
+        assert!(started < Duration::from_millis(500) * count);
     });
 }

@@ -153,6 +153,11 @@ impl Lab {
             .collect()
     }
 
+    /// A file of the lab as the test itself can open it.
+    pub(crate) fn path(&self, inside: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{inside}", self.holder_pid))
+    }
+
     /// The namespace `name`: a place of the lab or a container.
     pub(crate) fn place(&self, name: &str) -> Place {
         Place {

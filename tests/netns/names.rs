@@ -401,7 +401,7 @@ fn no_query_leaves_an_internal_network() {
             let since = Instant::now();
             let replies = (udp.join().unwrap(), tcp.join().unwrap());
             assert!(
-                since.elapsed() < Duration::from_secs(1),
+                since.elapsed() < Duration::from_secs(3),
                 "{:?}",
                 since.elapsed()
             );

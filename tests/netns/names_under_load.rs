@@ -128,7 +128,7 @@ fn queries_beyond_1024_wait_and_local_names_do_not() {
     assert_eq!((refused, failed), (76, 1024));
     assert_eq!(second.udp_count(), 1024);
     eprintln!("local names meanwhile: the slowest of 200 took {slowest:?}");
-    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
     let log = tunbridge.log();
     assert!(
         log.contains("[resolver] more than 1024 concurrent queries"),

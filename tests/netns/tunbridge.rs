@@ -111,7 +111,7 @@ fn start(lab: &Lab, flags: &[String], log: &std::path::Path) -> Running {
 impl Tunbridge<'_> {
     fn wait_until_it_answers(&mut self) {
         let mut ended = false;
-        let answers = eventually(Duration::from_secs(20), || {
+        let answers = eventually(Duration::from_secs(60), || {
             ended = self.daemon.ended_within(Duration::ZERO).is_some();
             ended || self.cli(&["ps"]).succeeded()
         });

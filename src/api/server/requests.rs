@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use axum::body::to_bytes;
+use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
@@ -17,6 +17,12 @@ const MAX_BODY: usize = 1 << 20;
 
 /// For a body to come in whole.
 const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// Reads a body that nobody wants. A client that is still writing when the connection closes does not read why.
+pub(super) async fn discard(body: Body) {
+    // Whatever becomes of it, the answer is the same.
+    let _ = tokio::time::timeout(BODY_TIME, to_bytes(body, MAX_BODY)).await;
+}
 
 /// The query of a request. Of a parameter that comes twice the first counts, as in Go.
 #[derive(Debug)]

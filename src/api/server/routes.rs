@@ -181,7 +181,9 @@ fn missing(method: &str, path: &str) -> Option<String> {
 }
 
 async fn not_served(request: Request) -> ApiError {
-    match missing(request.method().as_str(), request.uri().path()) {
+    let (head, body) = request.into_parts();
+    super::requests::discard(body).await;
+    match missing(head.method.as_str(), head.uri.path()) {
         Some(sentence) => ApiError::not_implemented(sentence),
         None => ApiError::new(404, "page not found"),
     }

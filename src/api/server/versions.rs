@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::requests::discard;
 use super::{Answer, ApiError};
 
 /// The newest version of the Docker Engine API that is served.
@@ -60,7 +61,10 @@ pub(super) async fn negotiate(mut request: Request, next: Next) -> Response {
             request.extensions_mut().insert(version);
             next.run(request).await
         }
-        Err(error) => error.into_response(),
+        Err(error) => {
+            discard(request.into_body()).await;
+            error.into_response()
+        }
     };
     let headers = response.headers_mut();
     headers.insert("Api-Version", HeaderValue::from_static(MAX_VERSION));

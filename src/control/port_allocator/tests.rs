@@ -259,7 +259,7 @@ fn real_sockets_of_a_large_range() {
             before.elapsed() - held
         );
         assert!(std::net::UdpSocket::bind("127.0.0.1:29999").is_ok());
-        assert!(held < std::time::Duration::from_secs(2), "{held:?}");
+        assert!(held < std::time::Duration::from_secs(30), "{held:?}");
     });
 }
 
