@@ -3,7 +3,8 @@
 //!
 //! A bridge without an address of its own takes the lowest MAC address of its ports and so changes
 //! it when containers come and go; neighbours would keep the old one for minutes. Setting the MAC
-//! explicitly pins it. A bridge that already exists keeps the MAC it has.
+//! explicitly pins it. A bridge that already exists keeps the MAC it has. One of the user's may have none, while it
+//! has no port: it gets its own from our first one.
 //!
 //! Steps, in Docker's order: device, MAC, `accept_ra=0` and IPv6 off (these networks are IPv4-only),
 //! MTU, IPv4 address, up. Multicast snooping, STP and forward delay are left alone.
@@ -27,7 +28,7 @@ pub struct BridgeSpec {
     pub address: Option<Ipv4Net>,
     /// Largest IP packet in octets.
     pub mtu: u32,
-    /// Ethernet address for a bridge that has to be made. One that exists keeps what it has.
+    /// Ethernet address for a bridge that has to be made, or has none. One that has an address keeps it.
     pub mac: [u8; 6],
     /// The user made the bridge (`--bridge NAME`): it must exist, keeps its MTU, its MAC handling
     /// and other addresses, and only gets the gateway address, if any, if it lacks it.
@@ -155,13 +156,17 @@ impl Netlink {
         spec: &BridgeSpec,
         addresses: &[Address],
     ) -> Result<[u8; 6], NetlinkError> {
-        let mac = link
+        let found = link
             .mac
             .ok_or_else(|| NetlinkError::NotABridge(link.name.clone()))?;
+        // With its last port a bridge loses an address that nobody has set explicitly. It takes that of its next
+        // port, which will be a container's and bears the one that is returned here.
+        let none = found == [0; 6];
+        let mac = if none { spec.mac } else { found };
         if !spec.user_managed {
             // The same address again: from now on it is an explicit one. Not if it is the one that was
             // asked for: this call notifies, and whoever follows notifications would call for ever.
-            if !created && spec.mac != mac {
+            if !created && (none || spec.mac != mac) {
                 self.set_mac(link.index, mac).await?;
             }
             self.keep_off_ipv6(link).await?;

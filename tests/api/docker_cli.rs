@@ -452,7 +452,7 @@ fn what_tunbridge_does_not_do_is_one_sentence() {
             (&["start", "web"], "use `tunbridge start`"),
             (&["restart", "web"], "use `tunbridge start`"),
             (&["exec", "web", "true"], "use `tunbridge exec`"),
-            (&["logs", "web"], "it provides the networks of containers"),
+            (&["logs", "web"], "`inspect` calls LogPath"),
             (&["images"], "it has no images"),
             (&["volume", "ls"], "only container networks"),
         ] {

@@ -137,6 +137,35 @@ fn a_bridge_of_the_user_must_exist_and_keeps_its_own_settings() {
 }
 
 #[test]
+fn a_bridge_that_has_lost_its_last_port_gets_its_ethernet_address_from_the_next() {
+    in_fresh_namespace(|| async {
+        let netlink = Netlink::new().unwrap();
+        run("ip link add mybr type bridge");
+        let spec = BridgeSpec {
+            name: "mybr".into(),
+            user_managed: true,
+            ..bridge_spec()
+        };
+        let container = anonymous_namespace();
+        let mac = || async { netlink.link("mybr").await.unwrap().unwrap().mac };
+        let first = netlink.ensure_bridge(&spec).await.unwrap().mac;
+        for expected in [first, spec.mac] {
+            let bridge = netlink.ensure_bridge(&spec).await.unwrap();
+            assert_eq!(bridge.mac, expected);
+            let veth = veth_spec(&container, &bridge);
+            netlink.create_veth(&veth).await.unwrap();
+            assert_eq!(
+                mac().await,
+                Some(expected),
+                "what the port was told is true"
+            );
+            run(&format!("ip link delete {}", veth.host_name));
+            assert_eq!(mac().await, Some([0; 6]));
+        }
+    });
+}
+
+#[test]
 fn a_bridge_may_have_no_address() {
     in_fresh_namespace(|| async {
         let netlink = Netlink::new().unwrap();

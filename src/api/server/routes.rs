@@ -167,6 +167,9 @@ fn missing(method: &str, path: &str) -> Option<String> {
         ("POST", ["containers", _, "exec"]) | (_, ["exec", ..]) => {
             "tunbridge does not run programs over the API: use `tunbridge exec`".to_owned()
         }
+        ("GET", ["containers", _, "logs"]) => {
+            "tunbridge serves no logs over the API: what a program of `run -d` writes is in the file that `inspect` calls LogPath".to_owned()
+        }
         (_, ["containers", ..]) => {
             not_implemented("it provides the networks of containers, nothing else of them")
         }

@@ -1,7 +1,7 @@
 //! Networks come and go (integration/network, integration-cli).
 
 use super::{create, network};
-use crate::lab::Lab;
+use crate::lab::{HOST, Lab};
 use crate::tunbridge_under_test::Tunbridge;
 
 /// Names that `tunbridge network ls OPTIONS…` prints, one a line.
@@ -215,6 +215,41 @@ fn test_no_such_external_bridge() {
             .stderr
             .contains("bridge device with non default name tbmissing must be created manually")
     );
+}
+
+/// The option `com.docker.network.bridge.name`, with a bridge that is there.
+#[test]
+fn test_a_bridge_of_the_users_is_used_and_left() {
+    let lab = Lab::plain();
+    let mut tunbridge = lab.start_daemon(&[]);
+    let bridge = "ip link add theirs type bridge && ip address add 10.66.0.1/24 dev theirs";
+    lab.host().shell(bridge).expect_success();
+    let option = "com.docker.network.bridge.name=theirs";
+    create(
+        &tunbridge,
+        "one",
+        &["--subnet", "10.66.0.0/24", "-o", option],
+    );
+    // Without a port it has no Ethernet address, neither when the last has gone nor at the start of a daemon.
+    for restarted in [false, true] {
+        let c1 = tunbridge.container_with("c1", &["--network", "one"]);
+        c1.ping("10.66.0.1").expect_success();
+        tunbridge.cli(&["rm", "-f", "c1"]).expect_success();
+        if !restarted {
+            tunbridge.kill();
+            tunbridge.start_again();
+        }
+    }
+    tunbridge.container("c2").ping(HOST).expect_success();
+    assert!(
+        !tunbridge.log().contains("cannot follow"),
+        "{}",
+        tunbridge.log()
+    );
+    tunbridge.cli(&["network", "rm", "one"]).expect_success();
+    lab.host()
+        .shell("ip -4 -o address show theirs | grep -q 10.66.0.1/24 && ip link delete theirs")
+        .expect_success();
 }
 
 #[test]
