@@ -123,6 +123,9 @@ inside() {
     mount -t sysfs sysfs /sys               # /sys/class/net of this network namespace
     mount -t bpf bpf /sys/fs/bpf
     resolv=$(cat /etc/resolv.conf 2>/dev/null || true)
+    # The machine's named namespaces: hidden now, and when somebody removes one it would vanish from here, too.
+    sed -n 's/^[^ ]* [^ ]* [^ ]* [^ ]* \(\/run\/netns\/[^ ]*\) .*/\1/p' /proc/self/mountinfo |
+        while read -r mounted; do umount --lazy "$mounted" 2>/dev/null || true; done
     mount -t tmpfs -o mode=0755 tmpfs /run
     mount --make-rshared /run
     if [ ! -e /etc/resolv.conf ] && [ -L /etc/resolv.conf ]; then   # it pointed into the hidden /run
