@@ -44,7 +44,7 @@ impl Backend for Daemon {
     }
 
     async fn exited(&self, reference: &str, exited: Exited) -> Result<(), ApiError> {
-        self.core.exited(reference, exited.code).await
+        self.core.reported(reference, exited).await
     }
 
     async fn stop(&self, reference: &str, grace: u64) -> Result<bool, ApiError> {

@@ -22,7 +22,7 @@ use super::process::{self, identify};
 use super::start::NETNS_DIR;
 use crate::api::events::EventKind;
 use crate::api::server::{ApiError, Peer};
-use crate::api::types::{CreateContainer, CreatedContainer, StartSpec};
+use crate::api::types::{CreateContainer, CreatedContainer, Exited, StartSpec};
 use crate::control::records::{Container, ContainerState, Endpoint, Kind, Network, Process};
 use crate::control::{Creation, State, Timestamp, names};
 use crate::kernel::netns;
@@ -188,6 +188,27 @@ impl Core {
     /// Takes down a container's network and notes its end. Nothing happens if that was done.
     pub(super) async fn exited(&self, reference: &str, code: i32) -> Result<(), ApiError> {
         self.run_exited(reference, None, code).await
+    }
+
+    /// What a starter says about the end. A slow one may speak of a run before the present one.
+    pub(super) async fn reported(&self, reference: &str, exited: Exited) -> Result<(), ApiError> {
+        let run = match (exited.pid, &self.lock().await.container(reference)?.state) {
+            (None, _) => None,
+            (
+                Some(pid),
+                ContainerState::Running {
+                    process: Some(process),
+                    ..
+                },
+            ) if process.pid == pid => Some(*process),
+            (
+                Some(_),
+                ContainerState::Created
+                | ContainerState::Running { .. }
+                | ContainerState::Exited { .. },
+            ) => return Ok(()),
+        };
+        self.run_exited(reference, run, exited.code).await
     }
 
     /// The same, of one run: nothing happens to a container that has been started again since.
