@@ -134,6 +134,9 @@ pub struct Started {
 pub struct Exited {
     /// Exit code; 128 + signal number if a signal ended it.
     pub code: i32,
+    /// The process that ended. A report about a former one changes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
 }
 
 /// `POST /tunbridge/containers/{id}/publish` and `…/unpublish`.

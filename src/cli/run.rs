@@ -113,7 +113,13 @@ pub(super) fn finish(client: &Client, created: &CreatedContainer, running: &Runn
     };
     let target = format!("/tunbridge/containers/{}/exited", segment(&created.id));
     // Without a daemon, the next one finds out by itself.
-    let _ = client.tell(&target, &Exited { code });
+    let _ = client.tell(
+        &target,
+        &Exited {
+            code,
+            pid: Some(running.pid()),
+        },
+    );
     code
 }
 

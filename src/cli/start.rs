@@ -89,6 +89,7 @@ fn start(client: &Client, container: &str) -> anyhow::Result<()> {
             &target,
             &Exited {
                 code: status.into(),
+                pid: None,
             },
         );
         anyhow::Error::msg(message)

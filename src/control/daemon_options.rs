@@ -16,6 +16,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use super::address_pool::{AddressPool, AddressPoolError, AddressPools, overlap};
+use super::names::is_interface_name;
 use super::network_config::{
     Advertise, DEFAULT_INTERFACE_PREFIX, FamilyConfig, GatewayMode, NetworkConfig,
 };
@@ -483,13 +484,7 @@ fn first_host(subnet: IpNet) -> IpNet {
 }
 
 fn check_interface_name(name: &str) -> Result<(), OptionError> {
-    let valid = (1..=15).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%'));
-    if valid {
+    if is_interface_name(name) {
         Ok(())
     } else {
         Err(OptionError::BridgeName(name.escape_debug().to_string()))

@@ -56,8 +56,7 @@ pub fn interface(
     let Some(name) = driver_opts.get(IFNAME).filter(|name| !name.is_empty()) else {
         return Ok(None);
     };
-    // The last two have a meaning in /proc/sys/net.
-    if is_interface_name(name) && !matches!(name.as_str(), "lo" | "all" | "default") {
+    if is_interface_name(name) && name != "lo" {
         Ok(Some(name))
     } else {
         let shown = name.escape_debug().to_string();

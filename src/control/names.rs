@@ -94,11 +94,10 @@ pub fn validate_hostname(hostname: &str) -> Result<(), NameError> {
 }
 
 /// True if Linux takes `name` for an interface (`dev_valid_name` in net/core/dev.c), and `%`, in place of which
-/// it would put a number, is not in it.
+/// it would put a number, is not in it. `all` and `default` are not: in /proc/sys/net they mean others.
 pub fn is_interface_name(name: &str) -> bool {
     (1..=15).contains(&name.len())
-        && name != "."
-        && name != ".."
+        && !matches!(name, "." | ".." | "all" | "default")
         && name
             .bytes()
             .all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%'))

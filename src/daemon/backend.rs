@@ -63,7 +63,7 @@ impl Backend for Daemon {
 
     async fn exited(&self, reference: &str, exited: Exited) -> Result<(), ApiError> {
         let reference = reference.to_owned();
-        self.whole(|core| async move { core.exited(&reference, exited.code).await })
+        self.whole(|core| async move { core.reported(&reference, exited).await })
             .await
     }
 

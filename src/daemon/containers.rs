@@ -22,7 +22,7 @@ use super::process::{self, identify};
 use super::start::NETNS_DIR;
 use super::watches::{REPORT_GRACE, is_run};
 use crate::api::server::{ApiError, Peer};
-use crate::api::types::{CreateContainer, CreatedContainer, StartSpec};
+use crate::api::types::{CreateContainer, CreatedContainer, Exited, StartSpec};
 use crate::control::records::{Container, ContainerState, Endpoint, Kind, Network, Process};
 use crate::control::{Creation, State, Timestamp, names};
 use crate::kernel::netns;
@@ -181,6 +181,18 @@ impl Core {
     pub(super) async fn exited(&self, reference: &str, code: i32) -> Result<(), ApiError> {
         self.exited_if(reference, code, &|container| !container.has_exited())
             .await
+    }
+
+    /// What a starter says about the end. A slow one may speak of a run before the present one.
+    pub(super) async fn reported(&self, reference: &str, exited: Exited) -> Result<(), ApiError> {
+        let said_of = |container: &Container| match (exited.pid, &container.state) {
+            (None, _) => !container.has_exited(),
+            (Some(pid), ContainerState::Running { process, .. }) => {
+                process.is_some_and(|process| process.pid == pid)
+            }
+            (Some(_), ContainerState::Created | ContainerState::Exited { .. }) => false,
+        };
+        self.exited_if(reference, exited.code, &said_of).await
     }
 
     /// The same for a container that meets a condition; nothing happens to another one.

@@ -96,6 +96,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// Number of the process.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
     /// Passes signals on until it ends; its exit code, or 128 plus the signal that ended it.
     ///
     /// # Errors

@@ -162,6 +162,40 @@ fn a_killed_daemon_loses_nothing_that_was_being_removed() {
     }
 }
 
+#[test]
+fn a_late_report_of_a_former_end_does_not_end_the_next_run() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    tunbridge.container("c1");
+    let pid = || {
+        let words = ["inspect", "--format", "{{.State.Pid}}", "c1"];
+        tunbridge.cli(&words).stdout.trim().to_owned()
+    };
+    let former = pid();
+    tunbridge
+        .cli(&["restart", "-t", "0", "c1"])
+        .expect_success();
+    let report = |pid: &str| {
+        let body = format!("{{\"code\":7,\"pid\":{pid}}}");
+        lab.host()
+            .shell(&format!(
+                "curl -sS -H 'Content-Type: application/json' -d '{body}' -w '%{{http_code}}' \
+                 --unix-socket /run/tunbridge/tunbridge.sock \
+                 http://tunbridge/tunbridge/containers/c1/exited"
+            ))
+            .stdout
+    };
+    assert_eq!(report(&former), "204");
+    assert!(reaches_the_outside(&lab.place("c1")));
+    assert_eq!(tunbridge.names(&[]), ["c1"]);
+    // The present one's own is believed.
+    let present = pid();
+    assert_eq!(report(&present), "204");
+    assert!(tunbridge.names(&[]).is_empty());
+    // Its network was taken away, not its life.
+    lab.host().run(&["kill", &present]).expect_success();
+}
+
 /// Hands requests on to the daemon, but keeps the one that tells of a container's process.
 const RELAY: &str = r#"
 import socket, threading

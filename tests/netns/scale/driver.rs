@@ -110,7 +110,7 @@ impl<'lab> Driver<'lab> {
 
     pub(super) fn exited(&self, id: &str, code: i32) -> Answer<()> {
         let target = format!("/tunbridge/containers/{id}/exited");
-        self.client.tell(&target, &Exited { code })
+        self.client.tell(&target, &Exited { code, pid: None })
     }
 
     pub(super) fn kill(&self, pid: i32) {
