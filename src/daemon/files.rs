@@ -8,7 +8,7 @@
 //! moves a new file over one of the host's takes the mounts over it away from containers; they are made again.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -147,6 +147,8 @@ impl Core {
             };
             if let Err(error) = followed {
                 tracing::warn!(container = %container.name, %error, "cannot write its files");
+                // The disk is full, say: again at the next change.
+                continue;
             }
             projected.files.insert(container.id.clone(), wanted);
         }
@@ -215,7 +217,7 @@ fn follow(
         let edited = Fingerprint::was_edited(Some(&current), noted(&path));
         let text = files::edit_hosts(&current, &former.lines, &wanted.lines);
         if edited {
-            fs::write(&path, text)?;
+            write_in_place(&path, &text)?;
         } else {
             write_noted(&path, &text)?;
         }
@@ -284,6 +286,18 @@ fn noted(path: &Path) -> Option<Fingerprint> {
 
 /// Writes a file in place and notes what was written.
 fn write_noted(path: &Path, text: &[u8]) -> io::Result<()> {
-    fs::write(path, text)?;
-    fs::write(fingerprint_path(path), Fingerprint::of(text).to_string())
+    write_in_place(path, text)?;
+    let fingerprint = Fingerprint::of(text).to_string();
+    write_in_place(&fingerprint_path(path), fingerprint.as_bytes())
+}
+
+/// Overwrites a file, and cuts it afterwards: it is never empty, not even on a disk that is full.
+fn write_in_place(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    file.write_all(text)?;
+    file.set_len(u64::try_from(text.len()).unwrap_or(u64::MAX))
 }
