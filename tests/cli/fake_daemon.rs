@@ -184,6 +184,14 @@ impl FakeDaemon {
         self.asked().iter().map(shorten).collect()
     }
 
+    /// The exit code that was reported last, by whoever reported the process as started.
+    #[track_caller]
+    pub(crate) fn exit_code(&self) -> Value {
+        let exited = self.body("/exited");
+        assert_eq!(exited["pid"], self.body("/started")["pid"], "of this run");
+        exited["code"].clone()
+    }
+
     /// Body of the last request whose target ends in `suffix`.
     pub(crate) fn body(&self, suffix: &str) -> Value {
         let asked = self.asked();

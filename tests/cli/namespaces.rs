@@ -163,7 +163,7 @@ fn exec_enters_a_container() {
     assert_eq!(code(&output), 127);
     assert_one_line(&output, &["no-such-program"]);
     drop(container);
-    assert_eq!(daemon.body("/exited"), json!({"code": 137}));
+    assert_eq!(daemon.exit_code(), 137);
     let output = run(&daemon, &["exec", "web", "true"]);
     assert_eq!(code(&output), 1);
     assert_one_line(&output, &["web", "not running"]);

@@ -67,7 +67,7 @@ fn start_runs_the_same_program_again_in_the_background() {
     );
     eventually("it ends", || daemon.steps().len() == before + 3);
     assert_eq!(daemon.steps()[before..], [START, STARTED, EXITED]);
-    assert_eq!(daemon.body("/exited"), json!({"code": 7}));
+    assert_eq!(daemon.exit_code(), 7);
     let log = fs::read_to_string(daemon.directory().join("web/log")).unwrap();
     assert_eq!(
         log,

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
-use serde_json::json;
 
 use crate::fake_daemon::FakeDaemon;
 use crate::{Guard, cli, eventually, run, stdout};
@@ -53,7 +52,7 @@ fn signals_are_passed_on() {
     client.signal(Signal::SIGTERM);
     assert_eq!(client.status(), 5);
     assert_eq!(seen(), "ready\nINT\nHUP\nQUIT\nUSR1\nUSR2\nWINCH\nTERM\n");
-    assert_eq!(daemon.body("/exited"), json!({"code": 5}));
+    assert_eq!(daemon.exit_code(), 5);
 }
 
 #[test]
@@ -110,7 +109,7 @@ sys.exit(9)"#;
     let came: Vec<&str> = text.lines().filter(|line| line.contains("from=")).collect();
     assert!(!came.is_empty(), "{text}");
     assert!(came.iter().all(|line| line.contains("from=128")), "{text}");
-    assert_eq!(daemon.body("/exited"), json!({"code": 9}));
+    assert_eq!(daemon.exit_code(), 9);
 }
 
 #[test]

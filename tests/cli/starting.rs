@@ -21,7 +21,7 @@ fn run_gives_the_programs_exit_code_and_reports_it() {
     let output = run(&daemon, &["run", "--", "sh", "-c", "exit 42"]);
     assert_eq!(code(&output), 42, "{output:?}");
     assert_eq!(daemon.steps(), [CREATED, STARTED, EXITED]);
-    assert_eq!(daemon.body("/exited"), json!({"code": 42}));
+    assert_eq!(daemon.exit_code(), 42);
     assert!(daemon.body("/started")["pid"].as_i64().unwrap() > 1);
     assert_eq!(code(&run(&daemon, &["run", "true"])), 0);
 }
@@ -33,7 +33,7 @@ fn a_program_that_a_signal_ends_gives_128_plus_its_number() {
         code(&run(&daemon, &["run", "--", "sh", "-c", "kill -9 $$"])),
         137
     );
-    assert_eq!(daemon.body("/exited"), json!({"code": 137}));
+    assert_eq!(daemon.exit_code(), 137);
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn a_detached_container_has_no_terminal_logs_and_reports_its_end() {
     let id = daemon.container("web")["Id"].as_str().unwrap().to_owned();
     assert_eq!(stdout(&output), format!("{id}\n"));
     daemon.wait_for("/exited");
-    assert_eq!(daemon.body("/exited"), json!({"code": 7}));
+    assert_eq!(daemon.exit_code(), 7);
     assert_eq!(daemon.steps(), [CREATED, STARTED, EXITED]);
     let log = fs::read_to_string(daemon.directory().join("web/log")).unwrap();
     assert_eq!(
