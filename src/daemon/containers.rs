@@ -210,8 +210,8 @@ impl Core {
         self.dismantle(&container).await;
         tokio::task::block_in_place(|| {
             if container.auto_remove {
-                remove_files(&container.files);
-                return state.remove(&container.id, true).map(drop);
+                let removed = state.remove(&container.id, true);
+                return removed.map(|_| remove_files(&container.files));
             }
             let ended = state.set_exited(&container.id, code, Timestamp::now());
             ended.map(drop)
@@ -251,8 +251,8 @@ impl Core {
             self.dismantle(container).await;
         }
         tokio::task::block_in_place(|| {
-            remove_files(&container.files);
-            state.remove(&container.id, true)
+            let removed = state.remove(&container.id, true);
+            removed.map(|_| remove_files(&container.files))
         })?;
         self.settle(state).await?;
         tracing::info!(container = %container.name, "container removed");

@@ -83,6 +83,7 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
     )?;
     warn(&warnings);
     bury_the_dead(&mut state, &netlink).await?;
+    remove_stray_files(&state, &args.state_dir.join("containers"));
     let former = managed_bridge(&state);
     warn(&state.set_default_network(config.as_ref(), Timestamp::now())?);
     if former != managed_bridge(&state)
@@ -253,6 +254,21 @@ async fn default_network(
         .filter(|network| network.name != DEFAULT_NETWORK);
     let facts = host_facts(netlink, options.bridge_name(), others).await?;
     Ok(options.resolve(&facts)?)
+}
+
+/// Directories of containers whose record is gone: a daemon was killed after it had removed it.
+fn remove_stray_files(state: &State, containers: &Path) {
+    let Ok(directories) = fs::read_dir(containers) else {
+        return;
+    };
+    for directory in directories.flatten() {
+        let name = directory.file_name();
+        let id = name.to_string_lossy();
+        let is_id = id.len() == 64 && id.bytes().all(|digit| digit.is_ascii_hexdigit());
+        if is_id && state.container_by_id(&id).is_none() {
+            super::containers::remove_files(&directory.path());
+        }
+    }
 }
 
 /// Containers whose process or namespace went away while no daemon was there.

@@ -19,7 +19,7 @@ use super::vnet::Gso;
 use super::{DropReason, Forwarder, Instant, Outbox, VNET_HDR_LEN, Verdict};
 
 /// Times that a packet is looked at again because the flow or the policy changed meanwhile.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 8;
 
 /// Largest packet of the host's own stack.
 const LOCAL_MTU: u32 = 65_535;
@@ -318,7 +318,8 @@ impl Forwarder {
                 return judged;
             }
         }
-        judged(Verdict::Drop(DropReason::NoRoute))
+        // Policies follow one another faster than packets.
+        judged(Verdict::Drop(DropReason::EgressChanged))
     }
 
     fn open(

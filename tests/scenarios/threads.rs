@@ -142,10 +142,10 @@ fn packets_policy_timers_and_reports_at_once() {
                             }
                         }
                         Verdict::Drop(reason) => {
-                            assert!(
-                                client == C2 && reason == DropReason::UnknownSource,
-                                "{client} {reason:?}"
-                            );
+                            let gone = client == C2 && reason == DropReason::UnknownSource;
+                            // Looked at again and again, and each time the policy was another.
+                            let overtaken = reason == DropReason::EgressChanged;
+                            assert!(gone || overtaken, "{client} {reason:?}");
                         }
                         other => panic!("{other:?}"),
                     }
