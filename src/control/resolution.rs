@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::files::{self, RESOLV_CONF};
+use super::files::{self, DnsSettings, InternalResolvConf, RESOLV_CONF};
 use super::names;
 use super::records::{Attachment, Container, Network};
 use super::state::{DEFAULT_NETWORK, State};
@@ -56,8 +56,20 @@ pub fn dns_views(state: &State, host: &str) -> BTreeMap<String, View> {
     let served = state
         .containers()
         .filter(|container| !container.has_exited() && state.has_resolver(container));
+    // Most containers give no --dns: theirs is the same.
+    let usual = files::internal_resolv_conf(RESOLV_CONF, host, &state.settings.dns);
     served
-        .map(|container| (container.id.clone(), view(state, container, &zones, host)))
+        .map(|container| {
+            let own = (container.dns != DnsSettings::default()).then(|| {
+                let dns = container.dns.or(&state.settings.dns);
+                files::internal_resolv_conf(RESOLV_CONF, host, &dns)
+            });
+            let resolver = own.as_ref().unwrap_or(&usual);
+            (
+                container.id.clone(),
+                view(state, container, &zones, resolver),
+            )
+        })
         .collect()
 }
 
@@ -71,10 +83,8 @@ fn view(
     state: &State,
     container: &Container,
     zones: &HashMap<&str, Arc<Zone>>,
-    host: &str,
+    resolver: &InternalResolvConf,
 ) -> View {
-    let dns = container.dns.or(&state.settings.dns);
-    let resolver = files::internal_resolv_conf(RESOLV_CONF, host, &dns);
     let order = state.gateway_order(container);
     // Of equal aliases on two networks the first counts, which therefore comes last.
     let links = order

@@ -151,12 +151,12 @@ impl Core {
         }
         projected.published.retain(|port| wanted.contains(port));
         // Even an equal policy makes the forwarder look at every flow.
-        projected.linked = policy
-            .links
-            .iter()
-            .flat_map(|link| [link.client.0, link.server.0])
-            .collect();
         if policy != projected.policy {
+            projected.linked = policy
+                .links
+                .iter()
+                .flat_map(|link| [link.client.0, link.server.0])
+                .collect();
             self.forwarder.set_policy(policy.clone(), self.clock.now());
             projected.policy = policy;
         }

@@ -1,11 +1,11 @@
 //! What the host looks like, for the checks of new networks: on-link routes, name servers, bridges.
 
+use super::files::HostFiles;
 use crate::control::daemon_options::{HostFacts, HostRoute};
+use crate::control::files;
 use crate::control::records::Network;
 use crate::kernel::dump::{Link, RouteKind, TABLE_MAIN};
 use crate::kernel::{Netlink, NetlinkError};
-
-use super::names::name_servers;
 
 /// Facts about the host for a network on `bridge` (`None`: there is no such wish). `own` are our networks: routes through
 /// their bridges are not the host's.
@@ -50,7 +50,7 @@ pub(super) async fn host_facts<'a>(
         .collect();
     Ok(HostFacts {
         routes,
-        name_servers: name_servers(),
+        name_servers: files::name_servers(&HostFiles::read().resolv_conf),
         bridge_exists: bridge.is_some(),
         bridge_addresses,
         own_subnets: own.flat_map(Network::subnets).collect(),

@@ -4,6 +4,7 @@
 //! chose. *Unplugged*: the pair is deleted, and with it whatever hung on it.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -29,8 +30,8 @@ impl Core {
     ) -> Result<(), ApiError> {
         let bridge = self.facts.lock().bridges.get(&network.id).copied();
         let bridge = bridge.ok_or_else(|| {
-            ApiError::internal(format!(
-                "failed to set up container networking: network {} has no bridge {}: see the daemon's log",
+            networking_failed(format!(
+                "network {} has no bridge {}: see the daemon's log",
                 network.name, network.config.bridge
             ))
         })?;
@@ -53,9 +54,11 @@ impl Core {
             bridge_if_index: bridge.if_index,
             bridge_mac: bridge.mac,
         };
-        let if_index = self.netlink.create_veth(&veth).await.map_err(|error| {
-            ApiError::internal(format!("failed to set up container networking: {error}"))
-        })?;
+        let if_index = self
+            .netlink
+            .create_veth(&veth)
+            .await
+            .map_err(networking_failed)?;
         self.steer(container, network, endpoint, if_index)?;
         self.announce(container, network, endpoint).await;
         Ok(())
@@ -65,9 +68,7 @@ impl Core {
     pub(super) async fn loopback(&self, container: &Container) -> Result<(), ApiError> {
         Netlink::bring_loopback_up(open(container)?.as_fd())
             .await
-            .map_err(|error| {
-                ApiError::internal(format!("failed to set up container networking: {error}"))
-            })
+            .map_err(networking_failed)
     }
 
     /// Gives endpoints that are to be plugged other names where the namespace has interfaces of these names
@@ -231,9 +232,19 @@ impl Core {
             &ours,
         )
         .await
-        .map_err(|error| {
-            ApiError::internal(format!("failed to set up container networking: {error}"))
-        })
+        .map_err(networking_failed)
+    }
+
+    /// The same where a container without the right route is better than none; a failure is logged.
+    pub(super) async fn route_if_possible(
+        &self,
+        state: &State,
+        container: &Container,
+        left: Option<&Endpoint>,
+    ) {
+        if let Err(error) = self.route(state, container, left).await {
+            tracing::warn!(container = %container.name, error = %error.message, "no default route");
+        }
     }
 
     /// Takes down an endpoint's interface; a failure is logged.
@@ -248,6 +259,11 @@ impl Core {
             self.steering.lock().detach_container(port.if_index);
         }
     }
+}
+
+/// A container's network cannot be had: Docker's words, then the reason.
+pub(super) fn networking_failed(reason: impl Display) -> ApiError {
+    ApiError::internal(format!("failed to set up container networking: {reason}"))
 }
 
 fn open(container: &Container) -> Result<std::os::fd::OwnedFd, ApiError> {

@@ -8,24 +8,14 @@
 //! ([`Core::require_names`]).
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::core::Core;
+use super::interfaces::networking_failed;
 use crate::api::server::ApiError;
-use crate::control::{State, files, projections};
+use crate::control::{State, projections};
 use crate::dns::{View, Zone};
 use crate::kernel::netns;
-
-/// The host's name servers, those on its loopback included.
-pub(super) fn name_servers() -> Vec<IpAddr> {
-    fs::read_to_string(files::RESOLV_CONF)
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| line.strip_prefix("nameserver")?.trim().parse().ok())
-        .collect()
-}
 
 impl Core {
     /// Makes forwarder, steering, files and resolvers follow the state.
@@ -45,11 +35,7 @@ impl Core {
     pub(super) fn require_names(&self, id: &str) -> Result<(), ApiError> {
         let projected = self.projected.lock();
         let problem = projected.nameless.get(id);
-        problem.map_or(Ok(()), |problem| {
-            Err(ApiError::internal(format!(
-                "failed to set up container networking: {problem}"
-            )))
-        })
+        problem.map_or(Ok(()), |problem| Err(networking_failed(problem)))
     }
 
     /// Starts, updates and stops resolvers.

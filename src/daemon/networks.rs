@@ -100,9 +100,8 @@ impl Core {
                     state.disconnect(&container.id, &network.id, true)
                 })?;
                 // The route that was there before may have been replaced already.
-                if let Err(error) = self.route(&state, &undone.after, Some(endpoint)).await {
-                    tracing::warn!(container = %container.name, error = %error.message, "no default route");
-                }
+                self.route_if_possible(&state, &undone.after, Some(endpoint))
+                    .await;
                 self.settle(&state).await?;
                 return Err(error);
             }
@@ -154,9 +153,8 @@ impl Core {
         })?;
         if let Some(endpoint) = &done.endpoint {
             // As in Docker, a container that has spoilt its own routes is disconnected all the same.
-            if let Err(error) = self.route(&state, &done.after, Some(endpoint)).await {
-                tracing::warn!(container = %done.after.name, error = %error.message, "no default route");
-            }
+            self.route_if_possible(&state, &done.after, Some(endpoint))
+                .await;
             self.settle(&state).await?;
         }
         self.log_warnings(&done.after, &done.warnings);

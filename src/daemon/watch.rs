@@ -153,9 +153,7 @@ impl Core {
                 None => match self.plug(container, network, endpoint).await {
                     Ok(()) => {
                         tracing::warn!(container = %container.name, "interface was gone, made again");
-                        if let Err(error) = self.route(state, container, None).await {
-                            tracing::warn!(container = %container.name, error = %error.message, "no default route");
-                        }
+                        self.route_if_possible(state, container, None).await;
                     }
                     Err(error) => tracing::warn!(
                         container = %container.name, error = %error.message, "interface is gone"

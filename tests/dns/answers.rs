@@ -9,7 +9,7 @@ use tunbridge::dns::{DnsError, Resolver, View};
 use super::message::{
     A, AAAA, NOERROR, PTR, answers, id, query, query_with_edns, rcode, truncated,
 };
-use super::{Container, on_a_host, receive, receive_tcp, run, send_tcp, view};
+use super::{Container, on_a_host, receive, receive_tcp, run, send_tcp, view, view_of_many};
 
 fn web() -> View {
     view(&[("web", &["172.18.0.2"]), ("six", &["fd00::2"])])
@@ -121,14 +121,10 @@ fn a_client_may_use_any_of_its_addresses() {
 #[test]
 fn long_answers_arrive_whole_over_tcp() {
     on_a_host(async |_| {
-        let addresses: Vec<String> = (0..3000)
-            .map(|n| format!("10.1.{}.{}", n / 250, n % 250))
-            .collect();
-        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         let container = Container::new();
         let resolver = Resolver::new();
         resolver
-            .start("c1", container.netns(), view(&[("many", &addresses)]))
+            .start("c1", container.netns(), view_of_many(3000))
             .await
             .unwrap();
         let short = container.ask(&query(1, "many", A));

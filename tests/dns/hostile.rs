@@ -12,7 +12,7 @@ use super::message::{A, NOERROR, REFUSED, SERVFAIL, answers, id, query, rcode, r
 use super::upstream::Server;
 use super::{
     Container, Host, PATIENCE, RESOLVER, eventually, host, on_a_host, receive, receive_tcp,
-    send_tcp, view, view_with,
+    send_tcp, view_of_many, view_with,
 };
 
 async fn serving() -> (Resolver, Container) {
@@ -105,14 +105,10 @@ fn a_container_has_64_connections_at_a_time() {
 #[test]
 fn a_client_that_does_not_read_is_given_up() {
     on_a_host(async |_| {
-        let addresses: Vec<String> = (0..4000)
-            .map(|n| format!("10.1.{}.{}", n / 250, n % 250))
-            .collect();
-        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         let container = Container::new();
         let resolver = Resolver::new();
         resolver
-            .start("c1", container.netns(), view(&[("many", &addresses)]))
+            .start("c1", container.netns(), view_of_many(4000))
             .await
             .unwrap();
         let mut stream = container.tcp();

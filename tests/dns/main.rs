@@ -167,6 +167,15 @@ fn run(command: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// A view in which `many` has so many addresses.
+fn view_of_many(count: u16) -> View {
+    let addresses: Vec<String> = (0..count)
+        .map(|n| format!("10.1.{}.{}", n / 250, n % 250))
+        .collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    view(&[("many", &addresses)])
+}
+
 /// A view with one network, `net1`.
 fn view(names: &[(&str, &[&str])]) -> View {
     let parse = |list: &[&str]| -> Vec<IpAddr> {

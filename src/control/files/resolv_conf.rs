@@ -124,6 +124,17 @@ fn address(server: &str) -> Option<IpAddr> {
     server.split('%').next()?.parse().ok()
 }
 
+/// The servers that a resolv.conf names, those on a loopback included.
+pub fn name_servers(text: &str) -> Vec<IpAddr> {
+    let parsed = Parsed::new(text);
+    // A link-local address with a zone is no use without its interface.
+    parsed
+        .servers
+        .iter()
+        .filter_map(|server| server.parse().ok())
+        .collect()
+}
+
 /// What the host's file says.
 #[derive(Debug, Default)]
 struct Parsed<'a> {
