@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use smoltcp::wire::{IpProtocol, Ipv4Packet, UdpPacket};
 use tunbridge::forwarder::{
-    Access, Config, Egress, EndpointId, EndpointPolicy, Forwarder, Host, Instant, NetworkId,
-    NetworkPolicy, Outbox, Policy, Protocol, VNET_HDR_LEN, Verdict,
+    Access, Config, Egress, EndpointId, EndpointPolicy, FamilyPolicy, Forwarder, Host, Instant,
+    NetworkId, NetworkPolicy, Outbox, Policy, Protocol, VNET_HDR_LEN, Verdict,
 };
 
 const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
@@ -68,14 +68,16 @@ fn forwarder() -> Forwarder {
     let policy = Policy {
         networks: vec![NetworkPolicy {
             id: NetworkId(1),
-            subnets: vec!["172.17.0.0/16".parse().unwrap()],
-            gateways: vec![GATEWAY.into()],
+            families: vec![FamilyPolicy {
+                subnet: "172.17.0.0/16".parse().unwrap(),
+                gateway: Some(GATEWAY.into()),
+                masquerade: true,
+                source: None,
+                access: Access::Closed,
+            }],
             mtu: 1500,
-            masquerade: true,
-            sources: Vec::new(),
             icc: true,
             internal: false,
-            access: Access::Closed,
             clamp_mss: false,
         }],
         endpoints: vec![EndpointPolicy {

@@ -25,8 +25,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tunbridge::forwarder::{
-    Access, Config, Egress, EndpointId, EndpointPolicy, Forwarder, Host, HostPorts, Instant,
-    NetworkId, NetworkPolicy, Outbox, Policy, Protocol, Published, VNET_HDR_LEN, Verdict,
+    Access, Config, Egress, EndpointId, EndpointPolicy, FamilyPolicy, Forwarder, Host, HostPorts,
+    Instant, NetworkId, NetworkPolicy, Outbox, Policy, Protocol, Published, VNET_HDR_LEN, Verdict,
 };
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 10);
@@ -102,18 +102,20 @@ impl Host for Machine {
 fn policy(variant: u8) -> Policy {
     let network = |id: u8, mtu| NetworkPolicy {
         id: NetworkId(id.into()),
-        subnets: vec![format!("172.{}.0.0/16", 16 + id).parse().expect("a prefix")],
-        gateways: vec![IpAddr::V4(Ipv4Addr::new(172, 16 + id, 0, 1))],
+        families: vec![FamilyPolicy {
+            subnet: format!("172.{}.0.0/16", 16 + id).parse().expect("a prefix"),
+            gateway: Some(IpAddr::V4(Ipv4Addr::new(172, 16 + id, 0, 1))),
+            masquerade: variant & 4 == 0,
+            source: None,
+            access: match variant >> 5 & 3 {
+                0 => Access::Closed,
+                1 => Access::Ports,
+                _ => Access::Open,
+            },
+        }],
         mtu,
-        masquerade: variant & 4 == 0,
-        sources: Vec::new(),
         icc: variant & 8 == 0,
         internal: variant & 128 != 0 && id == 2,
-        access: match variant >> 5 & 3 {
-            0 => Access::Closed,
-            1 => Access::Ports,
-            _ => Access::Open,
-        },
         clamp_mss: variant & 16 != 0,
     };
     let endpoint = |id: u8, address| EndpointPolicy {

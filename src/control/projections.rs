@@ -9,13 +9,14 @@ use ipnet::IpNet;
 
 pub use super::resolution::dns_views;
 
+use super::network_config::FamilyConfig;
 use super::portspec::PortSpec;
 use super::records::{Container, GatewayMode, Network, PortBinding};
 use super::state::State;
 use super::transport::Transport;
 use crate::forwarder::{
-    Access, EndpointId, EndpointPolicy, LinkPolicy, NetworkId, NetworkPolicy, OpenPorts, Policy,
-    Published,
+    Access, EndpointId, EndpointPolicy, FamilyPolicy, LinkPolicy, NetworkId, NetworkPolicy,
+    OpenPorts, Policy, Published,
 };
 
 /// Published ports as steering's maps hold them.
@@ -46,7 +47,8 @@ pub fn policy(state: &State, local_addresses: &[IpAddr]) -> Policy {
         ..Policy::default()
     };
     for (container, network, endpoint) in state.endpoints() {
-        let open = if access(network) == Access::Ports {
+        let mut families = network.config.families.iter();
+        let open = if families.any(|family| family.mode == GatewayMode::Routed) {
             open_ports(container)
         } else {
             Vec::new()
@@ -67,25 +69,28 @@ pub fn policy(state: &State, local_addresses: &[IpAddr]) -> Policy {
 
 fn network_policy(network: &Network) -> NetworkPolicy {
     let config = &network.config;
+    let family = |family: &FamilyConfig| FamilyPolicy {
+        subnet: family.subnet,
+        gateway: family.bridge_net().map(|net| net.addr()),
+        masquerade: family.masquerade,
+        source: family.source,
+        access: access(family.mode),
+    };
     NetworkPolicy {
         id: NetworkId(network.number),
-        subnets: network.subnets(),
-        gateways: config.bridge_addresses().iter().map(IpNet::addr).collect(),
+        families: config.families.iter().map(family).collect(),
         mtu: config.mtu,
-        masquerade: network.v4().is_some_and(|family| family.masquerade),
-        sources: config.families.iter().filter_map(|f| f.source).collect(),
         icc: config.icc,
         internal: config.internal,
-        access: access(network),
         clamp_mss: false,
     }
 }
 
-fn access(network: &Network) -> Access {
-    match network.v4().map(|family| family.mode) {
-        Some(GatewayMode::NatUnprotected) => Access::Open,
-        Some(GatewayMode::Routed) => Access::Ports,
-        Some(GatewayMode::Nat | GatewayMode::Isolated) | None => Access::Closed,
+const fn access(mode: GatewayMode) -> Access {
+    match mode {
+        GatewayMode::NatUnprotected => Access::Open,
+        GatewayMode::Routed => Access::Ports,
+        GatewayMode::Nat | GatewayMode::Isolated => Access::Closed,
     }
 }
 

@@ -6,21 +6,22 @@ use std::net::IpAddr;
 use super::flow::{Flow, Masquerade, Owner, Rule};
 use super::index::{Index, Place};
 use super::key::FlowKey;
-use super::{Access, DropReason, EndpointId, NetworkId, NetworkPolicy, Protocol};
+use super::{Access, DropReason, EndpointId, FamilyPolicy, NetworkId, Protocol};
 
 /// Why a container must not be addressed directly by `client`, a network's container or somebody
-/// outside; `None` if it may. `key` is that of the packet, if it has one.
+/// outside; `None` if it may. `server` has `address`; `key` is that of the packet, if it has one.
 // nat.md S16: unpublished ports of a container are not reachable, route or not.
 pub(super) fn direct_refusal(
     index: &Index,
     client: Option<NetworkId>,
     server: (EndpointId, NetworkId),
+    address: IpAddr,
     key: Option<&FlowKey>,
 ) -> Option<DropReason> {
     if index.is_internal(server.1) || client.is_some_and(|network| index.is_internal(network)) {
         return Some(DropReason::Internal);
     }
-    let admitted = match index.network(server.1).map(|network| network.access) {
+    let admitted = match index.family(server.1, address).map(|family| family.access) {
         None | Some(Access::Closed) => false,
         Some(Access::Open) => true,
         Some(Access::Ports) => key.is_some_and(|key| {
@@ -42,10 +43,10 @@ pub(super) fn source_between(
     server: (NetworkId, IpAddr),
 ) -> Result<Option<IpAddr>, DropReason> {
     if client != server.0 {
-        match index.network(client) {
+        match index.family(client, server.1) {
             Some(client) if !client.masquerade => return Ok(None),
             Some(client) => {
-                if let Some(source) = configured_source(client, server.1) {
+                if let Some(source) = client.source {
                     let found = index.is_local(source).then_some(Some(source));
                     return found.ok_or(DropReason::NoGateway);
                 }
@@ -65,18 +66,14 @@ pub(super) fn gateway_of(
     index.gateway(network, address).ok_or(DropReason::NoGateway)
 }
 
-/// The address to masquerade with in the family of `like`, if the network demands one.
-pub(super) fn configured_source(network: &NetworkPolicy, like: IpAddr) -> Option<IpAddr> {
-    let mut sources = network.sources.iter().copied();
-    sources.find(|source| source.is_ipv4() == like.is_ipv4())
-}
-
-/// How a network's packets to `destination`, outside, get their source.
-pub(super) fn masquerade(network: &NetworkPolicy, destination: IpAddr) -> Masquerade {
-    if !network.masquerade {
+/// How a family's packets to the outside get their source.
+pub(super) fn masquerade(family: &FamilyPolicy) -> Masquerade {
+    if !family.masquerade {
         return Masquerade::No;
     }
-    configured_source(network, destination).map_or(Masquerade::Route, Masquerade::Configured)
+    family
+        .source
+        .map_or(Masquerade::Route, Masquerade::Configured)
 }
 
 /// The policy still allows the flow, as it is.
@@ -117,7 +114,8 @@ pub(super) fn is_allowed(flow: &Flow, index: &Index) -> bool {
             }),
             Rule::Direct => {
                 let client = peer.map(|(_, network)| network);
-                direct_refusal(index, client, (endpoint, network), Some(&flow.original)).is_none()
+                let server = (endpoint, network);
+                direct_refusal(index, client, server, address, Some(&flow.original)).is_none()
                     && source_is_same(flow, index, peer, network)
             }
             Rule::Link => peer.is_some_and(|(peer, net)| {
@@ -139,8 +137,8 @@ fn egress_is_same(flow: &Flow, index: &Index, network: NetworkId, was: Masquerad
     let destination = flow.original.dst;
     index.place(destination) == Place::Outside
         && index
-            .network(network)
-            .is_some_and(|network| masquerade(network, destination) == was)
+            .family(network, destination)
+            .is_some_and(|family| masquerade(family) == was)
 }
 
 fn source_is_same(

@@ -180,7 +180,7 @@ fn direct(
         Caller::Endpoint(id, network) => (Some(network), Some(id), Owner::Endpoint(id)),
         Caller::Outside => (None, None, Owner::Inbound(server.0)),
     };
-    if let Some(reason) = direct_refusal(index, client, server, key) {
+    if let Some(reason) = direct_refusal(index, client, server, packet.dst(), key) {
         return dropped(reason);
     }
     let (key, track) = match query(packet, key) {
@@ -251,7 +251,8 @@ fn egress(
     endpoint: EndpointId,
     network: NetworkId,
 ) -> Decision {
-    let Some(network) = index.network(network).filter(|network| !network.internal) else {
+    let family = index.family(network, packet.src());
+    let Some(family) = family.filter(|_| !index.is_internal(network)) else {
         return dropped(DropReason::Internal);
     };
     let (key, track) = match query(packet, key) {
@@ -261,7 +262,7 @@ fn egress(
     let Some(route) = host.route(key.dst) else {
         return Decision::Refuse(DropReason::NoRoute, IcmpError::NetworkUnreachable);
     };
-    let masquerade = masquerade(network, key.dst);
+    let masquerade = masquerade(family);
     let external = match masquerade {
         Masquerade::No => None,
         Masquerade::Route => Some(route.source),
@@ -280,7 +281,7 @@ fn egress(
         .segment()
         .is_some_and(|segment| !segment.is_initial());
     let is_server = index.is_server(key.protocol, key.src, key.src_port)
-        || (network.access == Access::Open && external.is_some());
+        || (family.access == Access::Open && external.is_some());
     if midstream && published.is_none() && is_server {
         // From a server to a client that reached it through one of several ports or directly, before
         // the client sent anything after a restart of the daemon: from another port it would only

@@ -9,7 +9,7 @@ use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
 
 use super::host_ports::PortSet;
-use super::{EndpointId, NetworkId, NetworkPolicy, Policy, Protocol, Published};
+use super::{EndpointId, FamilyPolicy, NetworkId, NetworkPolicy, Policy, Protocol, Published};
 
 /// Whose an address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,13 +106,14 @@ impl Index {
         for network in &policy.networks {
             index
                 .subnets
-                .extend(network.subnets.iter().map(|&subnet| Span {
-                    first: subnet.network(),
-                    last: subnet.broadcast(),
-                    subnet,
+                .extend(network.families.iter().map(|family| Span {
+                    first: family.subnet.network(),
+                    last: family.subnet.broadcast(),
+                    subnet: family.subnet,
                     network: network.id,
                 }));
-            index.local.extend(&network.gateways);
+            let gateways = network.families.iter().filter_map(|family| family.gateway);
+            index.local.extend(gateways);
             index.networks.insert(network.id, network.clone());
         }
         index.subnets.sort_unstable_by_key(|span| span.first);
@@ -219,6 +220,11 @@ impl Index {
         self.networks.get(&id)
     }
 
+    /// What a network says about the family of `like`, if it has that.
+    pub(super) fn family(&self, id: NetworkId, like: IpAddr) -> Option<&FamilyPolicy> {
+        self.network(id)?.family(like)
+    }
+
     /// Nothing comes in or out.
     pub(super) fn is_internal(&self, id: NetworkId) -> bool {
         self.network(id).is_some_and(|network| network.internal)
@@ -251,11 +257,7 @@ impl Index {
 
     /// The gateway of the network, in the family of `like`.
     pub(super) fn gateway(&self, network: NetworkId, like: IpAddr) -> Option<IpAddr> {
-        let gateways = &self.network(network)?.gateways;
-        gateways
-            .iter()
-            .copied()
-            .find(|gateway| gateway.is_ipv4() == like.is_ipv4())
+        self.family(network, like)?.gateway
     }
 
     /// What `port` of the host's `address` leads to. A publication on the address itself beats one
@@ -349,6 +351,7 @@ const fn unspecified(like: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forwarder::Access;
 
     fn publish(at: &str, host_ports: RangeInclusive<u16>, port: u16) -> Published {
         Published {
@@ -418,14 +421,16 @@ mod tests {
     fn an_address_is_found_in_whatever_order_networks_come() {
         let network = |id, subnet: &str| NetworkPolicy {
             id: NetworkId(id),
-            subnets: vec![subnet.parse().unwrap()],
-            gateways: Vec::new(),
+            families: vec![FamilyPolicy {
+                subnet: subnet.parse().unwrap(),
+                gateway: None,
+                masquerade: true,
+                source: None,
+                access: Access::Closed,
+            }],
             mtu: 1500,
-            masquerade: true,
-            sources: Vec::new(),
             icc: true,
             internal: false,
-            access: crate::forwarder::Access::Closed,
             clamp_mss: false,
         };
         let index = Index::new(&Policy {

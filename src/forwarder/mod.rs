@@ -143,8 +143,8 @@ pub use host::{Egress, Host};
 pub use host_ports::HostPorts;
 pub use outbox::Outbox;
 pub use policy::{
-    Access, EndpointId, EndpointPolicy, LinkPolicy, NetworkId, NetworkPolicy, OpenPorts, Policy,
-    Protocol, Published,
+    Access, EndpointId, EndpointPolicy, FamilyPolicy, LinkPolicy, NetworkId, NetworkPolicy,
+    OpenPorts, Policy, Protocol, Published,
 };
 pub use report::{DropReason, FlowReport, Stats};
 pub use time::Instant;

@@ -25,7 +25,7 @@ pub struct NetworkId(pub u32);
 pub struct EndpointId(pub u32);
 
 /// Who from outside, or from another network, may address a network's containers directly: the
-/// network's gateway mode.
+/// gateway mode of the address family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
     /// Nobody (`nat`): published ports on addresses of the host are the only way in.
@@ -42,28 +42,52 @@ pub enum Access {
 pub struct NetworkPolicy {
     /// Its number.
     pub id: NetworkId,
-    /// Its prefixes, at most one per family.
-    pub subnets: Vec<IpNet>,
-    /// Addresses of its bridge, at most one per family and none if the bridge has none (`isolated`,
-    /// `inhibit_ipv4`): source of generated ICMP errors, and of connections that the host, a
-    /// neighbour or a masquerading container of another network makes to a container.
-    pub gateways: Vec<IpAddr>,
+    /// What each of its address families is like; at most one of a kind.
+    pub families: Vec<FamilyPolicy>,
     /// MTU in octets of its containers' interfaces.
     pub mtu: u32,
-    /// Rewrite the source of outgoing packets (`--ip-masq`).
-    pub masquerade: bool,
-    /// Addresses of the host to masquerade with, at most one per family, in place of the route's
-    /// (`com.docker.network.host_ipv4`).
-    pub sources: Vec<IpAddr>,
     /// Containers of this network may talk to each other (`--icc`); if not, [`Policy::links`] count.
     pub icc: bool,
     /// Its containers talk to each other and to the host at its gateway addresses, and to nobody
     /// else, neither way (`--internal`).
     pub internal: bool,
-    /// Who may address its containers directly.
-    pub access: Access,
     /// Largest TCP MSS in octets to let pass in a SYN, if it is to be clamped to the path.
     pub clamp_mss: bool,
+}
+
+/// One address family of a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FamilyPolicy {
+    /// Its prefix.
+    pub subnet: IpNet,
+    /// Address of the bridge, none if it has none (`isolated`, `inhibit_ipv4`): source of generated
+    /// ICMP errors, and of connections that the host, a neighbour or a masquerading container of
+    /// another network makes to a container.
+    pub gateway: Option<IpAddr>,
+    /// Rewrite the source of outgoing packets (`--ip-masq`).
+    pub masquerade: bool,
+    /// Address of the host to masquerade with, in place of the route's
+    /// (`com.docker.network.host_ipv4`, `host_ipv6`).
+    pub source: Option<IpAddr>,
+    /// Who may address the containers directly.
+    pub access: Access,
+}
+
+impl NetworkPolicy {
+    /// The family of `like`, if the network has it.
+    pub(super) fn family(&self, like: IpAddr) -> Option<&FamilyPolicy> {
+        let mut families = self.families.iter();
+        families.find(|family| family.is_of(like))
+    }
+}
+
+impl FamilyPolicy {
+    const fn is_of(&self, like: IpAddr) -> bool {
+        matches!(
+            (&self.subnet, like),
+            (IpNet::V4(_), IpAddr::V4(_)) | (IpNet::V6(_), IpAddr::V6(_))
+        )
+    }
 }
 
 /// A container's attachment to a network.
@@ -75,7 +99,7 @@ pub struct EndpointPolicy {
     pub network: NetworkId,
     /// Its addresses, at most one per family.
     pub addresses: Vec<IpAddr>,
-    /// Ports that everybody may address directly if its network has [`Access::Ports`].
+    /// Ports that everybody may address directly if the family of its address has [`Access::Ports`].
     pub open: Vec<OpenPorts>,
 }
 

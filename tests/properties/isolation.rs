@@ -60,21 +60,18 @@ fn kind(number: u8) -> Kind {
 
 fn apply(setting: &Setting, kind: Kind, network: &mut NetworkPolicy) {
     match setting {
-        Setting::Access(0) => network.access = Access::Closed,
-        Setting::Access(1) => network.access = Access::Ports,
-        Setting::Access(_) => network.access = Access::Open,
+        Setting::Access(0) => network.families[0].access = Access::Closed,
+        Setting::Access(1) => network.families[0].access = Access::Ports,
+        Setting::Access(_) => network.families[0].access = Access::Open,
         Setting::Internal(yes) => network.internal = *yes,
-        Setting::Masquerade(yes) => network.masquerade = *yes,
+        Setting::Masquerade(yes) => network.families[0].masquerade = *yes,
         Setting::Icc(yes) => network.icc = *yes,
         Setting::Gateway(yes) => {
-            network.gateways.clear();
-            network
-                .gateways
-                .extend(yes.then(|| IpAddr::V4(kind.gateway())));
+            network.families[0].gateway = yes.then(|| IpAddr::V4(kind.gateway()));
         }
-        Setting::Source(0) => network.sources.clear(),
-        Setting::Source(1) => network.sources = vec![IpAddr::V4(HOST)],
-        Setting::Source(_) => network.sources = vec![IpAddr::V4(HOST2)],
+        Setting::Source(0) => network.families[0].source = None,
+        Setting::Source(1) => network.families[0].source = Some(IpAddr::V4(HOST)),
+        Setting::Source(_) => network.families[0].source = Some(IpAddr::V4(HOST2)),
     }
 }
 
@@ -125,7 +122,7 @@ struct Site {
 
 impl Site {
     fn network(&self, address: Ipv4Addr) -> Option<&NetworkPolicy> {
-        let holds = |n: &&NetworkPolicy| n.subnets[0].contains(&IpAddr::V4(address));
+        let holds = |n: &&NetworkPolicy| n.families[0].subnet.contains(&IpAddr::V4(address));
         self.w.policy.networks.iter().find(holds)
     }
 
@@ -162,8 +159,8 @@ impl Site {
         let Some(to) = to else {
             // To the outside.
             let from = from.unwrap();
-            let chosen = from.sources.first().copied().unwrap_or(IpAddr::V4(HOST));
-            let expected = if from.masquerade {
+            let chosen = from.families[0].source.unwrap_or(IpAddr::V4(HOST));
+            let expected = if from.families[0].masquerade {
                 chosen
             } else {
                 IpAddr::V4(sent.src())
@@ -172,7 +169,7 @@ impl Site {
             return Ok(());
         };
         if direct {
-            let open = match to.access {
+            let open = match to.families[0].access {
                 Access::Closed => false,
                 Access::Open => true,
                 Access::Ports => {
@@ -193,9 +190,11 @@ impl Site {
         }
         let expected = match from {
             None => IpAddr::V4(sent.src()),
-            Some(from) if !inside && !from.masquerade => IpAddr::V4(sent.src()),
-            Some(from) if !inside && !from.sources.is_empty() => from.sources[0],
-            Some(_) => to.gateways[0],
+            Some(from) if !inside && !from.families[0].masquerade => IpAddr::V4(sent.src()),
+            Some(from) if !inside && from.families[0].source.is_some() => {
+                from.families[0].source.unwrap()
+            }
+            Some(_) => to.families[0].gateway.unwrap(),
         };
         prop_assert_eq!(IpAddr::V4(seen.src()), expected);
         Ok(())

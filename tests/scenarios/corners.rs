@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use tunbridge::forwarder::{Config, Protocol, Verdict};
+use tunbridge::forwarder::{Config, FamilyPolicy, Protocol, Verdict};
 
 use super::packet::*;
 use super::world::*;
@@ -147,8 +147,12 @@ fn a_range_that_runs_over_the_last_port_is_survived() {
 fn ipv6_in_the_policy_does_not_disturb_ipv4() {
     let mut w = World::new();
     w.change(|p| {
-        p.networks[0].subnets.push("fd00:17::/64".parse().unwrap());
-        p.networks[0].gateways.push("fd00:17::1".parse().unwrap());
+        let family = p.networks[0].families[0].clone();
+        p.networks[0].families.push(FamilyPolicy {
+            subnet: "fd00:17::/64".parse().unwrap(),
+            gateway: "fd00:17::1".parse().ok(),
+            ..family
+        });
         p.endpoints[0].addresses.push("fd00:17::2".parse().unwrap());
         p.local_addresses.push("::1".parse().unwrap());
     });

@@ -244,7 +244,7 @@ fn route_is_asked_per_flow_not_per_packet() {
 #[test]
 fn without_masquerade_the_source_stays() {
     let mut w = World::new();
-    w.change(|p| p.networks[0].masquerade = false);
+    w.change(|p| p.networks[0].families[0].masquerade = false);
     let seen = w.forward(Packet::udp(at(UDP_A), at("10.20.0.1:9000"), b"as it is"));
     assert_eq!(seen.source(), at(UDP_A));
     let back = w.forward(Packet::udp(at("10.20.0.1:9000"), at(UDP_A), b"as it was"));

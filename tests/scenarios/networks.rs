@@ -12,8 +12,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use tunbridge::forwarder::{
-    Access, EndpointId, EndpointPolicy, NetworkId, NetworkPolicy, OpenPorts, Policy, Protocol,
-    Published,
+    Access, EndpointId, EndpointPolicy, FamilyPolicy, NetworkId, NetworkPolicy, OpenPorts, Policy,
+    Protocol, Published,
 };
 
 use super::world::*;
@@ -87,26 +87,28 @@ impl Kind {
     }
 
     fn network(self) -> NetworkPolicy {
-        let has = |yes: bool, address| yes.then_some(IpAddr::V4(address)).into_iter().collect();
+        let has = |yes: bool, address| yes.then_some(IpAddr::V4(address));
         NetworkPolicy {
             id: self.id(),
-            subnets: vec![format!("172.{}.0.0/16", self.number()).parse().unwrap()],
-            gateways: has(self.has_gateway(), self.gateway()),
+            families: vec![FamilyPolicy {
+                subnet: format!("172.{}.0.0/16", self.number()).parse().unwrap(),
+                gateway: has(self.has_gateway(), self.gateway()),
+                masquerade: !matches!(self, Self::Routed | Self::Unmasqueraded),
+                source: has(self == Self::Sourced, HOST2),
+                access: match self {
+                    Self::Unprotected => Access::Open,
+                    Self::Routed => Access::Ports,
+                    Self::Nat
+                    | Self::Internal
+                    | Self::Isolated
+                    | Self::Unmasqueraded
+                    | Self::Inhibited
+                    | Self::Sourced => Access::Closed,
+                },
+            }],
             mtu: 1500,
-            masquerade: !matches!(self, Self::Routed | Self::Unmasqueraded),
-            sources: has(self == Self::Sourced, HOST2),
             icc: true,
             internal: matches!(self, Self::Internal | Self::Isolated),
-            access: match self {
-                Self::Unprotected => Access::Open,
-                Self::Routed => Access::Ports,
-                Self::Nat
-                | Self::Internal
-                | Self::Isolated
-                | Self::Unmasqueraded
-                | Self::Inhibited
-                | Self::Sourced => Access::Closed,
-            },
             clamp_mss: false,
         }
     }

@@ -63,7 +63,9 @@ fn nothing_ends_that_did_not_change() {
                 .endpoints
                 .retain(|e| e.network != Kind::Internal.id());
         });
-        change_network(w, Kind::Nat, |network| network.access = Access::Open);
+        change_network(w, Kind::Nat, |network| {
+            network.families[0].access = Access::Open
+        });
     };
     assert_eq!(left(Kind::Routed, unrelated), all);
 }
@@ -72,11 +74,14 @@ fn nothing_ends_that_did_not_change() {
 fn a_closed_network_ends_what_came_in_directly() {
     let rest = ["published", "hairpin", "out"];
     for kind in [Kind::Routed, Kind::Unprotected] {
-        let close = |w: &mut World| change_network(w, kind, |n| n.access = Access::Closed);
+        let close =
+            |w: &mut World| change_network(w, kind, |n| n.families[0].access = Access::Closed);
         assert_eq!(left(kind, close), rest);
     }
     let ports = |w: &mut World| {
-        change_network(w, Kind::Unprotected, |n| n.access = Access::Ports);
+        change_network(w, Kind::Unprotected, |n| {
+            n.families[0].access = Access::Ports
+        });
         w.change(|policy| {
             for endpoint in &mut policy.endpoints {
                 endpoint.open.clear();
@@ -131,30 +136,35 @@ fn a_network_that_goes_takes_all_along() {
 #[test]
 fn another_source_address_ends_what_had_the_old_one() {
     // The caller's network masquerades no more: the server would see another address.
-    let keep = |w: &mut World| w.change(|policy| policy.networks[0].masquerade = false);
+    let keep = |w: &mut World| w.change(|policy| policy.networks[0].families[0].masquerade = false);
     assert_eq!(left(Kind::Routed, keep), ["direct", "published", "out"]);
     // It masquerades with another address.
     let source = |w: &mut World| {
-        w.change(|policy| policy.networks[0].sources = vec![IpAddr::V4(HOST2)]);
+        w.change(|policy| policy.networks[0].families[0].source = Some(IpAddr::V4(HOST2)));
     };
     assert_eq!(left(Kind::Routed, source), ["direct", "published", "out"]);
     // The server's gateway goes.
-    let gateway = |w: &mut World| change_network(w, Kind::Routed, |n| n.gateways.clear());
+    let gateway = |w: &mut World| change_network(w, Kind::Routed, |n| n.families[0].gateway = None);
     assert_eq!(left(Kind::Routed, gateway), ["direct", "published", "out"]);
     // The server's network masquerades from now on.
-    let masquerade = |w: &mut World| change_network(w, Kind::Routed, |n| n.masquerade = true);
+    let masquerade =
+        |w: &mut World| change_network(w, Kind::Routed, |n| n.families[0].masquerade = true);
     let rest = ["direct", "between", "published", "hairpin"];
     assert_eq!(left(Kind::Routed, masquerade), rest);
     // With an address of its own, and with another one.
     let own = |w: &mut World| {
-        change_network(w, Kind::Nat, |n| n.sources = vec![IpAddr::V4(HOST)]);
+        change_network(w, Kind::Nat, |n| {
+            n.families[0].source = Some(IpAddr::V4(HOST))
+        });
     };
     assert_eq!(left(Kind::Nat, own), ["published", "hairpin"]);
     let another = |w: &mut World| {
-        change_network(w, Kind::Sourced, |n| n.sources = vec![IpAddr::V4(HOST)]);
+        change_network(w, Kind::Sourced, |n| {
+            n.families[0].source = Some(IpAddr::V4(HOST))
+        });
     };
     assert_eq!(left(Kind::Sourced, another), ["published", "hairpin"]);
-    let none = |w: &mut World| change_network(w, Kind::Sourced, |n| n.sources.clear());
+    let none = |w: &mut World| change_network(w, Kind::Sourced, |n| n.families[0].source = None);
     assert_eq!(left(Kind::Sourced, none), ["published", "hairpin"]);
 }
 
@@ -177,7 +187,9 @@ fn a_chosen_source_does_not_follow_the_route() {
 fn a_chosen_source_must_be_the_hosts() {
     let mut w = every_kind();
     let stranger = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 77));
-    change_network(&mut w, Kind::Sourced, |n| n.sources = vec![stranger]);
+    change_network(&mut w, Kind::Sourced, |n| {
+        n.families[0].source = Some(stranger)
+    });
     let (reason, error) = w.rejects(Packet::udp(on(Kind::Sourced.server(), 1), on(S1, 1), b""));
     assert_eq!(reason, "no_route");
     assert_eq!(error.icmp_type_code(), (UNREACHABLE, 0));
@@ -207,8 +219,8 @@ fn a_caller_whose_address_becomes_a_containers_is_a_stranger() {
             .iter_mut()
             .find(|n| n.id == Kind::Internal.id())
             .unwrap();
-        network.subnets = vec!["10.9.0.32/27".parse().unwrap()];
-        network.gateways = vec![IpAddr::V4(Ipv4Addr::new(10, 9, 0, 33))];
+        network.families[0].subnet = "10.9.0.32/27".parse().unwrap();
+        network.families[0].gateway = Some(IpAddr::V4(Ipv4Addr::new(10, 9, 0, 33)));
         policy
             .endpoints
             .iter_mut()

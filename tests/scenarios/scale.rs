@@ -218,9 +218,10 @@ fn many(networks: u16) -> World {
             let mut network = policy.networks[0].clone();
             let [.., third, _] = container(n).octets();
             network.id = NetworkId(100 + u32::from(n));
-            network.subnets = vec![format!("172.19.{third}.0/24").parse().unwrap()];
-            network.gateways = vec![IpAddr::V4(Ipv4Addr::new(172, 19, third, 1))];
-            network.access = [Access::Closed, Access::Ports, Access::Open][usize::from(n % 3)];
+            network.families[0].subnet = format!("172.19.{third}.0/24").parse().unwrap();
+            network.families[0].gateway = Some(IpAddr::V4(Ipv4Addr::new(172, 19, third, 1)));
+            network.families[0].access =
+                [Access::Closed, Access::Ports, Access::Open][usize::from(n % 3)];
             network.icc = n % 2 == 0;
             policy.networks.push(network);
         }

@@ -22,8 +22,9 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 use tunbridge::forwarder::{
-    Access, Config, DropReason, Egress, EndpointId, EndpointPolicy, Forwarder, Host, HostPorts,
-    Instant, NetworkId, NetworkPolicy, Outbox, Policy, Protocol, Published, Stats, Verdict,
+    Access, Config, DropReason, Egress, EndpointId, EndpointPolicy, FamilyPolicy, Forwarder, Host,
+    HostPorts, Instant, NetworkId, NetworkPolicy, Outbox, Policy, Protocol, Published, Stats,
+    Verdict,
 };
 
 use super::packet::*;
@@ -133,14 +134,16 @@ impl Host for FakeHost {
 pub(crate) fn base_policy() -> Policy {
     let network = |id, subnet: &str, gateway| NetworkPolicy {
         id: NetworkId(id),
-        subnets: vec![subnet.parse::<IpNet>().unwrap()],
-        gateways: vec![IpAddr::V4(gateway)],
+        families: vec![FamilyPolicy {
+            subnet: subnet.parse::<IpNet>().unwrap(),
+            gateway: Some(IpAddr::V4(gateway)),
+            masquerade: true,
+            source: None,
+            access: Access::Closed,
+        }],
         mtu: 1500,
-        masquerade: true,
-        sources: Vec::new(),
         icc: true,
         internal: false,
-        access: Access::Closed,
         clamp_mss: false,
     };
     let endpoint = |id, network, address| EndpointPolicy {

@@ -24,14 +24,16 @@ fn the_policy_has_networks_endpoints_and_publications() {
     let policy = policy(&state, &local);
     let network = NetworkPolicy {
         id: NetworkId(1),
-        subnets: vec!["172.17.0.0/16".parse().unwrap()],
-        gateways: vec![ip("172.17.0.1")],
+        families: vec![FamilyPolicy {
+            subnet: "172.17.0.0/16".parse().unwrap(),
+            gateway: Some(ip("172.17.0.1")),
+            masquerade: true,
+            source: None,
+            access: Access::Closed,
+        }],
         mtu: 1500,
-        masquerade: true,
-        sources: Vec::new(),
         icc: true,
         internal: false,
-        access: Access::Closed,
         clamp_mss: false,
     };
     assert_eq!(policy.networks, [network]);
@@ -76,7 +78,7 @@ fn switches_reach_the_policy() {
     state.set_default_network(Some(&flags), at(0)).unwrap();
     let network = &policy(&state, &[]).networks[0];
     assert_eq!(
-        (network.icc, network.masquerade, network.mtu),
+        (network.icc, network.families[0].masquerade, network.mtu),
         (false, false, 1400)
     );
 }

@@ -70,14 +70,16 @@ pub(super) fn ip(text: &str) -> IpAddr {
 pub(super) fn policy() -> Policy {
     let network = |id: u32, subnet: &str, gateway: &str| NetworkPolicy {
         id: NetworkId(id),
-        subnets: vec![subnet.parse().unwrap()],
-        gateways: (id != 6).then(|| ip(gateway)).into_iter().collect(),
+        families: vec![FamilyPolicy {
+            subnet: subnet.parse().unwrap(),
+            gateway: (id != 6).then(|| ip(gateway)),
+            masquerade: id != 4,
+            source: None,
+            access: Access::Closed,
+        }],
         mtu: 1500,
-        masquerade: id != 4,
-        sources: Vec::new(),
         icc: id != 3,
         internal: id == 5,
-        access: Access::Closed,
         clamp_mss: id == 2,
     };
     let endpoint = |id: u32, net: u32, address: &str| EndpointPolicy {
