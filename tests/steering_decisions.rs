@@ -611,7 +611,7 @@ fn the_tun_delivers_to_nobody_else() {
 fn a_container_that_is_detached_or_readdressed_is_not_delivered_to() {
     Bench::run(|mut bench| {
         let mut port = bench.lab.container_port(1, true);
-        port.address = ip("172.17.0.9");
+        port.addresses = vec![ip("172.17.0.9")];
         bench.steering.attach_container(&port).unwrap();
         bench
             .tun
@@ -629,7 +629,7 @@ fn a_container_that_is_detached_or_readdressed_is_not_delivered_to() {
         });
         // Another veth takes the address over before the old one is detached.
         let mut heir = bench.lab.container_port(2, true);
-        heir.address = port.address;
+        heir.addresses = port.addresses;
         bench.steering.attach_container(&heir).unwrap();
         bench.steering.detach_container(port.if_index);
         bench

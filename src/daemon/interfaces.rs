@@ -156,16 +156,14 @@ impl Core {
         endpoint: &Endpoint,
         if_index: u32,
     ) -> Result<(), ApiError> {
-        let (Some(bridge), Some(address)) = (
-            self.facts.lock().bridges.get(&network.id).copied(),
-            endpoint.addresses.first(),
-        ) else {
+        let Some(bridge) = self.facts.lock().bridges.get(&network.id).copied() else {
             return Ok(());
         };
         let mut projected = self.projected.lock();
         let port = ContainerPort {
             if_index,
-            address: address.addr(),
+            addresses: endpoint.addresses.iter().map(IpNet::addr).collect(),
+            ipv6: network.config.family(false).is_some(),
             mac: endpoint.mac.octets(),
             bridge_if_index: bridge.if_index,
             bridge_mac: bridge.mac,

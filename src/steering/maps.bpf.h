@@ -15,9 +15,10 @@ struct address {
 	__be32 word[4];
 };
 
-// A container's attachment. In two maps: by veth (who sends?) and by address (who receives?).
+// A container's attachment. In two maps: by veth (who sends?) and by each address (who receives?).
 struct endpoint {
-	struct address address;
+	struct address ipv4; // zeros, which is nobody's: it has none
+	struct address ipv6;
 	__u32 veth;
 	__u32 bridge;
 	__u8 mac[ETH_ALEN];
@@ -30,6 +31,7 @@ enum endpoint_flag {
 	ENDPOINT_ICC = 1,      // containers of the same network may talk to each other
 	ENDPOINT_LINKED = 2,   // if not: whether some of them may, the forwarder knows
 	ENDPOINT_INTERNAL = 4, // its network has no way out
+	ENDPOINT_IPV6 = 8,     // its network has IPv6
 };
 
 struct local {
@@ -86,7 +88,7 @@ struct settings {
 // Without preallocation an empty map of 131,072 entries costs its bucket array only.
 MAP(BPF_MAP_TYPE_HASH, __u32, struct endpoint, 1 << 14, BPF_F_NO_PREALLOC)
 containers SEC(".maps");
-MAP(BPF_MAP_TYPE_HASH, struct address, struct endpoint, 1 << 14, BPF_F_NO_PREALLOC)
+MAP(BPF_MAP_TYPE_HASH, struct address, struct endpoint, 1 << 15, BPF_F_NO_PREALLOC)
 endpoints SEC(".maps");
 MAP(BPF_MAP_TYPE_HASH, struct address, struct local, 1 << 12, BPF_F_NO_PREALLOC)
 locals SEC(".maps");

@@ -45,7 +45,7 @@ const COUNTERS: [&str; 23] = [
 ];
 
 type AddressKey = [u8; 16];
-type EndpointValue = [u8; 44];
+type EndpointValue = [u8; 60];
 type LocalValue = [u8; 12];
 type SubnetValue = [u8; 12];
 type PublishedKey = [u8; 20];
@@ -132,36 +132,36 @@ impl Maps {
         let value = endpoint_value(port);
         let old = self.containers.known.get(&port.if_index).copied();
         self.containers.insert(port.if_index, value)?;
-        if let Err(error) = self.endpoints.insert(address_key(port.address), value) {
-            self.containers.forget(&port.if_index);
-            return Err(error);
+        let mut result = Ok(());
+        for address in addresses(&value) {
+            result = result.and_then(|()| self.endpoints.insert(address, value));
         }
-        // The veth had another address before: that one leads nowhere now.
-        if let Some(old) = old.filter(|old| old[..16] != value[..16]) {
-            self.remove_endpoint(&old);
+        if result.is_err() {
+            self.remove_container(port.if_index);
         }
-        Ok(())
+        // Addresses that the veth had before lead nowhere now.
+        for address in old.iter().flat_map(addresses) {
+            if result.is_err() || !addresses(&value).any(|new| new == address) {
+                self.remove_endpoint(&address, port.if_index);
+            }
+        }
+        result
     }
 
     pub(super) fn remove_container(&mut self, if_index: u32) {
         if let Some(value) = self.containers.known.get(&if_index).copied() {
-            self.remove_endpoint(&value);
+            for address in addresses(&value) {
+                self.remove_endpoint(&address, if_index);
+            }
             self.containers.forget(&if_index);
         }
     }
 
     /// Removes the way to an address, unless another veth has taken the address over.
-    fn remove_endpoint(&mut self, value: &EndpointValue) {
-        let mut address = AddressKey::default();
-        address.copy_from_slice(&value[..16]);
-        let veth = |value: &EndpointValue| value[16..20].to_owned();
-        if self
-            .endpoints
-            .known
-            .get(&address)
-            .is_some_and(|now| veth(now) == veth(value))
-        {
-            self.endpoints.forget(&address);
+    fn remove_endpoint(&mut self, address: &AddressKey, veth: u32) {
+        let now = self.endpoints.known.get(address);
+        if now.is_some_and(|now| now[32..36] == veth.to_ne_bytes()) {
+            self.endpoints.forget(address);
         }
     }
 
@@ -400,15 +400,26 @@ fn prefix_key(prefix: IpNet) -> (u32, AddressKey) {
 /// `struct endpoint`.
 fn endpoint_value(port: &ContainerPort) -> EndpointValue {
     let mut value = [0; size_of::<EndpointValue>()];
-    value[..16].copy_from_slice(&address_key(port.address));
-    value[16..20].copy_from_slice(&port.if_index.to_ne_bytes());
-    value[20..24].copy_from_slice(&port.bridge_if_index.to_ne_bytes());
-    value[24..30].copy_from_slice(&port.mac);
-    value[30..36].copy_from_slice(&port.bridge_mac);
-    let flags = u32::from(port.icc) | u32::from(port.linked) << 1 | u32::from(port.internal) << 2;
-    value[36..40].copy_from_slice(&flags.to_ne_bytes());
-    value[40..].copy_from_slice(&port.container.to_ne_bytes());
+    for address in &port.addresses {
+        let at = if address.is_ipv4() { 0 } else { 16 };
+        value[at..at + 16].copy_from_slice(&address_key(*address));
+    }
+    value[32..36].copy_from_slice(&port.if_index.to_ne_bytes());
+    value[36..40].copy_from_slice(&port.bridge_if_index.to_ne_bytes());
+    value[40..46].copy_from_slice(&port.mac);
+    value[46..52].copy_from_slice(&port.bridge_mac);
+    let flags = [port.icc, port.linked, port.internal, port.ipv6];
+    let flags = (0..).zip(flags).map(|(bit, set)| u32::from(set) << bit);
+    value[52..56].copy_from_slice(&flags.sum::<u32>().to_ne_bytes());
+    value[56..].copy_from_slice(&port.container.to_ne_bytes());
     value
+}
+
+/// The keys under which a `struct endpoint` is found.
+fn addresses(value: &EndpointValue) -> impl Iterator<Item = AddressKey> {
+    let (keys, _) = value[..32].as_chunks();
+    let keys: Vec<AddressKey> = keys.to_vec();
+    keys.into_iter().filter(|key| *key != AddressKey::default())
 }
 
 /// `struct local`.
@@ -483,7 +494,8 @@ mod tests {
     fn structs_have_the_offsets_of_the_header() {
         let port = ContainerPort {
             if_index: 0x0102_0304,
-            address: "10.0.0.2".parse().unwrap(),
+            addresses: vec!["fd00::2".parse().unwrap(), "10.0.0.2".parse().unwrap()],
+            ipv6: true,
             mac: [1; 6],
             bridge_if_index: 0x0506_0708,
             bridge_mac: [2; 6],
@@ -493,11 +505,14 @@ mod tests {
             container: 0x090a_0b0c,
         };
         let value = endpoint_value(&port);
-        assert_eq!(value[16..20], 0x0102_0304_u32.to_ne_bytes());
-        assert_eq!(value[20..24], 0x0506_0708_u32.to_ne_bytes());
-        assert_eq!((&value[24..30], &value[30..36]), (&[1; 6][..], &[2; 6][..]));
-        assert_eq!(value[36..40], 5_u32.to_ne_bytes());
-        assert_eq!(value[40..], 0x090a_0b0c_u32.to_ne_bytes());
+        assert_eq!(value[10..16], [0xff, 0xff, 10, 0, 0, 2]);
+        assert_eq!(value[16..18], [0xfd, 0]);
+        assert_eq!(addresses(&value).count(), 2);
+        assert_eq!(value[32..36], 0x0102_0304_u32.to_ne_bytes());
+        assert_eq!(value[36..40], 0x0506_0708_u32.to_ne_bytes());
+        assert_eq!((&value[40..46], &value[46..52]), (&[1; 6][..], &[2; 6][..]));
+        assert_eq!(value[52..56], 13_u32.to_ne_bytes());
+        assert_eq!(value[56..], 0x090a_0b0c_u32.to_ne_bytes());
         let key = published_key(17, "0.0.0.0".parse().unwrap(), 0x1234);
         assert_eq!(key[12..], [0, 0, 0, 0, 0x12, 0x34, 17, 0]);
     }

@@ -164,8 +164,11 @@ pub struct Subnet {
 pub struct ContainerPort {
     /// The host-side interface.
     pub if_index: u32,
-    /// The container's address: the only IP source it may use.
-    pub address: IpAddr,
+    /// The container's addresses, one of each family at most: the only IP sources it may use, besides its
+    /// link-local one.
+    pub addresses: Vec<IpAddr>,
+    /// Whether its network has IPv6. If not, no IPv6 packet of the container passes.
+    pub ipv6: bool,
     /// The container's MAC address: the only Ethernet source it may use.
     pub mac: [u8; 6],
     /// The bridge it is a port of.

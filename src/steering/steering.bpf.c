@@ -75,7 +75,7 @@ static __always_inline const struct endpoint *speaker(const struct endpoint *fro
 {
 	const struct endpoint *other;
 
-	if (same_address(source, &from->address))
+	if (same_address(source, &from->ipv4))
 		return from;
 	if (!from->container)
 		return NULL;

@@ -238,7 +238,8 @@ impl Lab {
     pub fn container_port(&self, number: u8, icc: bool) -> ContainerPort {
         ContainerPort {
             if_index: self.host.if_index(&format!("c{number}h")),
-            address: ip(&format!("172.17.0.{}", number + 1)),
+            addresses: vec![ip(&format!("172.17.0.{}", number + 1))],
+            ipv6: false,
             mac: [2, 0x42, 0xac, 0x11, 0, number + 1],
             bridge_if_index: self.host.if_index("tb0"),
             bridge_mac: self.host.mac("tb0"),

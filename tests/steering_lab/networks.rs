@@ -80,7 +80,8 @@ impl<'a> Second<'a> {
         let last = if name == "c3h" { 2 } else { 3 };
         ContainerPort {
             if_index: self.lab.host.if_index(name),
-            address: ip(&format!("172.18.0.{last}")),
+            addresses: vec![ip(&format!("172.18.0.{last}"))],
+            ipv6: false,
             mac: [2, 0x42, 0xac, 0x12, 0, last],
             bridge_if_index: self.lab.host.if_index("tb1"),
             bridge_mac: self.lab.host.mac("tb1"),
