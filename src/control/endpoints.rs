@@ -68,7 +68,7 @@ impl State {
         let host_interface = self
             .new_interface_name(record)
             .map_err(ControlError::Random)?;
-        let addresses = self.take_addresses(&network, attachment.requested_address)?;
+        let addresses = self.take_addresses(&network, attachment)?;
         // Somebody may have asked for the MAC that belongs to this address.
         let generated = generated_mac(&addresses)
             .filter(|generated| self.check_mac(&network, *generated).is_ok());
@@ -116,15 +116,14 @@ impl State {
     fn take_addresses(
         &mut self,
         network: &Network,
-        requested: Option<IpAddr>,
+        attachment: &Attachment,
     ) -> Result<Vec<IpNet>, ControlError> {
         let Some(entry) = self.networks.get_mut(&network.id) else {
             return Err(ControlError::NoSuchNetwork(network.name.clone()));
         };
         let mut taken: Vec<IpNet> = Vec::new();
         for pool in &mut entry.pools {
-            let ipv4 = pool.subnet().addr().is_ipv4();
-            let requested = requested.filter(|address| address.is_ipv4() == ipv4);
+            let requested = attachment.requested_address(pool.subnet().addr().is_ipv4());
             match take_address(pool, network, requested) {
                 Ok(address) => taken.push(address),
                 Err(error) => {

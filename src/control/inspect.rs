@@ -310,13 +310,17 @@ fn attached(container: &Container, attachment: &Attachment) -> Value {
     let mut set = |key: &str, value: Value| {
         body.insert(key.to_owned(), value);
     };
-    if let Some(address) = attachment.requested_address {
-        let key = if address.is_ipv4() {
-            "IPv4Address"
-        } else {
-            "IPv6Address"
-        };
-        set("IPAMConfig", json!({ key: address }));
+    if !attachment.requested_addresses.is_empty() {
+        let addresses = attachment.requested_addresses.iter();
+        let entries = addresses.map(|address| {
+            let key = if address.is_ipv4() {
+                "IPv4Address"
+            } else {
+                "IPv6Address"
+            };
+            (key.to_owned(), json!(address))
+        });
+        set("IPAMConfig", Value::Object(entries.collect()));
     }
     let user_defined = attachment.network_name != DEFAULT_NETWORK;
     if user_defined && !attachment.links.is_empty() {

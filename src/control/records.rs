@@ -182,8 +182,9 @@ pub struct Attachment {
     pub network: String,
     /// Name of the network.
     pub network_name: String,
-    /// `--ip`.
-    pub requested_address: Option<IpAddr>,
+    /// `--ip` and `--ip6`, at most one per family.
+    #[serde(default)]
+    pub requested_addresses: Vec<IpAddr>,
     /// `--mac-address`.
     pub requested_mac: Option<MacAddress>,
     /// `--network-alias`, as given.
@@ -324,6 +325,14 @@ impl Container {
     /// True once it has ended: it has no namespace, interfaces, addresses or ports.
     pub const fn has_exited(&self) -> bool {
         matches!(self.state, ContainerState::Exited { .. })
+    }
+}
+
+impl Attachment {
+    /// The address of a family that was asked for.
+    pub fn requested_address(&self, ipv4: bool) -> Option<IpAddr> {
+        let mut addresses = self.requested_addresses.iter().copied();
+        addresses.find(|address| address.is_ipv4() == ipv4)
     }
 }
 

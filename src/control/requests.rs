@@ -223,7 +223,7 @@ impl State {
         Ok(Attachment {
             network: network.id.clone(),
             network_name: network.name.clone(),
-            requested_address: addresses.into_iter().flatten().next(),
+            requested_addresses: addresses.into_iter().flatten().collect(),
             requested_mac,
             aliases: distinct(&settings.aliases),
             links,
