@@ -5,7 +5,7 @@
 //! of the daemon, which fails then, because that is what its flags are about.
 
 use anyhow::{Context, bail};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use super::core::{BridgePort, Core};
 use crate::api::server::ApiError;
@@ -117,7 +117,11 @@ fn spec(network: &Network) -> anyhow::Result<BridgeSpec> {
     let addresses = network.config.bridge_addresses();
     Ok(BridgeSpec {
         name: network.config.bridge.clone(),
-        address: addresses.first().copied().map(ipv4).transpose()?,
+        addresses: addresses
+            .into_iter()
+            .map(ipv4)
+            .collect::<anyhow::Result<_>>()?,
+        ipv6: false,
         mtu: network.config.mtu,
         mac: network.bridge_mac.octets(),
         user_managed: !network.config.managed,
@@ -125,9 +129,9 @@ fn spec(network: &Network) -> anyhow::Result<BridgeSpec> {
 }
 
 /// Only IPv4 networks can be made so far.
-pub(super) fn ipv4(net: IpNet) -> anyhow::Result<Ipv4Net> {
+pub(super) fn ipv4(net: IpNet) -> anyhow::Result<IpNet> {
     match net {
-        IpNet::V4(net) => Ok(net),
+        IpNet::V4(_) => Ok(net),
         IpNet::V6(net) => bail!("{net}: an IPv4 network is needed"),
     }
 }

@@ -25,16 +25,16 @@ pub(super) async fn host_facts<'a>(
         .chain(bridge_index)
         .collect();
     let routes = netlink
-        .routes4()
+        .routes()
         .await?
         .into_iter()
         .filter(|route| route.kind == RouteKind::Unicast && route.table == TABLE_MAIN)
-        .filter(|route| route.destination.prefix_len() > 0)
+        .filter(|route| route.destination.prefix_len() > 0 && route.destination.addr().is_ipv4())
         .filter_map(|route| {
             let hop = route.next_hops.first().copied()?;
             let on_link = hop.gateway.is_none() && !ours.contains(&hop.if_index);
             on_link.then(|| HostRoute {
-                prefix: route.destination.into(),
+                prefix: route.destination,
                 device: name_of(&links, hop.if_index),
             })
         })

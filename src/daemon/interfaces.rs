@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -47,8 +46,8 @@ impl Core {
             container_name: &endpoint.interface,
             netns: namespace.as_fd(),
             mac: endpoint.mac.octets(),
-            address: ipv4(address).map_err(|error| ApiError::internal(error.to_string()))?,
-            gateway: None,
+            addresses: &[ipv4(address).map_err(|error| ApiError::internal(error.to_string()))?],
+            ipv6: false,
             mtu: Some(network.config.mtu),
             sysctls: &sysctls,
             bridge_if_index: bridge.if_index,
@@ -131,7 +130,7 @@ impl Core {
             namespace.as_fd(),
             &endpoint.interface,
             endpoint.mac.octets(),
-            address.addr(),
+            &[address.addr().into()],
             advertise.count,
             Duration::from_millis(advertise.interval_ms.into()),
         )
@@ -205,8 +204,8 @@ impl Core {
         left: Option<&Endpoint>,
     ) -> Result<(), ApiError> {
         let hop = |endpoint: &Endpoint| match endpoint.gateway(true) {
-            Some(IpAddr::V4(gateway)) => Some((endpoint.interface.clone(), gateway)),
-            Some(IpAddr::V6(_)) | None => None,
+            Some(gateway) => Some((endpoint.interface.clone(), gateway)),
+            None => None,
         };
         let wanted = state
             .gateway_endpoint(container, true)
@@ -228,6 +227,7 @@ impl Core {
                 .as_ref()
                 .map(|(name, gateway)| (name.as_str(), *gateway)),
             &ours,
+            true,
         )
         .await
         .map_err(networking_failed)

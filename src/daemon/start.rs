@@ -123,7 +123,8 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
             tun_name: TUN_NAME.to_owned(),
             tun_index,
             keeper: Keeper {
-                host_wide: args.ip_forward,
+                host_wide_v4: args.ip_forward,
+                host_wide_v6: false,
                 tun: Some((tun_index, TUN_NAME.to_owned())),
             },
             loopback,

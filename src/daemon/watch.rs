@@ -202,9 +202,10 @@ impl Core {
             .collect();
         let default_uplink = self
             .netlink
-            .routes4()
+            .routes()
             .await?
             .into_iter()
+            .filter(|route| route.destination.addr().is_ipv4())
             .filter(|route| route.table == TABLE_MAIN && route.destination.prefix_len() == 0)
             .min_by_key(|route| route.priority)
             .and_then(|route| route.next_hops.first().map(|hop| hop.if_index));

@@ -10,7 +10,7 @@
 //! dropped: the caller drops it when the container leaves the network or ends. The socket receives nothing.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +51,7 @@ impl Drop for Announcement {
     }
 }
 
-/// Announces that `address` is at `mac`, `count` times with `interval` between, from an interface inside
+/// Announces that `addresses` are at `mac`, `count` times with `interval` between, from an interface inside
 /// a container's namespace. The first time is before this returns; the others follow by themselves, until
 /// the interface goes or gets another MAC address.
 ///
@@ -64,7 +64,7 @@ pub async fn announce(
     namespace: BorrowedFd<'_>,
     interface: &str,
     mac: [u8; 6],
-    address: Ipv4Addr,
+    addresses: &[IpAddr],
     count: u8,
     interval: Duration,
 ) -> Result<Announcement, NetlinkError> {
@@ -74,16 +74,25 @@ pub async fn announce(
             task: None,
         });
     };
-    let doing = || format!("announce {address} on interface {interface}");
+    let list = addresses.iter().map(IpAddr::to_string);
+    let list = list.collect::<Vec<_>>().join(" and ");
+    let doing = || format!("announce {list} on interface {interface}");
     let namespace = namespace
         .try_clone_to_owned()
         .map_err(|error| request_error(doing(), error))?;
     let name = interface.to_owned();
-    let request = arp_request(mac, address);
+    let frames: Vec<Vec<u8>> = addresses
+        .iter()
+        .filter_map(|address| match address {
+            IpAddr::V4(address) => Some(arp_request(mac, *address).to_vec()),
+            IpAddr::V6(_) => None,
+        })
+        .collect();
+    let first_frames = frames.clone();
     let first = move || -> io::Result<OwnedFd> {
         let if_index = nix::net::if_::if_nametoindex(name.as_str())?;
         let socket = open_frame_socket(if_index)?;
-        send_request(&socket, mac, &request)?;
+        send_frames(&socket, mac, &first_frames)?;
         Ok(socket)
     };
     let socket = netns::run_in_async(namespace, first)
@@ -96,11 +105,11 @@ pub async fn announce(
             for _ in 0..later {
                 tokio::time::sleep(interval).await;
                 let sent = match socket.lock().as_ref() {
-                    Some(socket) => send_request(socket, mac, &request),
+                    Some(socket) => send_frames(socket, mac, &frames),
                     None => return,
                 };
                 if let Err(error) = sent {
-                    tracing::debug!(%address, %error, "announcement ends early");
+                    tracing::debug!(addresses = list, %error, "announcement ends early");
                     break;
                 }
             }
@@ -111,11 +120,13 @@ pub async fn announce(
 }
 
 /// Does not block. An address must not be announced with a MAC address that is no longer the interface's.
-fn send_request(socket: &OwnedFd, mac: [u8; 6], request: &[u8; FRAME_LEN]) -> io::Result<()> {
+fn send_frames(socket: &OwnedFd, mac: [u8; 6], frames: &[Vec<u8>]) -> io::Result<()> {
     if frame_socket_mac(socket.as_fd())? != mac {
         return Err(io::Error::other("it has another MAC address"));
     }
-    send(socket.as_raw_fd(), request, MsgFlags::MSG_DONTWAIT)?;
+    for frame in frames {
+        send(socket.as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT)?;
+    }
     Ok(())
 }
 

@@ -12,7 +12,7 @@
 //! A bridge without an address (`inhibit_ipv4`, gateway mode `isolated`) is a wire between containers:
 //! the host has no part in its subnet.
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use super::dump::{Address, Link};
@@ -24,8 +24,11 @@ use super::sysctl;
 pub struct BridgeSpec {
     /// Interface name, at most 15 octets.
     pub name: String,
-    /// The gateway address with the network's prefix length; `None`: the bridge bears no address.
-    pub address: Option<Ipv4Net>,
+    /// The gateway addresses with the networks' prefix lengths, one per family at most; none: the bridge bears no
+    /// address.
+    pub addresses: Vec<IpNet>,
+    /// The network has IPv6.
+    pub ipv6: bool,
     /// Largest IP packet in octets.
     pub mtu: u32,
     /// Ethernet address for a bridge that has to be made, or has none. One that has an address keeps it.
@@ -208,41 +211,35 @@ impl Netlink {
         spec: &BridgeSpec,
         addresses: &[Address],
     ) -> Result<(), NetlinkError> {
-        let present: Vec<Ipv4Net> = addresses
+        let present: Vec<IpNet> = addresses
             .iter()
-            .filter(|address| address.if_index == link.index)
-            .filter_map(|address| match address.address {
-                IpNet::V4(address) => Some(address),
-                IpNet::V6(_) => None,
-            })
+            .filter(|address| address.if_index == link.index && address.address.addr().is_ipv4())
+            .map(|address| address.address)
             .collect();
         // Wrong ones first: removing a primary address takes its secondaries along, which the right
         // one would be if it were added before.
-        let stale: Vec<Ipv4Net> = present
+        let stale: Vec<IpNet> = present
             .iter()
             .copied()
-            .filter(|address| Some(*address) != spec.address)
+            .filter(|address| !spec.addresses.contains(address))
             .collect();
         if !spec.user_managed {
             for address in &stale {
-                self.remove_address4(link.index, *address).await?;
+                self.remove_address(link.index, *address).await?;
             }
         }
-        let Some(wanted) = spec.address else {
-            return Ok(());
-        };
-        if present.contains(&wanted) && (spec.user_managed || stale.is_empty()) {
-            return Ok(());
-        }
-        match self.add_address4(link.index, wanted).await {
-            // It was there and survived the removal of the others.
-            Err(NetlinkError::Request { source, .. })
-                if source.raw_os_error() == Some(libc::EEXIST) =>
-            {
-                Ok(())
+        for wanted in spec.addresses.iter().copied() {
+            if present.contains(&wanted) && (spec.user_managed || stale.is_empty()) {
+                continue;
             }
-            result => result,
+            match self.add_address(link.index, wanted).await {
+                // It was there and survived the removal of the others.
+                Err(NetlinkError::Request { source, .. })
+                    if source.raw_os_error() == Some(libc::EEXIST) => {}
+                result => result?,
+            }
         }
+        Ok(())
     }
 }
 

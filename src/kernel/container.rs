@@ -7,7 +7,7 @@
 //! one. A default route of the user's that precedes ours, or is alone, is in the way: `file exists`, as
 //! Docker says. One with a metric is not. When an interface goes, the kernel removes its routes.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 
 use ipnet::IpNet;
@@ -68,8 +68,32 @@ impl Netlink {
             .collect())
     }
 
-    /// Makes `wanted` (interface and router) the way out of a container; `None`: it has none. `ours` are
-    /// the interfaces and routers of all its networks, those it has just left included: a default route
+    /// Removes and adds addresses of an interface inside a container that runs; new IPv6 addresses are usable at once.
+    /// `ipv6`: whether the network has IPv6 now. What is gone or there already is no error.
+    ///
+    /// # Errors
+    /// There is no such interface, or a request failed.
+    pub async fn readdress(
+        namespace: BorrowedFd<'_>,
+        interface: &str,
+        gone: &[IpNet],
+        new: &[IpNet],
+        ipv6: bool,
+    ) -> Result<(), NetlinkError> {
+        let inside = Self::in_namespace(namespace)?;
+        let link = inside.existing_link(interface).await?;
+        inside.switch_ipv6(&link, ipv6).await?;
+        for address in gone {
+            inside.remove_address(link.index, *address).await?;
+        }
+        for address in new {
+            inside.add_address(link.index, *address).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes `wanted` (interface and router) the way out of a container in one family; `None`: it has none. `ours`
+    /// are the interfaces and routers of all its networks, those it has just left included: a default route
     /// by one of them was made by us and is replaced or removed. Calling it again changes nothing.
     ///
     /// # Errors
@@ -77,16 +101,17 @@ impl Netlink {
     /// interface is missing or the router not on its link. The route that was there stays then.
     pub async fn set_default_gateway(
         namespace: BorrowedFd<'_>,
-        wanted: Option<(&str, Ipv4Addr)>,
-        ours: &[(&str, Ipv4Addr)],
+        wanted: Option<(&str, IpAddr)>,
+        ours: &[(&str, IpAddr)],
+        ipv4: bool,
     ) -> Result<(), NetlinkError> {
         let inside = Self::in_namespace(namespace)?;
         let links = inside.links().await?;
-        let hop = |(name, gateway): (&str, Ipv4Addr)| {
+        let hop = |(name, gateway): (&str, IpAddr)| {
             let link = links.iter().find(|link| link.name == name)?;
             Some(NextHop {
                 if_index: link.index,
-                gateway: Some(IpAddr::V4(gateway)),
+                gateway: Some(gateway),
             })
         };
         let wanted = match wanted {
@@ -94,7 +119,7 @@ impl Netlink {
             None => None,
         };
         let ours: Vec<NextHop> = ours.iter().copied().filter_map(hop).chain(wanted).collect();
-        let present = inside.default_routes().await?;
+        let present = inside.default_routes(ipv4).await?;
         let is_ours = |found: &&Option<NextHop>| found.is_some_and(|hop| ours.contains(&hop));
         if let Some(wanted) = wanted {
             match present.first() {
@@ -112,23 +137,10 @@ impl Netlink {
         Ok(())
     }
 
-    /// The router for everything else, refused if there is one.
-    pub(super) async fn add_default_gateway(
-        &self,
-        if_index: u32,
-        gateway: Ipv4Addr,
-    ) -> Result<(), NetlinkError> {
-        let hop = NextHop {
-            if_index,
-            gateway: Some(IpAddr::V4(gateway)),
-        };
-        self.add_default(hop, false).await
-    }
-
-    /// The next hops of the main table's default routes without a metric, the preferred one first;
+    /// The next hops of the main table's default routes with the metric of ours, the preferred one first;
     /// `None` for a route that is not as simple as ours.
-    async fn default_routes(&self) -> Result<Vec<Option<NextHop>>, NetlinkError> {
-        let messages = self.route_messages4().await?;
+    async fn default_routes(&self, ipv4: bool) -> Result<Vec<Option<NextHop>>, NetlinkError> {
+        let messages = self.route_messages(ipv4).await?;
         // One for a certain type of service is a route of its own, which is in nobody's way.
         let plain = messages.iter().filter(|message| message.header.tos == 0);
         Ok(plain
@@ -136,7 +148,7 @@ impl Netlink {
             .filter(|route| {
                 route.table == TABLE_MAIN
                     && route.destination.prefix_len() == 0
-                    && route.priority == 0
+                    && route.priority == metric(ipv4)
             })
             .map(|route| match route.next_hops[..] {
                 [hop] if route.kind == RouteKind::Unicast => Some(hop),
@@ -168,13 +180,28 @@ impl Netlink {
     }
 }
 
+/// The metric of a route that was made without one.
+fn metric(ipv4: bool) -> u32 {
+    if ipv4 { 0 } else { 1024 }
+}
+
 fn default_route(hop: NextHop, protocol: RouteProtocol) -> RouteMessage {
-    let route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .output_interface(hop.if_index)
-        .protocol(protocol);
     match hop.gateway {
-        Some(IpAddr::V4(gateway)) => route.gateway(gateway).build(),
-        Some(IpAddr::V6(_)) | None => route.build(),
+        Some(IpAddr::V6(gateway)) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .output_interface(hop.if_index)
+            .protocol(protocol)
+            .priority(metric(false))
+            .gateway(gateway)
+            .build(),
+        Some(IpAddr::V4(gateway)) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .output_interface(hop.if_index)
+            .protocol(protocol)
+            .gateway(gateway)
+            .build(),
+        None => RouteMessageBuilder::<Ipv4Addr>::new()
+            .output_interface(hop.if_index)
+            .protocol(protocol)
+            .build(),
     }
 }
 

@@ -17,7 +17,7 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use self::sysctl_files::{Assignment, SysctlPaths};
-use super::dump::{Link, Route4, RouteKind, TABLE_MAIN};
+use super::dump::{Link, Route, RouteKind, TABLE_MAIN};
 use super::netlink::{Netlink, NetlinkError};
 use super::sysctl;
 
@@ -93,7 +93,7 @@ pub struct Scope {
 pub async fn examine(netlink: &Netlink, scope: &Scope) -> Result<Vec<Finding>, NetlinkError> {
     let links = netlink.links().await?;
     let facts = Facts {
-        routes: netlink.routes4().await?,
+        routes: netlink.routes().await?,
         sysctls: read_sysctls(&links),
         links,
         assignments: sysctl_files::read(&scope.sysctl_paths),
@@ -109,7 +109,7 @@ pub async fn examine(netlink: &Netlink, scope: &Scope) -> Result<Vec<Finding>, N
 #[derive(Clone, Debug, Default)]
 struct Facts {
     links: Vec<Link>,
-    routes: Vec<Route4>,
+    routes: Vec<Route>,
     /// By the name `sysctl(8)` writes; what this kernel lacks is missing.
     sysctls: BTreeMap<String, String>,
     /// In the order in which they are applied.
@@ -151,10 +151,19 @@ impl Facts {
             .collect()
     }
 
-    fn main_routes(&self) -> impl Iterator<Item = &Route4> {
+    fn main_routes(&self) -> impl Iterator<Item = &Route> {
         self.routes
             .iter()
             .filter(|route| route.table == TABLE_MAIN && route.kind == RouteKind::Unicast)
+            // Every interface with IPv6 has one.
+            .filter(|route| !is_link_local(&route.destination))
+    }
+}
+
+fn is_link_local(destination: &IpNet) -> bool {
+    match destination {
+        IpNet::V4(_) => false,
+        IpNet::V6(destination) => destination.network().is_unicast_link_local(),
     }
 }
 

@@ -1,12 +1,12 @@
-//! What the kernel's dumps say, as plain structs: links (read in [`super::links`]), addresses, IPv4 routes.
+//! What the kernel's dumps say, as plain structs: links (read in [`super::links`]), addresses, routes.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteType, RouteVia,
 };
 
 /// The main routing table.
@@ -57,6 +57,12 @@ pub struct Address {
     pub address: IpNet,
     /// Valid on the link only (`fe80::/64`, 169.254/16).
     pub link_scope: bool,
+    /// Duplicate address detection is not over: nothing can use it yet.
+    pub tentative: bool,
+    /// Duplicate address detection has found another owner: nothing will ever use it.
+    pub dad_failed: bool,
+    /// Its preferred lifetime is over: not to be used for what is new.
+    pub deprecated: bool,
 }
 
 /// One way a route may take.
@@ -81,26 +87,28 @@ pub enum RouteKind {
     Other,
 }
 
-/// An IPv4 route of any table.
+/// A route of any table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route4 {
-    /// Destination; `0.0.0.0/0` is the default route.
-    pub destination: Ipv4Net,
+pub struct Route {
+    /// Destination; `0.0.0.0/0` and `::/0` are default routes.
+    pub destination: IpNet,
     /// What it does.
     pub kind: RouteKind,
     /// Routing table, [`TABLE_MAIN`] for ordinary ones.
     pub table: u32,
     /// Preferred source address.
-    pub source: Option<Ipv4Addr>,
-    /// Metric: the lowest wins.
+    pub source: Option<IpAddr>,
+    /// Metric: the lowest wins. The kernel gives an IPv6 route that asks for none 1024.
     pub priority: u32,
+    /// The kernel has it from a router advertisement.
+    pub advertised: bool,
     /// Largest packet in octets, if the route limits it.
     pub mtu: Option<u32>,
     /// Where to; several for a multipath route, none for routes that refuse.
     pub next_hops: Vec<NextHop>,
 }
 
-impl Route4 {
+impl Route {
     /// The route in the words of `ip route`; `links` gives the interface names.
     #[must_use]
     pub fn describe(&self, links: &[Link]) -> String {
@@ -141,17 +149,34 @@ pub(super) fn read_address(message: &AddressMessage) -> Option<Address> {
             }
         })
     })?;
+    // The attribute has all flags, the header those of the first octet.
+    let flags = message.attributes.iter().find_map(|attribute| {
+        if let AddressAttribute::Flags(flags) = attribute {
+            Some(*flags)
+        } else {
+            None
+        }
+    });
+    let header = AddressFlags::from_bits_retain(message.header.flags.bits().into());
+    let flags = flags.unwrap_or(header);
     Some(Address {
         if_index: message.header.index,
         address: IpNet::new(address, message.header.prefix_len).ok()?,
         link_scope: message.header.scope == AddressScope::Link,
+        tentative: flags.contains(AddressFlags::Tentative),
+        dad_failed: flags.contains(AddressFlags::Dadfailed),
+        deprecated: flags.contains(AddressFlags::Deprecated),
     })
 }
 
-pub(super) fn read_route(message: &RouteMessage) -> Option<Route4> {
-    if message.header.address_family != AddressFamily::Inet {
+pub(super) fn read_route(message: &RouteMessage) -> Option<Route> {
+    let mut destination = if message.header.address_family == AddressFamily::Inet {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    } else if message.header.address_family == AddressFamily::Inet6 {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    } else {
         return None;
-    }
+    };
     let kind = if message.header.kind == RouteType::Unicast {
         RouteKind::Unicast
     } else if message.header.kind == RouteType::Local {
@@ -164,24 +189,24 @@ pub(super) fn read_route(message: &RouteMessage) -> Option<Route4> {
     } else {
         RouteKind::Other
     };
-    let mut destination = Ipv4Addr::UNSPECIFIED;
-    let mut route = Route4 {
-        destination: Ipv4Net::default(),
+    let mut route = Route {
+        destination: IpNet::default(),
         kind,
         table: u32::from(message.header.table),
         source: None,
         priority: 0,
+        advertised: message.header.protocol == RouteProtocol::Ra,
         mtu: None,
         next_hops: Vec::new(),
     };
     let mut out = None;
     for attribute in &message.attributes {
-        if let RouteAttribute::Destination(RouteAddress::Inet(address)) = attribute {
-            destination = *address;
+        if let RouteAttribute::Destination(address) = attribute {
+            destination = plain(address)?;
         } else if let RouteAttribute::Table(table) = attribute {
             route.table = *table;
-        } else if let RouteAttribute::PrefSource(RouteAddress::Inet(address)) = attribute {
-            route.source = Some(*address);
+        } else if let RouteAttribute::PrefSource(address) = attribute {
+            route.source = plain(address);
         } else if let RouteAttribute::Priority(priority) = attribute {
             route.priority = *priority;
         } else if let RouteAttribute::Oif(if_index) = attribute {
@@ -207,22 +232,30 @@ pub(super) fn read_route(message: &RouteMessage) -> Option<Route4> {
             gateway: gateway(&message.attributes),
         });
     }
-    route.destination = Ipv4Net::new(destination, message.header.destination_prefix_length).ok()?;
+    route.destination = IpNet::new(destination, message.header.destination_prefix_length).ok()?;
     Some(route)
 }
 
 fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
     attributes.iter().find_map(|attribute| {
-        if let RouteAttribute::Gateway(RouteAddress::Inet(address)) = attribute {
-            Some(IpAddr::V4(*address))
-        } else if let RouteAttribute::Gateway(RouteAddress::Inet6(address)) = attribute {
-            Some(IpAddr::V6(*address))
+        if let RouteAttribute::Gateway(address) = attribute {
+            plain(address)
         } else if let RouteAttribute::Via(via) = attribute {
             via_address(via)
         } else {
             None
         }
     })
+}
+
+fn plain(address: &RouteAddress) -> Option<IpAddr> {
+    if let RouteAddress::Inet(address) = address {
+        Some(IpAddr::V4(*address))
+    } else if let RouteAddress::Inet6(address) = address {
+        Some(IpAddr::V6(*address))
+    } else {
+        None
+    }
 }
 
 fn via_address(via: &RouteVia) -> Option<IpAddr> {

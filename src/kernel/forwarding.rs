@@ -65,6 +65,15 @@ pub fn enable_ip_forward() -> Result<Option<Change>, SysctlError> {
     change(&IP_FORWARD, "1")
 }
 
+/// The same for IPv6: first for interfaces that do not exist yet, then for those that do, each only if it is off.
+/// A host that has its default route from router advertisements loses it, unless `accept_ra` is 2.
+///
+/// # Errors
+/// A sysctl cannot be read or written.
+pub fn enable_ipv6_forwarding() -> Result<Vec<Change>, SysctlError> {
+    changes(&["default", "all"].map(|which| (["net", "ipv6", "conf", which, "forwarding"], "1")))
+}
+
 /// What the TUN device needs: forwarding on it alone, and no reverse path filter, because packets
 /// from it have sources that are routed elsewhere.
 ///
@@ -97,8 +106,10 @@ pub fn prepare_loopback() -> Result<Vec<Change>, SysctlError> {
 #[derive(Clone, Debug)]
 pub struct Keeper {
     /// Keep `net.ipv4.ip_forward` at 1 (`--ip-forward`).
-    pub host_wide: bool,
-    /// Keep the forwarding flag of this interface at 1: (index, name) of the TUN.
+    pub host_wide_v4: bool,
+    /// Keep `net.ipv6.conf.all.forwarding` and `default.forwarding` at 1 (`--ip-forward`, and a network has IPv6).
+    pub host_wide_v6: bool,
+    /// Keep the forwarding flags of this interface at 1: (index, name) of the TUN.
     pub tun: Option<(u32, String)>,
 }
 
@@ -110,18 +121,18 @@ impl Keeper {
     /// A sysctl cannot be read or written.
     pub fn on_event(&self, event: &Event) -> Result<Vec<Change>, SysctlError> {
         match event {
+            Event::Overrun => self.assert_all(),
             Event::Forwarding {
+                ipv4,
                 if_index: None,
                 on: false,
-            }
-            | Event::Overrun => self.assert_all(),
+            } => self.assert_family(*ipv4),
             Event::Forwarding {
+                ipv4,
                 if_index: Some(index),
                 on: false,
             } => match &self.tun {
-                Some((tun, name)) if tun == index => {
-                    Ok(change(&tun_forwarding(name), "1")?.into_iter().collect())
-                }
+                Some((tun, name)) if tun == index => tun_forwarding(name, *ipv4),
                 _ => Ok(Vec::new()),
             },
             Event::Forwarding { on: true, .. }
@@ -137,19 +148,32 @@ impl Keeper {
     /// # Errors
     /// A sysctl cannot be read or written.
     pub fn assert_all(&self) -> Result<Vec<Change>, SysctlError> {
+        let mut done = self.assert_family(true)?;
+        done.extend(self.assert_family(false)?);
+        Ok(done)
+    }
+
+    fn assert_family(&self, ipv4: bool) -> Result<Vec<Change>, SysctlError> {
         let mut done = Vec::new();
-        if self.host_wide {
+        if ipv4 && self.host_wide_v4 {
             done.extend(enable_ip_forward()?);
         }
+        if !ipv4 && self.host_wide_v6 {
+            done.extend(enable_ipv6_forwarding()?);
+        }
         if let Some((_, name)) = &self.tun {
-            done.extend(change(&tun_forwarding(name), "1")?);
+            done.extend(tun_forwarding(name, ipv4)?);
         }
         Ok(done)
     }
 }
 
-fn tun_forwarding(name: &str) -> [&str; 5] {
-    ["net", "ipv4", "conf", name, "forwarding"]
+fn tun_forwarding(name: &str, ipv4: bool) -> Result<Vec<Change>, SysctlError> {
+    if !ipv4 {
+        return Ok(Vec::new());
+    }
+    let changed = change(&["net", "ipv4", "conf", name, "forwarding"], "1")?;
+    Ok(changed.into_iter().collect())
 }
 
 fn changes(wanted: &[([&str; 5], &str)]) -> Result<Vec<Change>, SysctlError> {
@@ -184,21 +208,25 @@ mod tests {
     fn unrelated_events_write_nothing() {
         // With both duties on, a write would change the machine's own sysctls or fail.
         let keeper = Keeper {
-            host_wide: true,
+            host_wide_v4: true,
+            host_wide_v6: true,
             tun: Some((7, "no-such-tun".into())),
         };
         for event in [
             Event::LinkChanged,
             Event::RouteChanged,
             Event::Forwarding {
+                ipv4: true,
                 if_index: Some(8),
                 on: false,
             },
             Event::Forwarding {
+                ipv4: true,
                 if_index: None,
                 on: true,
             },
             Event::Forwarding {
+                ipv4: true,
                 if_index: Some(7),
                 on: true,
             },
@@ -206,6 +234,7 @@ mod tests {
             assert_eq!(keeper.on_event(&event).unwrap(), [], "{event:?}");
         }
         let error = keeper.on_event(&Event::Forwarding {
+            ipv4: true,
             if_index: Some(7),
             on: false,
         });

@@ -53,7 +53,7 @@ mod wire;
 pub use announce::{Announcement, announce};
 pub use bridge::{Bridge, BridgeSpec};
 pub use container::ContainerInterface;
-pub use dump::{Address, Ipv6Settings, Link, NextHop, Route4, RouteKind};
+pub use dump::{Address, Ipv6Settings, Link, NextHop, Route, RouteKind};
 pub use endpoint_sysctl::{EndpointSysctl, EndpointSysctlError};
 pub use netlink::{Netlink, NetlinkError};
 pub use route::{Resolved, RouteResolver};

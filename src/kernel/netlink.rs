@@ -5,21 +5,21 @@
 //! caller's, [`Netlink::in_namespace`] in another one, from a thread that is gone afterwards.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage,
 };
 use netlink_packet_route::route::RouteMessage;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
-use super::dump::{Address, Link, Route4, read_address, read_route};
+use super::dump::{Address, Link, Route, read_address, read_route};
 
 use super::endpoint_sysctl::EndpointSysctlError;
 use super::links::LinkQuestions;
@@ -67,7 +67,7 @@ pub enum NetlinkError {
     )]
     AddressConflict {
         /// The address that was to be set.
-        address: Ipv4Net,
+        address: IpNet,
         /// The route that is there, as `ip route` prints it.
         route: String,
     },
@@ -232,18 +232,27 @@ impl Netlink {
         Ok(messages.iter().filter_map(read_address).collect())
     }
 
-    /// All IPv4 routes of all tables, those of table `local` included.
+    /// All routes of all tables, those of table `local` included; IPv4 first.
     ///
     /// # Errors
     /// The request failed.
-    pub async fn routes4(&self) -> Result<Vec<Route4>, NetlinkError> {
-        let messages = self.route_messages4().await?;
+    pub async fn routes(&self) -> Result<Vec<Route>, NetlinkError> {
+        let mut messages = self.route_messages(true).await?;
+        messages.extend(self.route_messages(false).await?);
         Ok(messages.iter().filter_map(read_route).collect())
     }
 
-    pub(super) async fn route_messages4(&self) -> Result<Vec<RouteMessage>, NetlinkError> {
+    /// The routes of one family, as the kernel describes them.
+    pub(super) async fn route_messages(
+        &self,
+        ipv4: bool,
+    ) -> Result<Vec<RouteMessage>, NetlinkError> {
         let _one = self.listing.lock().await;
-        let request = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let request = if ipv4 {
+            RouteMessageBuilder::<Ipv4Addr>::new().build()
+        } else {
+            RouteMessageBuilder::<Ipv6Addr>::new().build()
+        };
         let listed = self.handle.route().get(request).execute();
         listed
             .try_collect()
@@ -351,30 +360,40 @@ impl Netlink {
             .await
     }
 
-    pub(super) async fn add_address4(
+    /// An IPv6 address is usable at once: nobody is asked whether it is taken.
+    pub(super) async fn add_address(
         &self,
         if_index: u32,
-        address: Ipv4Net,
+        address: IpNet,
     ) -> Result<(), NetlinkError> {
-        self.handle
+        let mut request = self
+            .handle
             .address()
-            .add(if_index, IpAddr::V4(address.addr()), address.prefix_len())
+            .add(if_index, address.addr(), address.prefix_len());
+        if address.addr().is_ipv6() {
+            let flags = AddressAttribute::Flags(AddressFlags::Nodad);
+            request.message_mut().attributes.push(flags);
+        }
+        request
             .execute()
             .await
             .map_err(|e| failed(format!("set address {address} on interface {if_index}"), e))
     }
 
     /// Removes an address; one that is not there is no error.
-    pub(super) async fn remove_address4(
+    pub(super) async fn remove_address(
         &self,
         if_index: u32,
-        address: Ipv4Net,
+        address: IpNet,
     ) -> Result<(), NetlinkError> {
         let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
+        let local = address.addr();
+        message.header.family = match local {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
         message.header.index = if_index;
         message.header.prefix_len = address.prefix_len();
-        let local = IpAddr::V4(address.addr());
         message.attributes = vec![
             AddressAttribute::Local(local),
             AddressAttribute::Address(local),

@@ -1,21 +1,20 @@
 //! A container's interface, made as a whole: a veth pair whose one end is a port of the network's
-//! bridge and whose other end is created directly inside the container's namespace, with addresses,
-//! default route and sysctls. Either all of it is there afterwards or nothing.
+//! bridge and whose other end is created directly inside the container's namespace, with addresses
+//! and sysctls. Either all of it is there afterwards or nothing.
 //!
-//! Order inside: name, MAC, MTU, IPv6 off, the user's sysctls, address, up, default route.
+//! Order inside: name, MAC, MTU, IPv6 off, the user's sysctls, addresses, up.
 //!
 //! IPv6 is disabled on both ends before they come up: on the container's because the network has
 //! none, on the host's because a bridge port needs no address of its own.
 
-use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use super::dump::{Link, Route4, RouteKind, TABLE_MAIN};
+use super::dump::{Link, Route, RouteKind, TABLE_MAIN};
 use super::endpoint_sysctl::EndpointSysctl;
 use super::netlink::{Netlink, NetlinkError, check_name, errno, failed};
 use super::sysctl;
@@ -35,10 +34,10 @@ pub struct VethSpec<'a> {
     pub netns: BorrowedFd<'a>,
     /// Ethernet address of the container's end.
     pub mac: [u8; 6],
-    /// Address of the container with the network's prefix length.
-    pub address: Ipv4Net,
-    /// Default router, if this network is the container's way out.
-    pub gateway: Option<Ipv4Addr>,
+    /// Addresses of the container with the network's prefix lengths, one per family at most.
+    pub addresses: &'a [IpNet],
+    /// The network has IPv6.
+    pub ipv6: bool,
     /// Largest IP packet in octets, both ends; `None`: what the kernel gives a veth pair, 1500.
     pub mtu: Option<u32>,
     /// Parameters of the container's end, set before it comes up.
@@ -63,11 +62,14 @@ impl Netlink {
         check_name(spec.host_name)?;
         check_name(spec.container_name)?;
         let inside = Self::in_namespace(spec.netns)?;
-        if let Some(route) = conflicting_route(&inside.routes4().await?, spec.address) {
-            return Err(NetlinkError::AddressConflict {
-                address: spec.address,
-                route: route.describe(&inside.links().await?),
-            });
+        let routes = inside.routes().await?;
+        for address in spec.addresses.iter().copied() {
+            if let Some(route) = conflicting_route(&routes, address) {
+                return Err(NetlinkError::AddressConflict {
+                    address,
+                    route: route.describe(&inside.links().await?),
+                });
+            }
         }
         self.add_pair(spec, &inside).await?;
         let result = self.complete_pair(spec, &inside).await;
@@ -114,39 +116,46 @@ impl Netlink {
     async fn complete_pair(&self, spec: &VethSpec<'_>, inside: &Self) -> Result<u32, NetlinkError> {
         let host = self.existing_link(spec.host_name).await?;
         let container = inside.existing_link(spec.container_name).await?;
-        self.prepare(&host, &[]).await?;
-        inside.prepare(&container, spec.sysctls).await?;
+        self.switch_ipv6(&host, false).await?;
+        inside.switch_ipv6(&container, spec.ipv6).await?;
+        inside.set_sysctls(&container, spec.sysctls).await?;
         let (host, container) = (host.index, container.index);
-        inside.add_address4(container, spec.address).await?;
+        for address in spec.addresses {
+            inside.add_address(container, *address).await?;
+        }
         self.set_up(host).await?;
         inside.set_up(container).await?;
-        if let Some(gateway) = spec.gateway {
-            inside.add_default_gateway(container, gateway).await?;
-        }
         // Last, because nothing undoes it.
         inside.set_loopback_up().await?;
         self.wait_until_operational(spec.host_name).await?;
         Ok(host)
     }
 
-    /// What an interface must be before it comes up.
-    async fn prepare(&self, link: &Link, sysctls: &[EndpointSysctl]) -> Result<(), NetlinkError> {
-        let disable_ipv6 = link.ipv6.is_some_and(|ipv6| !ipv6.disabled);
-        if !disable_ipv6 && sysctls.is_empty() {
+    /// Switches IPv6 on an interface on or off, if it is not as it should be.
+    pub(super) async fn switch_ipv6(&self, link: &Link, on: bool) -> Result<(), NetlinkError> {
+        if link.ipv6.is_none_or(|ipv6| ipv6.disabled != on) {
+            return Ok(());
+        }
+        let name = link.name.clone();
+        let value = if on { "0" } else { "1" };
+        let set =
+            move || sysctl::set_if_present(&["net", "ipv6", "conf", &name, "disable_ipv6"], value);
+        Ok(self.run(set).await??)
+    }
+
+    /// What the user wants of the interface, before it comes up.
+    async fn set_sysctls(
+        &self,
+        link: &Link,
+        sysctls: &[EndpointSysctl],
+    ) -> Result<(), NetlinkError> {
+        if sysctls.is_empty() {
             return Ok(());
         }
         let (name, sysctls) = (link.name.clone(), sysctls.to_vec());
-        self.run(move || {
-            if disable_ipv6 {
-                let disable = ["net", "ipv6", "conf", &name, "disable_ipv6"];
-                sysctl::set_if_present(&disable, "1")?;
-            }
-            for sysctl in sysctls {
-                sysctl.apply(&name)?;
-            }
-            Ok(())
-        })
-        .await?
+        self.run(move || sysctls.iter().try_for_each(|sysctl| sysctl.apply(&name)))
+            .await??;
+        Ok(())
     }
 
     pub(super) async fn existing_link(&self, name: &str) -> Result<Link, NetlinkError> {
@@ -174,7 +183,7 @@ impl Netlink {
 }
 
 /// The route of the main table, other than a default route, that overlaps the address's network.
-fn conflicting_route(routes: &[Route4], address: Ipv4Net) -> Option<&Route4> {
+fn conflicting_route(routes: &[Route], address: IpNet) -> Option<&Route> {
     let network = address.trunc();
     routes.iter().find(|route| {
         route.table == TABLE_MAIN
@@ -189,13 +198,14 @@ fn conflicting_route(routes: &[Route4], address: Ipv4Net) -> Option<&Route4> {
 mod tests {
     use super::*;
 
-    fn route(destination: &str, table: u32, kind: RouteKind) -> Route4 {
-        Route4 {
+    fn route(destination: &str, table: u32, kind: RouteKind) -> Route {
+        Route {
             destination: destination.parse().unwrap(),
             kind,
             table,
             source: None,
             priority: 0,
+            advertised: false,
             mtu: None,
             next_hops: Vec::new(),
         }
@@ -203,7 +213,7 @@ mod tests {
 
     #[test]
     fn conflicts_are_overlaps_in_the_main_table() {
-        let address: Ipv4Net = "172.17.0.2/16".parse().unwrap();
+        let address: IpNet = "172.17.0.2/16".parse().unwrap();
         for (destination, table, kind, conflicts) in [
             ("172.17.0.0/16", TABLE_MAIN, RouteKind::Unicast, true),
             ("172.17.5.0/24", TABLE_MAIN, RouteKind::Unicast, true),

@@ -36,9 +36,11 @@ pub enum Event {
     RouteChanged,
     /// A policy routing rule came or went, either family.
     RuleChanged,
-    /// An IPv4 forwarding flag was set or cleared. (Written, that is: the value may be as before.)
+    /// A forwarding flag was set or cleared. (Written, that is: the value may be as before.)
     Forwarding {
-        /// The interface; `None` is `all`, which is `net.ipv4.ip_forward`.
+        /// IPv4, and not IPv6.
+        ipv4: bool,
+        /// The interface; `None` is `all`, which is `net.ipv4.ip_forward` or `net.ipv6.conf.all.forwarding`.
         if_index: Option<u32>,
         /// Forwarding is on now.
         on: bool,
@@ -52,7 +54,7 @@ const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 const DATAGRAM_LEN: usize = 64 * 1024;
 
 /// `RTNLGRP_*` of linux/rtnetlink.h.
-const GROUPS: [u32; 8] = [
+const GROUPS: [u32; 9] = [
     1,  // LINK
     5,  // IPV4_IFADDR
     7,  // IPV4_ROUTE
@@ -61,6 +63,7 @@ const GROUPS: [u32; 8] = [
     11, // IPV6_ROUTE
     19, // IPV6_RULE
     24, // IPV4_NETCONF
+    25, // IPV6_NETCONF
 ];
 
 const RTM_NEWNETCONF: u16 = 80;
@@ -165,10 +168,11 @@ fn read_event(message: &Message<'_>) -> Option<Event> {
 }
 
 fn read_netconf(payload: &[u8]) -> Option<Event> {
-    let family = *payload.first()?;
-    if i32::from(family) != libc::AF_INET {
-        return None;
-    }
+    let ipv4 = match i32::from(*payload.first()?) {
+        libc::AF_INET => true,
+        libc::AF_INET6 => false,
+        _ => return None,
+    };
     let mut if_index = None;
     let mut forwarding = None;
     for (kind, value) in Attributes(payload.get(NETCONF_HEADER_LEN..)?) {
@@ -180,10 +184,15 @@ fn read_netconf(payload: &[u8]) -> Option<Event> {
     }
     let on = forwarding? != 0;
     match if_index? {
-        IF_INDEX_ALL => Some(Event::Forwarding { if_index: None, on }),
+        IF_INDEX_ALL => Some(Event::Forwarding {
+            ipv4,
+            if_index: None,
+            on,
+        }),
         if_index => {
             let if_index = u32::try_from(if_index).ok()?;
             Some(Event::Forwarding {
+                ipv4,
                 if_index: Some(if_index),
                 on,
             })
@@ -210,21 +219,24 @@ mod tests {
     #[test]
     fn netconf_tells_interface_and_state() {
         let all = Event::Forwarding {
+            ipv4: true,
             if_index: None,
             on: false,
         };
         assert_eq!(read_netconf(&netconf(2, -1, Some(0))), Some(all));
-        let one = Event::Forwarding {
+        let one = |ipv4| Event::Forwarding {
+            ipv4,
             if_index: Some(7),
             on: true,
         };
-        assert_eq!(read_netconf(&netconf(2, 7, Some(1))), Some(one));
+        assert_eq!(read_netconf(&netconf(2, 7, Some(1))), Some(one(true)));
+        assert_eq!(read_netconf(&netconf(10, 7, Some(1))), Some(one(false)));
     }
 
     #[test]
     fn other_netconf_messages_are_not_ours() {
         assert_eq!(read_netconf(&netconf(2, -2, Some(0))), None, "default");
-        assert_eq!(read_netconf(&netconf(10, -1, Some(0))), None, "IPv6");
+        assert_eq!(read_netconf(&netconf(28, -1, Some(0))), None, "MPLS");
         assert_eq!(read_netconf(&netconf(2, 7, None)), None, "rp_filter, say");
     }
 

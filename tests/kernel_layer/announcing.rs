@@ -27,7 +27,6 @@ impl Listener {
         let bridge = netlink.ensure_bridge(&bridge_spec()).await.unwrap();
         let container = anonymous_namespace();
         let spec = VethSpec {
-            gateway: None,
             ..veth_spec(&container, &bridge)
         };
         let host_end = netlink.create_veth(&spec).await.unwrap();
@@ -52,7 +51,7 @@ impl Listener {
 
     async fn announce(&self, count: u8, interval: Duration) -> Announcement {
         let namespace = self.container().as_fd();
-        announce(namespace, "eth0", MAC, ADDRESS, count, interval)
+        announce(namespace, "eth0", MAC, &[ADDRESS.into()], count, interval)
             .await
             .unwrap()
     }
@@ -182,7 +181,7 @@ fn an_announcement_that_is_not_true_any_more_ends() {
             ("lo", [0; 6], ""),
         ] {
             let namespace = listener.container().as_fd();
-            let result = announce(namespace, interface, mac, ADDRESS, 1, INTERVAL).await;
+            let result = announce(namespace, interface, mac, &[ADDRESS.into()], 1, INTERVAL).await;
             match result {
                 Ok(_) => assert_eq!(interface, "lo"),
                 Err(error) => {

@@ -8,8 +8,8 @@ struct Container {
     namespace: OwnedFd,
 }
 
-const FIRST: (&str, Ipv4Addr) = ("eth0", Ipv4Addr::new(172, 17, 0, 1));
-const SECOND: (&str, Ipv4Addr) = ("eth1", Ipv4Addr::new(172, 18, 0, 1));
+const FIRST: (&str, IpAddr) = ("eth0", IpAddr::V4(Ipv4Addr::new(172, 17, 0, 1)));
+const SECOND: (&str, IpAddr) = ("eth1", IpAddr::V4(Ipv4Addr::new(172, 18, 0, 1)));
 
 impl Container {
     async fn new() -> Self {
@@ -18,15 +18,14 @@ impl Container {
         for (n, host_name, name) in [(7, "klv1", "eth0"), (8, "klv2", "eth1")] {
             let spec = BridgeSpec {
                 name: format!("kl{n}"),
-                address: Some(format!("172.1{n}.0.1/16").parse().unwrap()),
+                addresses: vec![net(&format!("172.1{n}.0.1/16"))],
                 ..bridge_spec()
             };
             let bridge = netlink.ensure_bridge(&spec).await.unwrap();
             let spec = VethSpec {
                 host_name,
                 container_name: name,
-                address: format!("172.1{n}.0.2/16").parse().unwrap(),
-                gateway: None,
+                addresses: &[net(&format!("172.1{n}.0.2/16"))],
                 ..veth_spec(&namespace, &bridge)
             };
             netlink.create_veth(&spec).await.unwrap();
@@ -36,10 +35,10 @@ impl Container {
 
     async fn set(
         &self,
-        wanted: Option<(&str, Ipv4Addr)>,
-        ours: &[(&str, Ipv4Addr)],
+        wanted: Option<(&str, IpAddr)>,
+        ours: &[(&str, IpAddr)],
     ) -> Result<(), String> {
-        Netlink::set_default_gateway(self.namespace.as_fd(), wanted, ours)
+        Netlink::set_default_gateway(self.namespace.as_fd(), wanted, ours, true)
             .await
             .map_err(|error| error.to_string())
     }
@@ -190,7 +189,7 @@ fn a_gateway_that_cannot_be_leaves_the_one_there_was() {
     in_fresh_namespace(|| async {
         let container = Container::new().await;
         container.set(Some(FIRST), &[FIRST]).await.unwrap();
-        let nowhere = ("eth1", Ipv4Addr::new(192, 0, 2, 1));
+        let nowhere = ("eth1", IpAddr::from([192, 0, 2, 1]));
         for (wanted, text) in [
             (nowhere, "network is unreachable"),
             (("eth7", SECOND.1), "no such device"),

@@ -100,10 +100,7 @@ fn stale_addresses_and_mtu_of_a_bridge_are_replaced() {
             ..bridge_spec()
         };
         let bridge = netlink.ensure_bridge(&spec).await.unwrap();
-        assert_eq!(
-            addresses4(&netlink, bridge.if_index).await,
-            spec.address.as_slice()
-        );
+        assert_eq!(addresses4(&netlink, bridge.if_index).await, spec.addresses);
         assert_eq!(netlink.link("kl0").await.unwrap().unwrap().mtu, 1400);
     });
 }
@@ -129,7 +126,7 @@ fn a_bridge_of_the_user_must_exist_and_keeps_its_own_settings() {
                 .into_iter()
                 .collect();
             let other = "10.9.0.1/24".parse().unwrap();
-            assert_eq!(addresses, BTreeSet::from([other, spec.address.unwrap()]));
+            assert_eq!(addresses, BTreeSet::from([other, spec.addresses[0]]));
         }
         let link = netlink.link("mybr").await.unwrap().unwrap();
         assert_eq!((link.mtu, link.up), (1300, true));
@@ -170,7 +167,7 @@ fn a_bridge_may_have_no_address() {
     in_fresh_namespace(|| async {
         let netlink = Netlink::new().unwrap();
         let spec = BridgeSpec {
-            address: None,
+            addresses: Vec::new(),
             ..bridge_spec()
         };
         let made = netlink.ensure_bridge(&spec).await.unwrap();
@@ -179,7 +176,6 @@ fn a_bridge_may_have_no_address() {
         assert_eq!(addresses4(&netlink, made.if_index).await, []);
         let container = anonymous_namespace();
         let isolated = VethSpec {
-            gateway: None,
             ..veth_spec(&container, &made)
         };
         netlink.create_veth(&isolated).await.unwrap();
@@ -189,11 +185,8 @@ fn a_bridge_may_have_no_address() {
         netlink.ensure_bridge(&spec).await.unwrap();
         assert_eq!(addresses4(&netlink, made.if_index).await, []);
         netlink.ensure_bridge(&bridge_spec()).await.unwrap();
-        let address = bridge_spec().address;
-        assert_eq!(
-            addresses4(&netlink, made.if_index).await,
-            address.as_slice()
-        );
+        let address = bridge_spec().addresses;
+        assert_eq!(addresses4(&netlink, made.if_index).await, address);
 
         let of_the_user = BridgeSpec {
             user_managed: true,
@@ -202,7 +195,7 @@ fn a_bridge_may_have_no_address() {
         netlink.ensure_bridge(&of_the_user).await.unwrap();
         assert_eq!(
             addresses4(&netlink, made.if_index).await,
-            address.as_slice(),
+            address,
             "the user's stay"
         );
     });
@@ -216,7 +209,10 @@ fn many_bridges_are_made_at_once_and_one_that_fails_harms_no_other() {
         let specs: Vec<BridgeSpec> = (0..4)
             .map(|n| BridgeSpec {
                 name: format!("kl{n}"),
-                address: (n != 2).then(|| format!("172.{}.0.1/16", 17 + n).parse().unwrap()),
+                addresses: (n != 2)
+                    .then(|| net(&format!("172.{}.0.1/16", 17 + n)))
+                    .into_iter()
+                    .collect(),
                 ..bridge_spec()
             })
             .collect();
@@ -232,10 +228,7 @@ fn many_bridges_are_made_at_once_and_one_that_fails_harms_no_other() {
                         assert_eq!(bridge.created, created, "{n}");
                         let link = netlink.link(&spec.name).await.unwrap().unwrap();
                         assert_eq!((link.index, link.up), (bridge.if_index, true));
-                        assert_eq!(
-                            addresses4(&netlink, link.index).await,
-                            spec.address.as_slice()
-                        );
+                        assert_eq!(addresses4(&netlink, link.index).await, spec.addresses);
                     }
                     Err(error) => {
                         assert_eq!(n, 1, "{error}");
@@ -319,12 +312,8 @@ fn a_containers_interface_is_complete() {
         assert_eq!((eth0.mac, eth0.mtu), (Some(spec.mac), 1400));
         assert!(eth0.up && eth0.running);
         assert!(inside.link("lo").await.unwrap().unwrap().up);
-        assert_eq!(addresses4(&inside, eth0.index).await, [spec.address]);
-        let routes = run_inside(&container, "ip -4 route");
-        assert!(
-            routes.contains("default via 172.17.0.1 dev eth0"),
-            "{routes}"
-        );
+        assert_eq!(addresses4(&inside, eth0.index).await, [V4]);
+        assert_eq!(run_inside(&container, "ip -4 route show default"), "");
         assert_eq!(run_inside(&container, "ip -6 addr show dev eth0"), "");
         let disabled = run_inside(&container, "cat /proc/sys/net/ipv6/conf/eth0/disable_ipv6");
         assert_eq!(disabled.trim(), "1");
@@ -364,21 +353,6 @@ fn making_a_containers_interface_takes_milliseconds() {
 }
 
 #[test]
-fn a_containers_interface_without_gateway_has_no_default_route() {
-    in_fresh_namespace(|| async {
-        let netlink = Netlink::new().unwrap();
-        let bridge = netlink.ensure_bridge(&bridge_spec()).await.unwrap();
-        let container = anonymous_namespace();
-        let spec = VethSpec {
-            gateway: None,
-            ..veth_spec(&container, &bridge)
-        };
-        netlink.create_veth(&spec).await.unwrap();
-        assert_eq!(run_inside(&container, "ip -4 route show default"), "");
-    });
-}
-
-#[test]
 fn a_failed_interface_leaves_nothing() {
     in_fresh_namespace(|| async {
         let netlink = Netlink::new().unwrap();
@@ -399,14 +373,13 @@ fn a_failed_interface_leaves_nothing() {
         };
 
         let far = VethSpec {
-            gateway: Some("192.0.2.1".parse().unwrap()),
+            addresses: &[V4, net("ff02::5/64")],
+            ipv6: true,
             ..spec
         };
         let error = netlink.create_veth(&far).await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "failed to set gateway: network is unreachable"
-        );
+        let text = error.to_string();
+        assert!(text.starts_with("set address ff02::5/64 on"), "{text}");
         gone().await;
         assert!(
             !inside.link("lo").await.unwrap().unwrap().up,
@@ -450,14 +423,6 @@ fn conflicts_inside_the_container_are_named() {
             &container,
             "ip addr flush dev other0; ip addr add 10.5.0.1/24 dev other0",
         );
-        run_inside(
-            &container,
-            "ip link set other1 up; ip route add default via 10.5.0.9",
-        );
-        let error = netlink.create_veth(&spec).await.unwrap_err();
-        assert_eq!(error.to_string(), "failed to set gateway: file exists");
-        assert!(run_inside(&container, "ip route show default").contains("via 10.5.0.9"));
-
         let taken = VethSpec {
             container_name: "other0",
             ..spec

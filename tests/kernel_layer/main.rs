@@ -80,11 +80,19 @@ fn run_inside(namespace: &OwnedFd, command: &str) -> String {
     netns::run_in(namespace.as_fd(), || run(command)).unwrap()
 }
 
+/// Address of the container.
+const V4: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(172, 17, 0, 2), 16));
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
 fn bridge_spec() -> BridgeSpec {
     BridgeSpec {
         mac: [0x02, 0, 0, 0, 0, 0xb1],
         name: "kl0".into(),
-        address: Some("172.17.0.1/16".parse().unwrap()),
+        addresses: vec![net("172.17.0.1/16")],
+        ipv6: false,
         mtu: 1500,
         user_managed: false,
     }
@@ -96,8 +104,8 @@ fn veth_spec<'a>(namespace: &'a OwnedFd, bridge: &Bridge) -> VethSpec<'a> {
         container_name: "eth0",
         netns: namespace.as_fd(),
         mac: [0x02, 0x42, 172, 17, 0, 2],
-        address: "172.17.0.2/16".parse().unwrap(),
-        gateway: Some("172.17.0.1".parse().unwrap()),
+        addresses: &[V4],
+        ipv6: false,
         mtu: None,
         sysctls: &[],
         bridge_if_index: bridge.if_index,
@@ -105,16 +113,14 @@ fn veth_spec<'a>(namespace: &'a OwnedFd, bridge: &Bridge) -> VethSpec<'a> {
     }
 }
 
-async fn addresses4(netlink: &Netlink, if_index: u32) -> Vec<Ipv4Net> {
+async fn addresses4(netlink: &Netlink, if_index: u32) -> Vec<IpNet> {
     let all = netlink.addresses().await.unwrap();
     let own = all
         .into_iter()
         .filter(|address| address.if_index == if_index);
-    own.filter_map(|address| match address.address {
-        IpNet::V4(address) => Some(address),
-        IpNet::V6(_) => None,
-    })
-    .collect()
+    own.map(|address| address.address)
+        .filter(|address| address.addr().is_ipv4())
+        .collect()
 }
 
 /// Waits for an event, ignoring others, and fails after two seconds.

@@ -95,7 +95,7 @@ fn routes_links_and_addresses_are_read() {
         let lo = links.iter().find(|link| link.name == "lo").unwrap();
         assert!(lo.loopback && !lo.ethernet && lo.mac.is_none() && lo.kind.is_none());
 
-        let routes = netlink.routes4().await.unwrap();
+        let routes = netlink.routes().await.unwrap();
         let described: Vec<_> = routes
             .iter()
             .filter(|route| route.table == 254)
@@ -241,7 +241,7 @@ fn lists_that_are_asked_for_at_the_same_time_are_all_answered() {
             let clone = netlink.clone();
             let (links, routes, addresses, again) = tokio::join!(
                 netlink.links(),
-                netlink.routes4(),
+                netlink.routes(),
                 clone.addresses(),
                 clone.links()
             );

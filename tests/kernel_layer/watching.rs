@@ -43,12 +43,14 @@ fn watcher_sees_forwarding_being_switched() {
         let events = drain(&mut watcher).await;
         assert!(
             events.contains(&Event::Forwarding {
+                ipv4: true,
                 if_index: None,
                 on: false
             }),
             "{events:?}"
         );
         let one = Event::Forwarding {
+            ipv4: true,
             if_index: Some(index),
             on: false,
         };
@@ -58,6 +60,7 @@ fn watcher_sees_forwarding_being_switched() {
         assert_eq!(
             events,
             [Event::Forwarding {
+                ipv4: true,
                 if_index: Some(index),
                 on: true
             }]
@@ -111,7 +114,8 @@ fn forwarding_is_back_within_50_ms() {
             .unwrap()
             .index;
         let keeper = Keeper {
-            host_wide: true,
+            host_wide_v4: true,
+            host_wide_v6: false,
             tun: Some((index, "kltun".into())),
         };
         let mut watcher = Watcher::new().unwrap();
@@ -165,10 +169,12 @@ fn without_the_option_only_the_tun_is_kept_forwarding() {
             .index;
         sysctl::set(&["net", "ipv4", "ip_forward"], "0").unwrap();
         let keeper = Keeper {
-            host_wide: false,
+            host_wide_v4: false,
+            host_wide_v6: false,
             tun: Some((index, "kltun".into())),
         };
         let off = Event::Forwarding {
+            ipv4: true,
             if_index: None,
             on: false,
         };

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use super::{Facts, Finding, Network, Scope, Severity};
-use crate::kernel::dump::{Link, Route4};
+use crate::kernel::dump::{Link, Route};
 
 /// The oldest kernel supported: `bpf_redirect_neigh` and `bpf_redirect_peer`.
 const KERNEL_MINIMUM: (u32, u32) = (5, 10);
@@ -216,7 +216,7 @@ pub(super) fn overlaps(facts: &Facts, scope: &Scope) -> Vec<Finding> {
         .filter(|link| Facts::is_ours(link, scope))
         .map(|link| link.index)
         .collect();
-    let foreign: Vec<&Route4> = facts
+    let foreign: Vec<&Route> = facts
         .main_routes()
         .filter(|route| {
             route.destination.prefix_len() > 0
@@ -230,7 +230,7 @@ pub(super) fn overlaps(facts: &Facts, scope: &Scope) -> Vec<Finding> {
     for network in &scope.networks {
         for subnet in &network.subnets {
             for route in &foreign {
-                let destination = IpNet::V4(route.destination);
+                let destination = route.destination;
                 if subnet.contains(&destination) || destination.contains(subnet) {
                     findings.push(overlap(network, subnet, route, facts));
                 }
@@ -240,7 +240,7 @@ pub(super) fn overlaps(facts: &Facts, scope: &Scope) -> Vec<Finding> {
     findings
 }
 
-fn overlap(network: &Network, subnet: &IpNet, route: &Route4, facts: &Facts) -> Finding {
+fn overlap(network: &Network, subnet: &IpNet, route: &Route, facts: &Facts) -> Finding {
     // The longer prefix wins; with equal ones the metric does.
     let (severity, why) = if route.destination.prefix_len() >= subnet.prefix_len() {
         (

@@ -18,13 +18,14 @@ fn link(index: u32, name: &str, mtu: u32) -> Link {
     }
 }
 
-fn route(destination: &str, if_index: u32) -> Route4 {
-    Route4 {
+fn route(destination: &str, if_index: u32) -> Route {
+    Route {
         destination: destination.parse().unwrap(),
         kind: RouteKind::Unicast,
         table: TABLE_MAIN,
         source: None,
         priority: 0,
+        advertised: false,
         mtu: None,
         next_hops: vec![NextHop {
             if_index,
@@ -187,7 +188,7 @@ fn strict_reverse_path_filter_hurts_with_two_uplinks() {
         if_index: 4,
         gateway,
     }];
-    facts.routes.push(Route4 {
+    facts.routes.push(Route {
         next_hops,
         ..route("10.0.0.0/8", 4)
     });
@@ -232,7 +233,7 @@ fn overlapping_routes_are_named() {
         );
     }
     let (mut facts, scope) = healthy();
-    let elsewhere = Route4 {
+    let elsewhere = Route {
         table: 99,
         ..route("172.17.0.0/16", 2)
     };
