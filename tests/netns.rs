@@ -24,6 +24,8 @@ mod lab;
 mod message;
 #[path = "netns/name_server.rs"]
 mod name_server;
+#[path = "netns/processes.rs"]
+mod processes;
 #[path = "netns/tunbridge.rs"]
 mod tunbridge_under_test;
 
@@ -41,6 +43,8 @@ mod golden;
 mod golden_links;
 #[path = "netns/isolation.rs"]
 mod isolation;
+#[path = "netns/lab_itself.rs"]
+mod lab_itself;
 #[path = "netns/lifecycle.rs"]
 mod lifecycle;
 #[path = "netns/matrix.rs"]

@@ -2,15 +2,16 @@
 //! diagram) and says why nothing can be left behind when a test crashes.
 
 use std::fmt::Debug;
-use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddrV4;
+use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tunbridge::kernel::netns;
+
+pub(crate) use crate::processes::{Answer, Held, Outcome, Running, eventually};
 
 /// The host's address on its uplink.
 pub(crate) const HOST: &str = "198.51.100.2";
@@ -22,6 +23,14 @@ pub(crate) const LAN: &str = "203.0.113.9";
 pub(crate) const FAR: &str = "192.0.2.9";
 /// The same server's second address.
 pub(crate) const FAR_TOO: &str = "192.0.2.10";
+/// IPv6 of [`HOST`].
+pub(crate) const HOST6: &str = "2001:db8:1::2";
+/// IPv6 of [`WAN`].
+pub(crate) const WAN6: &str = "2001:db8:1::1";
+/// IPv6 of [`LAN`].
+pub(crate) const LAN6: &str = "2001:db8:3::9";
+/// IPv6 of [`FAR`].
+pub(crate) const FAR6: &str = "2001:db8:ffff::9";
 /// The gateway of the default network: the host's address on its bridge.
 pub(crate) const GATEWAY: &str = "172.17.0.1";
 
@@ -212,6 +221,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// Process number of the lab's holder, as the machine sees it.
+    pub(crate) const fn holder_pid(&self) -> u32 {
+        self.holder_pid
+    }
+
     /// Its name, which for a container is the container's.
     pub(crate) fn name(&self) -> &str {
         &self.name
@@ -238,7 +252,8 @@ impl Place {
         netns::run_in(namespace.as_fd(), work).expect("work inside a place")
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    /// The command as it runs there.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command
             .args([
@@ -262,12 +277,7 @@ impl Place {
     pub(crate) fn run(&self, words: &[&str]) -> Outcome {
         let bounded = [&["timeout", "--kill-after=5", PATIENCE], words].concat();
         let output = self.command(&bounded).output().expect("nsenter runs");
-        Outcome {
-            what: format!("[{}]# {}", self.name, words.join(" ")),
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Outcome::new(format!("[{}]# {}", self.name, words.join(" ")), &output)
     }
 
     /// Runs a line of shell to its end.
@@ -309,7 +319,8 @@ impl Place {
 
     /// Waits until something listens on TCP `port`.
     pub(crate) fn wait_until_it_serves(&self, port: u16) {
-        let query = format!("ss -Hltn 'sport = :{port}' | grep -q .");
+        // The helper's server listens there last.
+        let query = format!("ss -H4ltn 'sport = :{port}' | grep -q .");
         assert!(
             eventually(Duration::from_secs(10), || self.shell(&query).succeeded()),
             "nothing listens on port {port} in {}",
@@ -344,7 +355,8 @@ impl Place {
         to: &str,
     ) -> Result<Answer, String> {
         let (host, port) = split(to);
-        self.peer(&[protocol, host, port, "0.0.0.0", &source_port.to_string()])
+        let any = if host.contains(':') { "::" } else { "0.0.0.0" };
+        self.peer(&[protocol, host, port, any, &source_port.to_string()])
             .answer()
     }
 
@@ -401,6 +413,7 @@ impl Place {
 
     /// One echo request of `size` octets as an IP packet that must not be fragmented.
     pub(crate) fn ping_unfragmented(&self, size: u32, to: &str) -> Outcome {
+        let headers = if to.contains(':') { 48 } else { 28 };
         self.run(&[
             "ping",
             "-n",
@@ -411,7 +424,7 @@ impl Place {
             "-M",
             "do",
             "-s",
-            &(size - 28).to_string(),
+            &(size - headers).to_string(),
             to,
         ])
     }
@@ -434,6 +447,39 @@ impl Place {
             .expect_success();
         let address = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
         outcome.stdout.lines().skip(1).filter_map(address).collect()
+    }
+
+    /// Neighbour discovery by hand (`netns-scripts/ndp`): what it prints.
+    pub(crate) fn ndp(&self, words: &[&str]) -> String {
+        let outcome = self.run(&[&[script("ndp").as_str()], words].concat());
+        outcome.expect_success().stdout.trim().to_owned()
+    }
+
+    /// Starts to print what `ICMPv6` comes and goes on one of its interfaces; it hears from now on.
+    pub(crate) fn hear(&self, interface: &str) -> Running {
+        let ndp = script("ndp");
+        let mut running = self.start(&[&ndp, "hear", "--interface", interface]);
+        assert_eq!(running.read_line(), "hearing", "in {}", self.name);
+        running
+    }
+
+    /// Its IPv6 addresses with prefix length, without loopback; each tells behind it if it is `tentative`.
+    pub(crate) fn addresses6(&self) -> Vec<String> {
+        let query = "ip -o -6 address | grep -v ' lo ' | awk '{ print $4, / tentative/ ? \"tentative\" : \"\" }'";
+        let outcome = self.shell(query).expect_success();
+        outcome
+            .stdout
+            .lines()
+            .map(|line| line.trim().to_owned())
+            .collect()
+    }
+
+    /// The link-local address of one of its interfaces.
+    pub(crate) fn link_local(&self, interface: &str) -> String {
+        let query = format!(
+            "ip -o -6 address show dev {interface} scope link | awk '{{ print $4 }}' | cut -d/ -f1"
+        );
+        self.shell(&query).expect_success().stdout.trim().to_owned()
     }
 
     /// The Ethernet address of one of its interfaces.
@@ -476,226 +522,6 @@ impl Place {
             .trim_start_matches("back-after-ms=")
             .parse()
             .expect("milliseconds")
-    }
-}
-
-/// What a command that ended left behind.
-#[derive(Clone, Debug)]
-pub(crate) struct Outcome {
-    what: String,
-    /// Exit status, unless a signal ended it.
-    pub(crate) code: Option<i32>,
-    /// Standard output.
-    pub(crate) stdout: String,
-    /// Standard error.
-    pub(crate) stderr: String,
-}
-
-impl Outcome {
-    /// Exit status 0?
-    pub(crate) fn succeeded(&self) -> bool {
-        self.code == Some(0)
-    }
-
-    /// Everything it printed.
-    pub(crate) fn output(&self) -> String {
-        format!("{}{}", self.stdout, self.stderr)
-    }
-
-    /// Itself, if the exit status is 0.
-    #[track_caller]
-    pub(crate) fn expect_success(self) -> Self {
-        assert!(
-            self.succeeded(),
-            "{} (exit {:?})\n{}",
-            self.what,
-            self.code,
-            self.output()
-        );
-        self
-    }
-
-    /// Itself, if the exit status is another.
-    #[track_caller]
-    pub(crate) fn expect_failure(self) -> Self {
-        assert!(
-            !self.succeeded(),
-            "{} should have failed\n{}",
-            self.what,
-            self.output()
-        );
-        self
-    }
-
-    fn answer(&self) -> Result<Answer, String> {
-        let text = format!("{}\n{}", self.what, self.output());
-        if self.succeeded() {
-            Answer::parse(&self.stdout).ok_or(text)
-        } else {
-            Err(text)
-        }
-    }
-}
-
-/// What a client and its server say of one exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    /// The address from which the client believes to talk.
-    pub(crate) client: SocketAddrV4,
-    /// The address that the server saw as its client's.
-    pub(crate) saw: SocketAddrV4,
-    /// The address at which the server was reached, as it sees it.
-    pub(crate) at: SocketAddrV4,
-}
-
-impl Answer {
-    fn parse(line: &str) -> Option<Self> {
-        let field = |name: &str| {
-            line.split_whitespace()
-                .find_map(|word| word.strip_prefix(name))?
-                .parse()
-                .ok()
-        };
-        Some(Self {
-            client: field("client-at=")?,
-            saw: field("server-saw=")?,
-            at: field("server-at=")?,
-        })
-    }
-
-    /// The address that the server saw, without port.
-    pub(crate) fn saw_address(&self) -> String {
-        self.saw.ip().to_string()
-    }
-}
-
-/// A command that goes on until this is dropped.
-#[derive(Debug)]
-pub(crate) struct Running {
-    entered: Child,
-    stdin: Option<ChildStdin>,
-    stdout: BufReader<ChildStdout>,
-    pid_in_lab: String,
-    holder_pid: u32,
-}
-
-impl Running {
-    fn spawn(place: &Place, words: &[&str], exec: &str) -> Self {
-        let wrapper = format!("echo $$; {exec}");
-        let mut entered = place
-            .command(&[&["bash", "-c", &wrapper], words].concat())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("nsenter runs");
-        let stdin = entered.stdin.take();
-        let stdout = BufReader::new(entered.stdout.take().expect("stdout is piped"));
-        let mut running = Self {
-            entered,
-            stdin,
-            stdout,
-            pid_in_lab: String::new(),
-            holder_pid: place.holder_pid,
-        };
-        running.pid_in_lab = running.read_line();
-        running
-    }
-
-    /// Process number as the lab sees it.
-    pub(crate) fn pid(&self) -> &str {
-        &self.pid_in_lab
-    }
-
-    /// Reads until a line contains `text`.
-    #[track_caller]
-    pub(crate) fn read_until(&mut self, text: &str) {
-        let mut line = String::new();
-        while !line.contains(text) {
-            line = self.read_line();
-            assert!(!line.is_empty(), "it ended before it said {text:?}");
-        }
-    }
-
-    /// The next line of its output, without the end of line; empty at the end of the output.
-    pub(crate) fn read_line(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).expect("readable output");
-        line.trim_end().to_owned()
-    }
-
-    /// Gives it a line of input.
-    pub(crate) fn write_line(&mut self, line: &str) {
-        let stdin = self.stdin.as_mut().expect("stdin is open");
-        writeln!(stdin, "{line}").expect("writable input");
-    }
-
-    /// Sends a signal (`TERM`, `KILL`, …).
-    pub(crate) fn signal(&self, name: &str) {
-        let holder = self.holder_pid.to_string();
-        Command::new("nsenter")
-            .args([
-                "--target",
-                &holder,
-                "--mount",
-                "--pid",
-                "--",
-                "kill",
-                "-s",
-                name,
-                &self.pid_in_lab,
-            ])
-            .stderr(Stdio::null())
-            .status()
-            .expect("nsenter runs");
-    }
-
-    /// Exit status if it ended within `limit`; `Some(None)` if a signal ended it.
-    pub(crate) fn ended_within(&mut self, limit: Duration) -> Option<Option<i32>> {
-        let mut status = None;
-        eventually(limit, || {
-            status = self.entered.try_wait().expect("a child");
-            status.is_some()
-        });
-        status.map(|status| status.code())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if !matches!(self.entered.try_wait(), Ok(Some(_))) {
-            self.signal("KILL");
-            // nsenter repeats its child's fate; an error would mean that it was waited for already.
-            let _ = self.entered.wait();
-        }
-    }
-}
-
-/// Connections that are open at the same time.
-#[derive(Debug)]
-pub(crate) struct Held {
-    /// `held=N echoed=N failed=N …`
-    pub(crate) report: String,
-    running: Running,
-}
-
-impl Held {
-    /// Closes them.
-    pub(crate) fn release(self) {
-        drop(self.running);
-    }
-}
-
-/// Asks again and again until the answer is yes or the time is over.
-pub(crate) fn eventually(limit: Duration, mut question: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + limit;
-    loop {
-        if question() {
-            return true;
-        }
-        if Instant::now() >= deadline {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
