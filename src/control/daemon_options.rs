@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::address_pool::{AddressPool, AddressPoolError, AddressPools, overlap};
 use super::names::is_interface_name;
 use super::network_config::{
-    Advertise, DEFAULT_INTERFACE_PREFIX, FamilyConfig, GatewayMode, NetworkConfig,
+    Advertise, DEFAULT_INTERFACE_PREFIX, FamilyConfig, GatewayMode, Ipv6Allocation, NetworkConfig,
 };
 
 /// Name of the default bridge, which the daemon makes itself.
@@ -79,10 +79,12 @@ pub struct HostFacts {
     pub name_servers: Vec<IpAddr>,
     /// The bridge exists already.
     pub bridge_exists: bool,
-    /// IPv4 addresses on the bridge, with prefix length and host bits.
+    /// Addresses on the bridge but link-local ones, with prefix length and host bits.
     pub bridge_addresses: Vec<IpNet>,
     /// Subnets of other networks of ours.
     pub own_subnets: Vec<IpNet>,
+    /// The host has IPv6.
+    pub has_ipv6: bool,
 }
 
 /// An on-link route of the host.
@@ -291,6 +293,8 @@ impl BridgeOptions {
             host_address,
             interface_prefix: DEFAULT_INTERFACE_PREFIX.to_owned(),
             advertise: Advertise::default(),
+            ipv6_address: Ipv6Allocation::Mac,
+            ndp_proxy: Vec::new(),
         }))
     }
 

@@ -33,6 +33,13 @@ pub struct NetworkConfig {
     pub interface_prefix: String,
     /// How new addresses are announced.
     pub advertise: Advertise,
+    /// How containers get their IPv6 addresses (`com.tunbridge.ipv6_address`).
+    #[serde(default)]
+    pub ipv6_address: Ipv6Allocation,
+    /// Interfaces of the host on whose links it answers neighbour solicitations for the containers' IPv6
+    /// addresses (`--ndp-proxy`, `com.tunbridge.ndp_proxy`), sorted.
+    #[serde(default)]
+    pub ndp_proxy: Vec<String>,
 }
 
 /// One address family of a network.
@@ -84,6 +91,20 @@ impl GatewayMode {
     }
 }
 
+/// How a container gets an IPv6 address that it did not ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ipv6Allocation {
+    /// The prefix, and the six octets of its MAC as the last 48 bits (Docker up to 27, on the default
+    /// network). A prefix longer than /80 has no room for them: as `Sequential`.
+    Mac,
+    /// The lowest free one.
+    #[default]
+    Sequential,
+    /// The same for the same names of network and container, and told by nothing else (RFC 7217).
+    Stable,
+}
+
 /// Announcement of an address by gratuitous ARP (RFC 5227 § 3), so that no neighbour keeps the MAC of
 /// the container that had it before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +140,8 @@ impl NetworkConfig {
             host_address: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
             interface_prefix: DEFAULT_INTERFACE_PREFIX.to_owned(),
             advertise: Advertise::default(),
+            ipv6_address: Ipv6Allocation::default(),
+            ndp_proxy: Vec::new(),
         }
     }
 
@@ -130,6 +153,11 @@ impl NetworkConfig {
     /// The IPv4 part.
     pub fn v4(&self) -> Option<&FamilyConfig> {
         self.family(true)
+    }
+
+    /// The IPv6 part.
+    pub fn v6(&self) -> Option<&FamilyConfig> {
+        self.family(false)
     }
 
     /// The addresses that the bridge bears, with prefix length; none if it is isolated or inhibited.

@@ -27,7 +27,9 @@ use ipnet::IpNet;
 use super::address_pool::AddressPools;
 use super::daemon_options::{DEFAULT_MTU, HostFacts, MAX_MTU, MIN_MTU};
 use super::names;
-use super::network_config::{Advertise, DEFAULT_INTERFACE_PREFIX, GatewayMode, NetworkConfig};
+use super::network_config::{
+    Advertise, DEFAULT_INTERFACE_PREFIX, GatewayMode, Ipv6Allocation, NetworkConfig,
+};
 use crate::api::types::CreateNetwork;
 
 pub use error::NetworkOptionError;
@@ -130,8 +132,6 @@ pub struct Neighbour {
 pub struct Checked {
     /// How.
     pub config: NetworkConfig,
-    /// IPv6 was asked for.
-    pub enable_ipv6: bool,
     /// Options to keep and show: those given and the daemon's default ones.
     pub options: BTreeMap<String, String>,
     /// For the user, one sentence each.
@@ -161,7 +161,7 @@ pub fn check(
             .or_insert_with(|| value.clone());
     }
     let mut warnings = Vec::new();
-    let enable_ipv6 = check_families(request, &mut options, &mut warnings)?;
+    check_families(request, &mut options, &mut warnings)?;
     let wanted = subnets::parse(&request.ipam.config)?;
     check_kind(request)?;
     let advertise = advertise(&options)?;
@@ -202,10 +202,11 @@ pub fn check(
         host_address: options_given.host_address,
         interface_prefix: options_given.interface_prefix,
         advertise,
+        ipv6_address: Ipv6Allocation::default(),
+        ndp_proxy: Vec::new(),
     };
     Ok(Checked {
         config,
-        enable_ipv6,
         options,
         warnings,
     })
@@ -228,12 +229,12 @@ fn check_name(name: &str, networks: &[Neighbour]) -> Result<(), NetworkOptionErr
     Ok(())
 }
 
-/// `--ipv4` and `--ipv6` go before the options of the same meaning, which then vanish. Whether IPv6 is wanted.
+/// `--ipv4` and `--ipv6` go before the options of the same meaning, which then vanish.
 fn check_families(
     request: &CreateNetwork,
     options: &mut BTreeMap<String, String>,
     warnings: &mut Vec<String>,
-) -> Result<bool, NetworkOptionError> {
+) -> Result<(), NetworkOptionError> {
     let mut enabled = |label: &'static str, field: Option<bool>, default: bool| match field {
         Some(enabled) => {
             options.remove(label);
@@ -254,7 +255,7 @@ fn check_families(
             request.name
         ));
     }
-    Ok(ipv6)
+    Ok(())
 }
 
 /// The daemon's `--default-network-opt` values, `DRIVER=KEY=VALUE`, for driver `bridge`; those for other drivers

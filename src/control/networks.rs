@@ -19,6 +19,28 @@ use super::store::Change;
 use super::timestamp::Timestamp;
 use crate::api::types::CreateNetwork;
 
+/// What a change of the default network means for whoever arranges it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DefaultChange {
+    /// For the user, one sentence each.
+    pub warnings: Vec<String>,
+    /// Endpoints of running containers that have other IPv6 addresses now.
+    pub readdressed: Vec<Readdressed>,
+}
+
+/// A running container's endpoint whose IPv6 address, prefix length or gateway has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readdressed {
+    /// Its container, as it is now.
+    pub container: Container,
+    /// The network, as it is now.
+    pub network: Network,
+    /// As it was.
+    pub before: Endpoint,
+    /// As it is.
+    pub after: Endpoint,
+}
+
 impl State {
     /// Makes a network: number, name, subnet, bridge name, all stored. The caller then makes the
     /// bridge, and calls [`State::remove_network`] if it cannot. Also gives warnings, one sentence each.
@@ -55,7 +77,6 @@ impl State {
             labels: request.labels.clone(),
             options: checked.options,
             attachable: request.attachable,
-            enable_ipv6: checked.enable_ipv6,
             config: checked.config,
             bridge_mac: MacAddress::random().map_err(ControlError::Random)?,
         };
@@ -132,7 +153,7 @@ impl State {
     /// Makes the default network what the flags say, or removes it (`None`, `--bridge none`). Its id and
     /// the bridge's MAC are kept while the bridge and its subnet are the same. While containers are on
     /// it, only `icc`, `ip-masq` and `ip` take effect, and a warning says so. Also makes the records of
-    /// `host` and `none`, if they are missing. Texts are warnings.
+    /// `host` and `none`, if they are missing.
     ///
     /// # Errors
     /// If the change cannot be stored.
@@ -140,27 +161,27 @@ impl State {
         &mut self,
         config: Option<&NetworkConfig>,
         now: Timestamp,
-    ) -> Result<Vec<String>, ControlError> {
+    ) -> Result<DefaultChange, ControlError> {
         self.make_predefined(now)?;
         let current = self.default_network().cloned();
         let busy = current
             .as_ref()
             .is_some_and(|network| self.users(&network.id).next().is_some());
-        let mut warnings = Vec::new();
+        let mut change = DefaultChange::default();
         let wanted = match (current.as_ref(), config) {
-            (None, None) => return Ok(warnings),
+            (None, None) => return Ok(change),
             (None, Some(config)) => self.new_default_network(config, now)?,
             (Some(_), _) if busy && !same_shape(current.as_ref(), config) => {
-                warnings.push(
+                change.warnings.push(
                     "there are running containers, updated network configuration will not take effect; stop them and restart the daemon"
                         .to_owned(),
                 );
-                return Ok(warnings);
+                return Ok(change);
             }
             (Some(current), None) => {
                 self.journal.commit(&[Change::DeleteNetwork(&current.id)])?;
                 self.networks.remove(&current.id);
-                return Ok(warnings);
+                return Ok(change);
             }
             (Some(current), Some(config)) if same_shape(Some(current), Some(config)) => Network {
                 config: config.clone(),
@@ -169,7 +190,7 @@ impl State {
             (Some(_), Some(config)) => self.new_default_network(config, now)?,
         };
         if current.as_ref() == Some(&wanted) {
-            return Ok(warnings);
+            return Ok(change);
         }
         self.refuse_overlap(&wanted)?;
         let mut changes = vec![
@@ -193,7 +214,7 @@ impl State {
                 self.networks.insert(wanted.id, entry_of_wanted);
             }
         }
-        Ok(warnings)
+        Ok(change)
     }
 
     /// Records the MAC that the bridge really has, if the kernel was left to choose it or the bridge is
@@ -274,7 +295,6 @@ fn new_predefined(
         labels: BTreeMap::new(),
         options: BTreeMap::new(),
         attachable: false,
-        enable_ipv6: false,
         config,
         bridge_mac: MacAddress::random().map_err(ControlError::Random)?,
     })

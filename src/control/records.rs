@@ -13,13 +13,15 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{DnsSettings, ExtraHost};
 use super::mac::MacAddress;
-pub use super::network_config::{Advertise, FamilyConfig, GatewayMode, NetworkConfig};
+pub use super::network_config::{
+    Advertise, FamilyConfig, GatewayMode, Ipv6Allocation, NetworkConfig,
+};
 use super::timestamp::Timestamp;
 use super::transport::Transport;
 
 /// Version of the records' meaning. A store with a higher one is refused, one with a lower one is brought up to
 /// this (see `store`).
-pub const RECORD_VERSION: u32 = 2;
+pub const RECORD_VERSION: u32 = 3;
 
 /// A network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,9 +45,6 @@ pub struct Network {
     /// `--attachable`; without meaning for local networks.
     #[serde(default)]
     pub attachable: bool,
-    /// `--ipv6`.
-    #[serde(default)]
-    pub enable_ipv6: bool,
     /// Bridge interface, addresses, MTU, switches.
     pub config: NetworkConfig,
     /// MAC of the bridge; random, and kept while the network lives.

@@ -50,6 +50,8 @@ pub struct Settings {
     pub pools: AddressPools,
     /// Options of networks that do not give them (`--default-network-opt bridge=key=value`).
     pub default_network_options: BTreeMap<String, String>,
+    /// The host has IPv6: ports are published on it, too.
+    pub has_ipv6: bool,
 }
 
 /// The state.

@@ -188,7 +188,10 @@ impl Store {
                 Some(RECORD_VERSION) => {}
                 older => {
                     if older == Some(1) {
-                        self.upgrade_networks(&transaction)?;
+                        self.upgrade(&transaction, NETWORKS, upgrade::network)?;
+                    }
+                    if matches!(older, Some(1 | 2)) {
+                        self.upgrade(&transaction, CONTAINERS, upgrade::container)?;
                     }
                     let version = self.encode(&RECORD_VERSION)?;
                     meta.insert("version", version.as_slice())
@@ -204,15 +207,20 @@ impl Store {
         transaction.commit().map_err(|error| self.failed(error))
     }
 
-    /// Makes networks of version 1 such of version 2.
-    fn upgrade_networks(&self, transaction: &WriteTransaction) -> Result<(), StoreError> {
+    /// Makes something else of each record of a table.
+    fn upgrade(
+        &self,
+        transaction: &WriteTransaction,
+        definition: TableDefinition<'static, &'static str, &'static [u8]>,
+        upgrade: impl Fn(&[u8]) -> Result<Vec<u8>, serde_json::Error>,
+    ) -> Result<(), StoreError> {
         let mut table = transaction
-            .open_table(NETWORKS)
+            .open_table(definition)
             .map_err(|error| self.failed(error))?;
         let rows = table.iter().map_err(|error| self.failed(error))?;
         let upgraded = rows.map(|row| {
             let (key, value) = row.map_err(|error| self.failed(error))?;
-            let record = upgrade::network(value.value());
+            let record = upgrade(value.value());
             Ok((
                 key.value().to_owned(),
                 record.map_err(|error| self.damaged(key.value(), &error))?,

@@ -89,6 +89,7 @@ pub(super) fn settings() -> Settings {
         dns: DnsSettings::default(),
         pools: AddressPools::default(),
         default_network_options: BTreeMap::new(),
+        has_ipv6: false,
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the host looks like, for the checks of new networks: on-link routes, name servers, bridges.
 
+use std::net::{Ipv6Addr, UdpSocket};
+
 use super::files::HostFiles;
 use crate::control::daemon_options::{HostFacts, HostRoute};
 use crate::control::files;
@@ -43,9 +45,8 @@ pub(super) async fn host_facts<'a>(
         .addresses()
         .await?
         .into_iter()
-        .filter(|address| {
-            Some(address.if_index) == bridge_index && address.address.addr().is_ipv4()
-        })
+        .filter(|address| Some(address.if_index) == bridge_index)
+        .filter(|address| address.address.addr().is_ipv4() || !address.link_scope)
         .map(|address| address.address)
         .collect();
     Ok(HostFacts {
@@ -54,7 +55,13 @@ pub(super) async fn host_facts<'a>(
         bridge_exists: bridge.is_some(),
         bridge_addresses,
         own_subnets: own.flat_map(Network::subnets).collect(),
+        has_ipv6: has_ipv6(),
     })
+}
+
+/// Something can listen on the host's IPv6 loopback address: the kernel has IPv6, and it is not switched off.
+pub(super) fn has_ipv6() -> bool {
+    UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
 }
 
 fn name_of(links: &[Link], index: u32) -> String {

@@ -13,7 +13,7 @@ use tokio::net::UnixListener;
 
 use super::core::{Core, Facts, Settings};
 use super::host::KernelHost;
-use super::host_facts::host_facts;
+use super::host_facts::{self, host_facts};
 use super::process;
 use super::sysctls::LoopbackSysctls;
 use crate::api::events::EventBus;
@@ -79,13 +79,15 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
             default_network_options: network_options::default_options(
                 &args.default_network_options,
             )?,
+            has_ipv6: host_facts::has_ipv6(),
         },
     )?;
     warn(&warnings);
     bury_the_dead(&mut state, &netlink).await?;
     remove_stray_files(&state, &args.state_dir.join("containers"));
     let former = managed_bridge(&state);
-    warn(&state.set_default_network(config.as_ref(), Timestamp::now())?);
+    let change = state.set_default_network(config.as_ref(), Timestamp::now())?;
+    warn(&change.warnings);
     if former != managed_bridge(&state)
         && let Some(bridge) = former
     {

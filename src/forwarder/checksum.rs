@@ -34,6 +34,35 @@ impl Delta {
         }
     }
 
+    /// A 16-bit word comes under the checksum.
+    pub(super) fn added_word(mut self, word: u16) -> Self {
+        self.0 += u64::from(word);
+        self
+    }
+
+    /// A 16-bit word is no longer under the checksum.
+    pub(super) fn removed_word(self, word: u16) -> Self {
+        self.added_word(!word)
+    }
+
+    /// An address comes under the checksum.
+    pub(super) fn added(self, address: IpAddr) -> Self {
+        let sum = match address {
+            IpAddr::V4(address) => sum(&address.octets(), 0),
+            IpAddr::V6(address) => sum(&address.octets(), 0),
+        };
+        self.added_word(sum)
+    }
+
+    /// An address is no longer under the checksum.
+    pub(super) fn removed(self, address: IpAddr) -> Self {
+        let sum = match address {
+            IpAddr::V4(address) => sum(&address.octets(), 0),
+            IpAddr::V6(address) => sum(&address.octets(), 0),
+        };
+        self.removed_word(sum)
+    }
+
     fn octets(mut self, old: &[u8], new: &[u8]) -> Self {
         for (old, new) in old.chunks_exact(2).zip(new.chunks_exact(2)) {
             self = self.word(

@@ -84,6 +84,8 @@ drop_reasons! {
     /// To a container that would have to see an address of the host instead of the caller's, but its
     /// network has no gateway address, or the one that the caller's is to use is not the host's.
     NoGateway = "no_gateway",
+    /// A UDP datagram without checksum, which IPv6 does not allow, and of which none can be computed.
+    NoUdpChecksum = "no_udp_checksum",
     /// Nothing routes to the destination, or the address to masquerade with is not the host's; the
     /// sender was told.
     NoRoute = "no_route",

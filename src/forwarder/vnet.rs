@@ -10,6 +10,7 @@ const F_NEEDS_CSUM: u8 = 1;
 const F_DATA_VALID: u8 = 2;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 4;
 const GSO_UDP_L4: u8 = 5;
 const GSO_ECN: u8 = 0x80;
 
@@ -111,6 +112,33 @@ pub(super) fn clear_needs_checksum(header: &mut [u8]) {
 /// Cuts a super-packet into smaller pieces.
 pub(super) fn set_gso_size(header: &mut [u8], size: u16) {
     header[4..6].copy_from_slice(&size.to_ne_bytes());
+}
+
+/// The header of a packet that goes on in the other family, IPv6 if `v6`, with its transport header
+/// at `transport` and its payload at `payload`.
+pub(super) fn across(
+    header: &[u8],
+    transport: usize,
+    payload: usize,
+    v6: bool,
+) -> [u8; VNET_HDR_LEN] {
+    let mut across = [0; VNET_HDR_LEN];
+    let offset = |at: usize| u16::try_from(at).unwrap_or(u16::MAX).to_ne_bytes();
+    if header[0] & F_NEEDS_CSUM != 0 {
+        across[0] = F_NEEDS_CSUM;
+        across[6..8].copy_from_slice(&offset(transport));
+        across[8..10].copy_from_slice(&header[8..10]);
+    }
+    let kind = match header[1] & !GSO_ECN {
+        GSO_NONE => return across,
+        GSO_UDP_L4 => GSO_UDP_L4,
+        _ if v6 => GSO_TCPV6,
+        _ => GSO_TCPV4,
+    };
+    across[1] = kind | header[1] & GSO_ECN;
+    across[2..4].copy_from_slice(&offset(payload));
+    across[4..6].copy_from_slice(&header[4..6]);
+    across
 }
 
 /// A header for tests: flags, GSO type, `gso_size`, `csum_start`, `csum_offset`.

@@ -67,6 +67,8 @@ fn without_flags() {
                 count: 3,
                 interval_ms: 1000
             },
+            ipv6_address: Ipv6Allocation::Mac,
+            ndp_proxy: Vec::new(),
         }
     );
     assert_eq!(

@@ -19,7 +19,6 @@ fn network(name: &str, id: &str, driver: &str, created: &str) -> Network {
         labels: BTreeMap::new(),
         options: BTreeMap::new(),
         attachable: false,
-        enable_ipv6: false,
         config: NetworkConfig::none(),
         bridge_mac: "02:42:00:00:00:01".parse::<MacAddress>().unwrap(),
     }

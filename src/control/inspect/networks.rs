@@ -71,7 +71,7 @@ fn summary(network: &Network) -> Map<String, Value> {
         "Scope": "local",
         "Driver": network.driver,
         "EnableIPv4": ipv4,
-        "EnableIPv6": network.enable_ipv6,
+        "EnableIPv6": network.config.v6().is_some(),
         "IPAM": { "Driver": "default", "Options": ipam_options, "Config": pools },
         "Internal": network.config.internal,
         "Attachable": network.attachable,

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::control::DefaultChange;
 use crate::control::port_allocator::PortAllocator;
 use crate::control::state::State;
 use crate::control::test_state::{Paper, at, config, request, settings};
@@ -166,11 +167,11 @@ fn a_directory_that_is_not_there() {
 fn a_later_version_is_left_alone() {
     let (_directory, path) = file();
     let mut store = Store::open(&path).unwrap();
-    put(&mut store, META, "version", b"3");
+    put(&mut store, META, "version", b"4");
     drop(store);
     let error = Store::open(&path).unwrap_err();
     assert!(
-        matches!(error, StoreError::TooNew { version: 3, .. }),
+        matches!(error, StoreError::TooNew { version: 4, .. }),
         "{error}"
     );
 }
@@ -207,7 +208,7 @@ fn version_1_is_brought_up_to_this() {
     assert_eq!(state.network("bridge").unwrap().config, flags);
     assert_eq!(
         state.set_default_network(Some(&flags), at(0)).unwrap(),
-        Vec::<String>::new()
+        DefaultChange::default()
     );
     assert_eq!(state.network("bridge").unwrap().id, "ab12");
     let web = state.container("web").unwrap();
@@ -222,6 +223,20 @@ fn version_1_is_brought_up_to_this() {
         Store::open(&path).unwrap().load().unwrap().networks.len(),
         3
     );
+}
+
+#[test]
+fn a_requested_address_of_version_2_is_one_of_several() {
+    let upgraded = |requested: &str| {
+        let record =
+            format!(r#"{{"name":"web","attachments":[{{"requested_address":{requested}}}]}}"#);
+        let upgraded = upgrade::container(record.as_bytes()).unwrap();
+        let upgraded: serde_json::Value = serde_json::from_slice(&upgraded).unwrap();
+        upgraded["attachments"][0]["requested_addresses"].to_string()
+    };
+    assert_eq!(upgraded("null"), "[]");
+    assert_eq!(upgraded(r#""10.0.0.9""#), r#"["10.0.0.9"]"#);
+    assert!(upgrade::container(b"no").is_err());
 }
 
 fn put(store: &mut Store, table: TableDefinition<'_, &str, &[u8]>, key: &str, value: &[u8]) {

@@ -1,7 +1,8 @@
 //! Records of earlier versions made those of this one.
 //!
-//! Version 1 knew one network, the default one, whose configuration was flat and had one address. What else is new
-//! since then has defaults (`#[serde(default)]` in `records`).
+//! Version 1 knew one network, the default one, whose configuration was flat and had one address. Until version 2 a
+//! container could ask for one address on a network, since then for one of each family. What else is new has
+//! defaults (`#[serde(default)]` in `records`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::control::network_config::{
-    Advertise, DEFAULT_INTERFACE_PREFIX, FamilyConfig, GatewayMode, NetworkConfig,
+    Advertise, DEFAULT_INTERFACE_PREFIX, FamilyConfig, GatewayMode, Ipv6Allocation, NetworkConfig,
 };
 
 /// `Network.config` of version 1.
@@ -56,6 +57,8 @@ impl From<ConfigV1> for NetworkConfig {
             host_address: old.host_address,
             interface_prefix: DEFAULT_INTERFACE_PREFIX.to_owned(),
             advertise: Advertise::default(),
+            ipv6_address: Ipv6Allocation::Mac,
+            ndp_proxy: Vec::new(),
         }
     }
 }
@@ -69,6 +72,27 @@ pub(super) fn network(record: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
     if let Some(config) = record.get_mut("config") {
         let old: ConfigV1 = serde_json::from_value(config.take())?;
         *config = serde_json::to_value(NetworkConfig::from(old))?;
+    }
+    serde_json::to_vec(&record)
+}
+
+/// A container's record of version 1 or 2 as one of version 3.
+///
+/// # Errors
+/// If it is not one.
+pub(super) fn container(record: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+    let mut record: Value = serde_json::from_slice(record)?;
+    let attachments = record.get_mut("attachments").and_then(Value::as_array_mut);
+    for attachment in attachments.into_iter().flatten() {
+        let requested = attachment.get("requested_address");
+        let requested: Vec<Value> = requested
+            .filter(|address| !address.is_null())
+            .cloned()
+            .into_iter()
+            .collect();
+        if let Some(attachment) = attachment.as_object_mut() {
+            attachment.insert("requested_addresses".to_owned(), requested.into());
+        }
     }
     serde_json::to_vec(&record)
 }
