@@ -11,7 +11,13 @@ const PROGRAMS: [(&str, &str); 2] = [
     ("src/steering/steering.bpf.c", "steering.bpf.o"),
     ("src/dns/redirect.bpf.c", "redirect.bpf.o"),
 ];
-const HEADERS: [&str; 2] = ["src/steering/maps.bpf.h", "src/steering/packet.bpf.h"];
+const HEADERS: [&str; 5] = [
+    "src/steering/discovery.bpf.h",
+    "src/steering/maps.bpf.h",
+    "src/steering/owner.bpf.h",
+    "src/steering/packet.bpf.h",
+    "src/steering/verdict.bpf.h",
+];
 const INSTALL: &str = "apt-get install -y clang libbpf-dev linux-libc-dev";
 
 fn main() {

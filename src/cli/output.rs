@@ -156,13 +156,17 @@ fn meaning(counter: &str) -> &'static str {
         "spoof_mac" => "dropped: a container used another MAC address than its own",
         "spoof_ip" => "dropped: a container used another IP address than its own",
         "spoof_arp" => "dropped: a container claimed another address in ARP",
+        "spoof_nd" => "dropped: a container claimed another address in Neighbour Discovery",
+        "rogue_ra" => "dropped: a container posed as an IPv6 router",
         "ipv6_disabled" => "dropped: IPv6 from a container of an IPv4-only network",
         "vlan_tagged" => "dropped: a container sent a VLAN tag",
         "other_ethertype" => "dropped: a container sent neither IP nor ARP",
-        "malformed" => "dropped: a container's frame is shorter than its headers say",
+        "malformed" => "dropped: a container's frame lacks a part of its headers",
         "icc_drop" => "dropped: container to container where icc is off and no link allows it",
         "internal_drop" => "dropped: a container of an internal network sent beyond its subnet",
-        "martian_container" => "dropped: a container sent to 127/8 or 0/8",
+        "martian_container" => {
+            "dropped: a container sent to 127/8, 0/8, ::1 or ::, or off its link as fe80::"
+        }
         "martian_uplink" => "dropped: from outside with one of our or the host's addresses",
         "direct_access" => "dropped: from outside straight to a container's address",
         "no_endpoint" => "dropped: to a container that is not there",

@@ -240,7 +240,7 @@ impl Core {
             steering.set_subnets(&subnets)?;
             steering.set_local_addresses(&facts.locals)?;
             steering.set_local_macs(&facts.macs)?;
-            steering.set_default_uplink(facts.default_uplink)?;
+            steering.set_default_uplinks(facts.default_uplink, facts.default_uplink)?;
             let before = std::mem::take(&mut self.facts.lock().uplinks);
             for gone in before.difference(&facts.uplinks) {
                 steering.detach_uplink(*gone);

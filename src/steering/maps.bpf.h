@@ -69,11 +69,18 @@ struct mac {
 	__u8 octets[ETH_ALEN];
 };
 
+// A container, as its neighbours on the bridge address it. The value is its veth.
+struct neighbour {
+	__u32 bridge;
+	__u8 mac[ETH_ALEN];
+	__u8 unused[2];
+};
+
 struct settings {
 	__u32 tun;
 	__u32 loopback;
-	__u32 default_uplink;
-	__u32 unused;
+	__u32 default_uplink;      // IPv4's
+	__u32 default_uplink_ipv6;
 };
 
 #define MAP(kind, key_type, value_type, entries, options)                                           \
@@ -90,6 +97,7 @@ MAP(BPF_MAP_TYPE_HASH, __u32, struct endpoint, 1 << 14, BPF_F_NO_PREALLOC)
 containers SEC(".maps");
 MAP(BPF_MAP_TYPE_HASH, struct address, struct endpoint, 1 << 15, BPF_F_NO_PREALLOC)
 endpoints SEC(".maps");
+MAP(BPF_MAP_TYPE_HASH, struct neighbour, __u32, 1 << 14, BPF_F_NO_PREALLOC) neighbours SEC(".maps");
 MAP(BPF_MAP_TYPE_HASH, struct address, struct local, 1 << 12, BPF_F_NO_PREALLOC)
 locals SEC(".maps");
 MAP(BPF_MAP_TYPE_HASH, struct mac, __u8, 1 << 12, BPF_F_NO_PREALLOC) local_macs SEC(".maps");
@@ -118,18 +126,20 @@ enum counter {
 	SPOOF_MAC,           // dropped: container used a foreign Ethernet source
 	SPOOF_IP,            // dropped: container used a foreign IP source
 	SPOOF_ARP,           // dropped: container claimed a foreign address in ARP
+	SPOOF_ND,            // dropped: ... in Neighbour Discovery, or forged it otherwise
+	ROGUE_RA,            // dropped: container posed as a router: advertisement or redirect
 	IPV6_DISABLED,       // dropped: IPv6 from a container of an IPv4-only network
 	VLAN_TAGGED,         // dropped: container sent an 802.1Q or 802.1ad tag
 	OTHER_ETHERTYPE,     // dropped: container sent something that is neither IP nor ARP
-	MALFORMED,           // dropped: container's frame is shorter than its headers say
+	MALFORMED,           // dropped: container's frame is shorter than its headers say, or all headers
 	ICC_DROP,            // dropped: container -> container where that is not allowed
 	INTERNAL_DROP,       // dropped: container of an internal network sent beyond its subnet
-	MARTIAN_CONTAINER,   // dropped: container sent to 127/8 or 0/8
+	MARTIAN_CONTAINER,   // dropped: container sent to 127/8, 0/8, ::1, ::, or beyond the link as fe80::
 	MARTIAN_UPLINK,      // dropped: the outside used one of our or the host's addresses
 	DIRECT_ACCESS,       // dropped: the outside addressed a container directly
 	NO_ENDPOINT,         // dropped: no such container, or the frame's veth is unknown
 	NO_EGRESS,           // dropped: no way out for a packet from the forwarder
-	TUN_MALFORMED,       // dropped: the forwarder's packet is no unicast IPv4 packet
+	TUN_MALFORMED,       // dropped: the forwarder's packet is no unicast IP packet
 	COUNTERS,
 };
 

@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use super::{ContainerPort, LocalAddress, SteeringError, Subnet};
 
 /// Names of the counters, in the order of `enum counter` in `maps.bpf.h`.
-const COUNTERS: [&str; 23] = [
+const COUNTERS: [&str; 25] = [
     "diverted_container",
     "diverted_uplink",
     "diverted_loopback",
@@ -30,6 +30,8 @@ const COUNTERS: [&str; 23] = [
     "spoof_mac",
     "spoof_ip",
     "spoof_arp",
+    "spoof_nd",
+    "rogue_ra",
     "ipv6_disabled",
     "vlan_tagged",
     "other_ethertype",
@@ -46,6 +48,7 @@ const COUNTERS: [&str; 23] = [
 
 type AddressKey = [u8; 16];
 type EndpointValue = [u8; 60];
+type NeighbourKey = [u8; 12];
 type LocalValue = [u8; 12];
 type SubnetValue = [u8; 12];
 type PublishedKey = [u8; 20];
@@ -56,12 +59,14 @@ pub(super) struct Settings {
     pub(super) tun: u32,
     pub(super) loopback: u32,
     pub(super) default_uplink: u32,
+    pub(super) default_uplink_ipv6: u32,
 }
 
 /// Every map that user space writes or reads, except the bitmap of external ports.
 pub(super) struct Maps {
     containers: Mirror<HashMap<MapData, u32, EndpointValue>, u32, EndpointValue>,
     endpoints: Mirror<HashMap<MapData, AddressKey, EndpointValue>, AddressKey, EndpointValue>,
+    neighbours: Mirror<HashMap<MapData, NeighbourKey, u32>, NeighbourKey, u32>,
     locals: Mirror<HashMap<MapData, AddressKey, LocalValue>, AddressKey, LocalValue>,
     local_macs: Mirror<HashMap<MapData, [u8; 6], u8>, [u8; 6], u8>,
     subnets: Mirror<LpmTrie<MapData, AddressKey, SubnetValue>, (u32, AddressKey), SubnetValue>,
@@ -90,6 +95,7 @@ impl Maps {
         Ok(Self {
             containers: Mirror::new("containers", typed(object, "containers")?),
             endpoints: Mirror::new("endpoints", typed(object, "endpoints")?),
+            neighbours: Mirror::new("neighbours", typed(object, "neighbours")?),
             locals: Mirror::new("locals", typed(object, "locals")?),
             local_macs: Mirror::new("local_macs", typed(object, "local_macs")?),
             subnets: Mirror::new("subnets", typed(object, "subnets")?),
@@ -108,7 +114,12 @@ impl Maps {
     ) -> Result<(), SteeringError> {
         let mut settings = self.settings;
         change(&mut settings);
-        let value = [settings.tun, settings.loopback, settings.default_uplink, 0];
+        let value = [
+            settings.tun,
+            settings.loopback,
+            settings.default_uplink,
+            settings.default_uplink_ipv6,
+        ];
         self.settings_map
             .set(0, value, 0)
             .map_err(map_error("settings"))?;
@@ -132,18 +143,24 @@ impl Maps {
         let value = endpoint_value(port);
         let old = self.containers.known.get(&port.if_index).copied();
         self.containers.insert(port.if_index, value)?;
-        let mut result = Ok(());
+        let mut result = self.neighbours.insert(neighbour_key(&value), port.if_index);
         for address in addresses(&value) {
             result = result.and_then(|()| self.endpoints.insert(address, value));
         }
         if result.is_err() {
             self.remove_container(port.if_index);
         }
-        // Addresses that the veth had before lead nowhere now.
+        // What led to the veth before leads nowhere now.
+        let failed = result.is_err();
         for address in old.iter().flat_map(addresses) {
-            if result.is_err() || !addresses(&value).any(|new| new == address) {
+            if failed || !addresses(&value).any(|new| new == address) {
                 self.remove_endpoint(&address, port.if_index);
             }
+        }
+        if let Some(key) = old.as_ref().map(neighbour_key)
+            && (failed || key != neighbour_key(&value))
+        {
+            self.remove_neighbour(&key, port.if_index);
         }
         result
     }
@@ -153,6 +170,7 @@ impl Maps {
             for address in addresses(&value) {
                 self.remove_endpoint(&address, if_index);
             }
+            self.remove_neighbour(&neighbour_key(&value), if_index);
             self.containers.forget(&if_index);
         }
     }
@@ -162,6 +180,13 @@ impl Maps {
         let now = self.endpoints.known.get(address);
         if now.is_some_and(|now| now[32..36] == veth.to_ne_bytes()) {
             self.endpoints.forget(address);
+        }
+    }
+
+    /// The same for a MAC address on a bridge.
+    fn remove_neighbour(&mut self, key: &NeighbourKey, veth: u32) {
+        if self.neighbours.known.get(key) == Some(&veth) {
+            self.neighbours.forget(key);
         }
     }
 
@@ -242,6 +267,7 @@ impl Maps {
             ("endpoints", count(self.endpoints.known.len())),
             ("local_addresses", count(self.locals.known.len())),
             ("local_macs", count(self.local_macs.known.len())),
+            ("neighbours", count(self.neighbours.known.len())),
             ("published_ports", self.published_ports),
             ("subnets", count(self.subnets.known.len())),
             ("uplinks", count(self.uplinks.known.len())),
@@ -422,6 +448,13 @@ fn addresses(value: &EndpointValue) -> impl Iterator<Item = AddressKey> {
     keys.into_iter().filter(|key| *key != AddressKey::default())
 }
 
+/// `struct neighbour`, of a `struct endpoint`.
+fn neighbour_key(value: &EndpointValue) -> NeighbourKey {
+    let mut key = NeighbourKey::default();
+    key[..10].copy_from_slice(&value[36..46]);
+    key
+}
+
 /// `struct local`.
 fn local_value(local: &LocalAddress) -> LocalValue {
     let mut value = LocalValue::default();
@@ -513,6 +546,9 @@ mod tests {
         assert_eq!((&value[40..46], &value[46..52]), (&[1; 6][..], &[2; 6][..]));
         assert_eq!(value[52..56], 13_u32.to_ne_bytes());
         assert_eq!(value[56..], 0x090a_0b0c_u32.to_ne_bytes());
+        let key = neighbour_key(&value);
+        assert_eq!(key[..4], 0x0506_0708_u32.to_ne_bytes());
+        assert_eq!(key[4..], [1, 1, 1, 1, 1, 1, 0, 0]);
         let key = published_key(17, "0.0.0.0".parse().unwrap(), 0x1234);
         assert_eq!(key[12..], [0, 0, 0, 0, 0x12, 0x34, 17, 0]);
     }

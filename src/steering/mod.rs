@@ -6,8 +6,8 @@
 //!
 //! ```text
 //!  container A ── veth ─► tb_container ─┬─ to a neighbour ──────────────► container B
-//!                                       ├─ spoofed, tagged, IPv6, or
-//!                                       │  beyond an internal network ──► dropped, counted
+//!                                       ├─ spoofed, tagged, as a router,
+//!                                       │  or off an internal network ──► dropped, counted
 //!                                       ├─ to a plain host port, ARP ───► bridge, kernel
 //!                                       └─ the rest ──┐
 //!  outside ── uplink ───► tb_uplink ──── ours ────────┤
@@ -35,15 +35,19 @@
 //! **Assumptions** about the kernel are tested one by one in `tests/kernel_assumptions.rs`. Three
 //! settings belong to whoever makes the interfaces: `accept_local=1` on `lo` (the forwarder's
 //! packets to the host have a local source address), `route_localnet=1` on `lo` (for ports
-//! published on 127.0.0.1; on any other interface it would be a hole, CVE-2020-8558), and
-//! `forwarding=1` on the TUN alone (only to let the programs ask for routes; without it they fall
-//! back to the interface that owns the source address, then to the default uplink).
+//! published on 127.0.0.1; on any other interface it would be a hole, CVE-2020-8558), and, of each
+//! family, `forwarding=1` on the TUN alone (only to let the programs ask for routes; without it they fall
+//! back to the interface that owns the source address, then to the default uplink). IPv6 needs no counterpart
+//! of the first two: `lo` takes any local source, and ::1.
 //!
 //! **Limits**: 16,384 containers, 4,096 subnets, 4,096 local addresses, 4,096 local MAC
 //! addresses, 4,096 uplinks, 131,072
-//! published ports. Addresses are 128 bits wide everywhere (IPv4 as `::ffff:a.b.c.d`); the
-//! programs handle IPv4 only, and leave IPv6 to the kernel except for what a container sends,
-//! which they drop.
+//! published ports. Addresses are 128 bits wide everywhere (IPv4 as `::ffff:a.b.c.d`).
+//!
+//! **IPv6** goes the same ways. Link-local addresses stay on their link: between neighbours, and between a
+//! container and the host, but never to the forwarder. So a port published on every address is not diverted at an
+//! uplink's link-local one, nor for a client that has no other address; such packets are left to the host. Neighbour
+//! Discovery is guarded (`discovery.bpf.h`).
 
 mod attach;
 mod bitmap;
@@ -282,7 +286,7 @@ impl Steering {
         self.links.detach(Program::Container, if_index);
     }
 
-    /// Replaces the host's local addresses, loopback and bridges included.
+    /// Replaces the host's local addresses, loopback and bridges included, link-local ones too.
     ///
     /// # Errors
     /// [`SteeringError::Full`], [`SteeringError::Map`].
@@ -308,14 +312,20 @@ impl Steering {
         self.maps.set_subnets(subnets)
     }
 
-    /// Sets the uplink of last resort, for when neither a route lookup nor the source address
-    /// says where a packet should leave.
+    /// Sets the uplinks of last resort, of each family, for when neither a route lookup nor the
+    /// source address says where a packet should leave.
     ///
     /// # Errors
     /// [`SteeringError::Map`].
-    pub fn set_default_uplink(&mut self, if_index: Option<u32>) -> Result<(), SteeringError> {
-        self.maps
-            .change_settings(|settings| settings.default_uplink = if_index.unwrap_or(0))
+    pub fn set_default_uplinks(
+        &mut self,
+        ipv4: Option<u32>,
+        ipv6: Option<u32>,
+    ) -> Result<(), SteeringError> {
+        self.maps.change_settings(|settings| {
+            settings.default_uplink = ipv4.unwrap_or(0);
+            settings.default_uplink_ipv6 = ipv6.unwrap_or(0);
+        })
     }
 
     /// Diverts `ports` of `address` (unspecified: every address of its family) to the forwarder.

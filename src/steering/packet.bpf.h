@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //
-// Reading packets, and telling whose they are. Nothing here changes a packet or decides its fate.
+// Reading packets: addresses and ports, whatever options or extension headers come before them.
+// Nothing here changes a packet or decides its fate.
 
 #pragma once
 
@@ -10,6 +11,7 @@
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -19,6 +21,11 @@
 #define IP_OFFSET_MASK 0x1fff
 #define IP_MORE_FRAGMENTS 0x2000
 #define ICMP_HEADER_LENGTH 8
+#define IPV6_OFFSET_MASK 0xfff8
+#define IPV6_MORE_FRAGMENTS 0x0001
+
+// Hardly any packet has more than two, and who walks a longer chain can be made to walk for ever.
+#define MOST_EXTENSION_HEADERS 8
 
 // <linux/icmp.h> has these, but it drags in the C library's headers.
 enum icmp_type {
@@ -32,25 +39,31 @@ enum icmp_type {
 	ICMP_ADDRESSREPLY = 18,
 };
 
-static __always_inline void count(__u32 counter)
-{
-	__u64 *value = bpf_map_lookup_elem(&counters, &counter);
-
-	if (value)
-		*value += 1;
-}
-
-// ---------------------------------------------------------------------------------------------
-// Reading packets.
+// RFC 4443, 2710, 3810, 4861.
+enum icmpv6_type {
+	ICMPV6_DEST_UNREACH = 1,
+	ICMPV6_PARAMPROB = 4,
+	ICMPV6_ECHO_REPLY = 129,
+	MLD_REPORT = 131,
+	MLD_DONE = 132,
+	ND_ROUTER_SOLICITATION = 133,
+	ND_ROUTER_ADVERTISEMENT = 134,
+	ND_NEIGHBOUR_SOLICITATION = 135,
+	ND_NEIGHBOUR_ADVERTISEMENT = 136,
+	ND_REDIRECT = 137,
+	MLD2_REPORT = 143,
+};
 
 struct packet {
 	struct address source;
 	struct address destination;
 	__be16 source_port;
 	__be16 destination_port; // for an ICMP query or reply: the identifier
-	__u16 transport;         // offset of the transport header from the network header
-	__u8 protocol;
+	__u32 transport;         // offset of the transport header from the network header
+	__u32 end;               // IPv6: where its header says that the packet ends
+	__u8 protocol;           // IPv6: the one behind the extension headers
 	__u8 icmp_type;
+	__u8 hop_limit; // IPv6
 	bool fragment;
 	bool has_ports; // false if the transport header is cut short, or in another fragment
 };
@@ -103,6 +116,11 @@ static __always_inline bool is_group(const struct address *a)
 	return (a->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
 }
 
+static __always_inline bool is_link_local(const struct address *a)
+{
+	return (a->word[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
 // Copies bytes at `offset` from the network header. The helper reads the linear part of the skb
 // only; headers that arrive in page fragments (some drivers, some senders) are pulled in first.
 static __always_inline bool load(struct __sk_buff *skb, __u32 offset, void *to, __u32 length)
@@ -114,177 +132,151 @@ static __always_inline bool load(struct __sk_buff *skb, __u32 offset, void *to, 
 	return !bpf_skb_load_bytes_relative(skb, offset, to, length, BPF_HDR_START_NET);
 }
 
-static __always_inline bool parse_ipv4(struct __sk_buff *skb, struct packet *packet)
+// `icmp`: the number of ICMP in the packet's family; the other family's is a protocol without ports.
+static __always_inline void read_ports(struct packet *packet, const __u8 *head, __u8 icmp)
 {
-	struct iphdr ip;
-	__u8 head[8];
-
-	if (!load(skb, 0, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
-		return false;
-	packet->source = ipv4(ip.saddr);
-	packet->destination = ipv4(ip.daddr);
-	packet->protocol = ip.protocol;
-	packet->transport = ip.ihl * 4;
-	packet->fragment = ip.frag_off & bpf_htons(IP_OFFSET_MASK | IP_MORE_FRAGMENTS);
-	packet->has_ports = false;
-	if (ip.frag_off & bpf_htons(IP_OFFSET_MASK) || !load(skb, packet->transport, head, sizeof(head)))
-		return true;
-	switch (ip.protocol) {
-	case IPPROTO_TCP:
-	case IPPROTO_UDP:
+	if (packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP) {
 		__builtin_memcpy(&packet->source_port, head, 2);
 		__builtin_memcpy(&packet->destination_port, head + 2, 2);
 		packet->has_ports = true;
-		break;
-	case IPPROTO_ICMP:
+	} else if (packet->protocol == icmp) {
 		packet->icmp_type = head[0];
 		__builtin_memcpy(&packet->destination_port, head + 4, 2);
 		packet->source_port = packet->destination_port;
 		packet->has_ports = true;
-		break;
 	}
-	return true;
 }
 
-// ---------------------------------------------------------------------------------------------
-// Whose is it?
-
-static __always_inline struct settings *get_settings(void)
+// Reads the packet whose header is at `at`: 0, or where an ICMP error quotes one.
+static __always_inline bool parse_ipv4(struct __sk_buff *skb, __u32 at, struct packet *packet)
 {
-	__u32 zero = 0;
-	return bpf_map_lookup_elem(&settings, &zero);
-}
-
-static __always_inline bool is_local(const struct address *address)
-{
-	return is_loopback(address) || bpf_map_lookup_elem(&locals, address);
-}
-
-static __always_inline struct subnet *subnet_of(const struct address *address)
-{
-	struct prefix prefix = { .length = 128, .address = *address };
-	return bpf_map_lookup_elem(&subnets, &prefix);
-}
-
-static __always_inline bool is_published(__u8 protocol, const struct address *address, __be16 port)
-{
-	struct published_port key = { .address = *address, .port = port, .protocol = protocol };
-
-	if (bpf_map_lookup_elem(&published, &key))
-		return true;
-	key.address.word[3] = 0;
-	if (!is_ipv4(address))
-		key.address.word[0] = key.address.word[1] = key.address.word[2] = 0;
-	return bpf_map_lookup_elem(&published, &key);
-}
-
-static __always_inline bool is_external_port(__u8 protocol, __be16 port)
-{
-	__u32 family = protocol == IPPROTO_ICMP ? 0 : protocol == IPPROTO_TCP ? 1 : 2;
-	__u32 bit = family * 65536 + bpf_ntohs(port);
-	__u32 index = bit / 64;
-	__u64 *word = bpf_map_lookup_elem(&external_ports, &index);
-
-	return word && (*(volatile __u64 *)word >> (bit % 64)) & 1;
-}
-
-// Does a socket of the host want what `remote` sends to `local`? Connected sockets match their
-// peer only; listeners and unconnected UDP sockets match everybody (nat.md S2: the port shadow).
-static __always_inline bool host_socket(struct __sk_buff *skb, __u8 protocol,
-					const struct address *remote, __be16 remote_port,
-					const struct address *local, __be16 local_port)
-{
-	struct bpf_sock_tuple tuple = {};
-	struct bpf_sock *socket;
-
-	tuple.ipv4.saddr = remote->word[3];
-	tuple.ipv4.sport = remote_port;
-	tuple.ipv4.daddr = local->word[3];
-	tuple.ipv4.dport = local_port;
-	if (protocol == IPPROTO_TCP) {
-		socket = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
-		if (!socket)
-			return false;
-		bpf_sk_release(socket);
-	} else if (protocol == IPPROTO_UDP) {
-		socket = bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
-		if (!socket)
-			return false;
-		bpf_sk_release(socket);
-	} else {
-		return false; // ping sockets cannot be looked up; the forwarder sorts by remote address
-	}
-	count(HOST_SOCKET_WON);
-	return true;
-}
-
-// Is `port` of the host's address `local` the forwarder's, as far as `remote` is concerned?
-static __always_inline bool port_is_ours(struct __sk_buff *skb, __u8 protocol,
-					 const struct address *remote, __be16 remote_port,
-					 const struct address *local, __be16 port)
-{
-	if (protocol != IPPROTO_ICMP && is_published(protocol, local, port))
-		return true;
-	return is_external_port(protocol, port) &&
-	       !host_socket(skb, protocol, remote, remote_port, local, port);
-}
-
-// An ICMP error quotes the packet it is about. It is ours if that packet was: sent from the local
-// address that the error came to, with a port (or identifier) of ours.
-static __always_inline bool error_is_ours(struct __sk_buff *skb, const struct packet *packet)
-{
-	__u32 quoted = packet->transport + ICMP_HEADER_LENGTH;
-	struct address source, destination;
 	struct iphdr ip;
-	__be16 word[4];
+	__u8 head[8];
 
-	if (!load(skb, quoted, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
+	if (!load(skb, at, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
 		return false;
-	source = ipv4(ip.saddr);
-	destination = ipv4(ip.daddr);
-	if (!same_address(&source, &packet->destination) ||
-	    ip.frag_off & bpf_htons(IP_OFFSET_MASK) ||
-	    !load(skb, quoted + ip.ihl * 4, word, sizeof(word))) // RFC 792: at least 64 bits
+	packet->source = ipv4(ip.saddr);
+	packet->destination = ipv4(ip.daddr);
+	packet->protocol = ip.protocol;
+	packet->transport = at + ip.ihl * 4;
+	packet->fragment = ip.frag_off & bpf_htons(IP_OFFSET_MASK | IP_MORE_FRAGMENTS);
+	packet->has_ports = false;
+	if (!(ip.frag_off & bpf_htons(IP_OFFSET_MASK)) &&
+	    load(skb, packet->transport, head, sizeof(head)))
+		read_ports(packet, head, IPPROTO_ICMP);
+	return true;
+}
+
+static __always_inline bool is_extension_header(__u8 protocol)
+{
+	return protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING ||
+	       protocol == IPPROTO_FRAGMENT || protocol == IPPROTO_DSTOPTS ||
+	       protocol == IPPROTO_AH;
+}
+
+// Finds the transport header (RFC 8200 section 4). `later` is set in a fragment that is not the
+// first: what it begins with is no header. False if the chain is cut short or too long.
+static __always_inline bool skip_extension_headers(struct __sk_buff *skb, struct packet *packet,
+						   bool *later)
+{
+	__u8 head[8]; // next header, length, and of a fragment header the offset
+
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < MOST_EXTENSION_HEADERS; i++) {
+		__u8 kind = packet->protocol;
+
+		if (!is_extension_header(kind))
+			return true;
+		if (packet->transport + sizeof(head) > packet->end ||
+		    !load(skb, packet->transport, head, sizeof(head)))
+			return false;
+		packet->protocol = head[0];
+		if (kind == IPPROTO_FRAGMENT) {
+			__be16 offset;
+
+			__builtin_memcpy(&offset, head + 2, sizeof(offset));
+			packet->transport += sizeof(head);
+			if (offset & bpf_htons(IPV6_OFFSET_MASK | IPV6_MORE_FRAGMENTS))
+				packet->fragment = true; // and not just "atomic" (RFC 6946)
+			if (offset & bpf_htons(IPV6_OFFSET_MASK)) {
+				*later = true;
+				return true;
+			}
+		} else if (kind == IPPROTO_AH) { // RFC 4302 section 2.2
+			packet->transport += (head[1] + 2) * 4;
+		} else {
+			packet->transport += (head[1] + 1) * 8;
+		}
+	}
+	return !is_extension_header(packet->protocol);
+}
+
+// A function of its own, as it is long, and most packets that are judged are no ICMP errors.
+static __noinline bool parse_ipv6(struct __sk_buff *skb, __u32 at, struct packet *packet)
+{
+	bool later = false;
+	struct ipv6hdr ip;
+	__u8 head[8];
+
+	if (!load(skb, at, &ip, sizeof(ip)) || ip.version != 6)
 		return false;
-	switch (ip.protocol) {
-	case IPPROTO_TCP:
-	case IPPROTO_UDP:
-		return port_is_ours(skb, ip.protocol, &destination, word[1], &source, word[0]);
-	case IPPROTO_ICMP:
-		return is_external_port(IPPROTO_ICMP, word[2]);
+	__builtin_memcpy(&packet->source, &ip.saddr, sizeof(packet->source));
+	__builtin_memcpy(&packet->destination, &ip.daddr, sizeof(packet->destination));
+	// On the wire these are nobody's (nat.md S14); here they would be taken for IPv4.
+	if (is_ipv4(&packet->source) || is_ipv4(&packet->destination))
+		return false;
+	packet->protocol = ip.nexthdr;
+	packet->hop_limit = ip.hop_limit;
+	packet->transport = at + sizeof(ip);
+	// No length: a jumbogram (RFC 2675), or a super-packet too long for the field.
+	packet->end = ip.payload_len ? packet->transport + bpf_ntohs(ip.payload_len) : skb->len;
+	packet->fragment = false;
+	packet->has_ports = false;
+	if (!skip_extension_headers(skb, packet, &later))
+		return false;
+	if (later)
+		return true;
+	// The first fragment holds all headers (RFC 7112), or what follows could be anything.
+	if (packet->transport + sizeof(head) > packet->end ||
+	    !load(skb, packet->transport, head, sizeof(head)))
+		return !packet->fragment;
+	read_ports(packet, head, IPPROTO_ICMPV6);
+	return true;
+}
+
+static __always_inline bool parse(struct __sk_buff *skb, struct packet *packet)
+{
+	switch (skb->protocol) {
+	case bpf_htons(ETH_P_IP):
+		return parse_ipv4(skb, 0, packet);
+	case bpf_htons(ETH_P_IPV6):
+		return parse_ipv6(skb, 0, packet);
 	}
 	return false;
 }
 
-// Is this packet, addressed to the host, for the forwarder?
-static __always_inline bool is_ours(struct __sk_buff *skb, const struct packet *packet)
+// Addresses and protocol only, which is all that matters to a packet from the forwarder.
+static __always_inline bool parse_addresses(struct __sk_buff *skb, struct packet *packet)
 {
-	switch (packet->protocol) {
-	case IPPROTO_TCP:
-	case IPPROTO_UDP:
-		// Only who sees all fragments can tell where the later ones belong.
-		if (packet->fragment)
-			return true;
-		return packet->has_ports &&
-		       port_is_ours(skb, packet->protocol, &packet->source, packet->source_port,
-				    &packet->destination, packet->destination_port);
-	case IPPROTO_ICMP:
-		if (packet->fragment)
-			return true;
-		if (!packet->has_ports)
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		struct iphdr ip;
+
+		if (!load(skb, 0, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
 			return false;
-		switch (packet->icmp_type) {
-		case ICMP_ECHOREPLY:
-		case ICMP_TIMESTAMPREPLY:
-		case ICMP_INFO_REPLY:
-		case ICMP_ADDRESSREPLY:
-			return is_external_port(IPPROTO_ICMP, packet->destination_port);
-		case ICMP_DEST_UNREACH:
-		case ICMP_SOURCE_QUENCH:
-		case ICMP_TIME_EXCEEDED:
-		case ICMP_PARAMETERPROB:
-			return error_is_ours(skb, packet);
-		}
+		packet->source = ipv4(ip.saddr);
+		packet->destination = ipv4(ip.daddr);
+		packet->protocol = ip.protocol;
+		return true;
+	}
+	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr ip;
+
+		if (!load(skb, 0, &ip, sizeof(ip)) || ip.version != 6)
+			return false;
+		__builtin_memcpy(&packet->source, &ip.saddr, sizeof(packet->source));
+		__builtin_memcpy(&packet->destination, &ip.daddr, sizeof(packet->destination));
+		packet->protocol = ip.nexthdr;
+		return !is_ipv4(&packet->source) && !is_ipv4(&packet->destination);
 	}
 	return false;
 }

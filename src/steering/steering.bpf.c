@@ -36,23 +36,20 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "discovery.bpf.h"
 #include "maps.bpf.h"
+#include "owner.bpf.h"
 #include "packet.bpf.h"
+#include "verdict.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-#define LEAVE TC_ACT_UNSPEC // run the next tc program; the kernel's default after the last one
 #define AF_INET 2
+#define AF_INET6 10
 
 // Marks a packet that tb_tun gives to an uplink's ingress, so that tb_uplink does not divert it
 // again. Only ever seen between these two programs.
 #define MARK_RETURNED 0x74627265
-
-static __always_inline int drop(__u32 counter)
-{
-	count(counter);
-	return TC_ACT_SHOT;
-}
 
 // ---------------------------------------------------------------------------------------------
 // What a container sends.
@@ -66,25 +63,6 @@ struct arp_ipv4 {
 	__u8 target_mac[ETH_ALEN];
 	__be32 target_address;
 } __attribute__((packed));
-
-// Whose address is it: the sender's own, or one of its container on another network? A container
-// answers on the interface that its routing table names, whichever it was called on. No address of
-// an internal network leaves it that way, and none comes in.
-static __always_inline const struct endpoint *speaker(const struct endpoint *from,
-						      const struct address *source)
-{
-	const struct endpoint *other;
-
-	if (same_address(source, &from->ipv4))
-		return from;
-	if (!from->container)
-		return NULL;
-	other = bpf_map_lookup_elem(&endpoints, source);
-	if (!other || other->container != from->container ||
-	    (other->flags | from->flags) & ENDPOINT_INTERNAL)
-		return NULL;
-	return other;
-}
 
 // A container may speak ARP for its own addresses, or for none (a probe, RFC 5227).
 static __always_inline int container_arp(struct __sk_buff *skb, const struct endpoint *from)
@@ -102,6 +80,32 @@ static __always_inline int container_arp(struct __sk_buff *skb, const struct end
 	return LEAVE;
 }
 
+// What its MAC address says is for the host. A bridge gives its host what is sent to the MACs of its
+// ports, too, and the host would route what is not its own.
+static __always_inline int container_to_host(struct __sk_buff *skb, const struct endpoint *from,
+					     const struct settings *s, bool gateway,
+					     const struct packet *packet)
+{
+	const struct address *destination = &packet->destination;
+	bool local = bpf_map_lookup_elem(&locals, destination);
+	bool link_local = is_link_local(destination);
+
+	if (!is_group(destination) && !link_local) {
+		if (is_link_local(&packet->source)) {
+			if (!local)
+				return drop(MARTIAN_CONTAINER);
+		} else if (!local || is_ours(skb, packet)) {
+			return to_forwarder(s, DIVERTED_CONTAINER);
+		}
+	}
+	// What is the host's elsewhere is nobody's here: the bridge gives it to all ports. And a
+	// link-local address that is not the host's could be a neighbour's.
+	if (!(from->flags & ENDPOINT_ICC) &&
+	    (!gateway || (link_local && !local)))
+		return drop(ICC_DROP);
+	return LEAVE;
+}
+
 static __always_inline int container_ip(struct __sk_buff *skb, const struct endpoint *from,
 					const __u8 *target_mac, const struct packet *packet)
 {
@@ -109,13 +113,14 @@ static __always_inline int container_ip(struct __sk_buff *skb, const struct endp
 	const struct endpoint *source = speaker(from, &packet->source);
 	struct settings *s = get_settings();
 	const struct endpoint *to = NULL;
-	bool gateway;
+	bool gateway, on_link, neighbour = false;
 
 	if (!source)
 		return drop(SPOOF_IP);
 	if (!s || is_loopback(destination) || is_unspecified(destination))
 		return drop(MARTIAN_CONTAINER);
-	if (from->flags & ENDPOINT_INTERNAL && !is_group(destination)) {
+	if (from->flags & ENDPOINT_INTERNAL && !is_group(destination) &&
+	    !is_link_local(destination)) {
 		struct subnet *subnet = subnet_of(destination);
 
 		if (!subnet || subnet->bridge != from->bridge)
@@ -124,51 +129,34 @@ static __always_inline int container_ip(struct __sk_buff *skb, const struct endp
 
 	gateway = same_mac(target_mac, from->bridge_mac);
 	if (!gateway) {
-		to = bpf_map_lookup_elem(&endpoints, destination);
-		if (to && to->bridge != from->bridge)
-			to = NULL; // no neighbour
-		// A bridge gives its host what is sent to the MACs of its ports, too, and the host
-		// would route what is not its own.
-		gateway = !(to && same_mac(to->mac, target_mac)) &&
-			  bpf_map_lookup_elem(&local_macs, target_mac);
+		to = neighbour_at(from, destination);
+		neighbour = to && same_mac(to->mac, target_mac);
 	}
-	if (gateway) {
-		if (!is_group(destination) &&
-		    (!bpf_map_lookup_elem(&locals, destination) || is_ours(skb, packet))) {
-			count(DIVERTED_CONTAINER);
-			return bpf_redirect(s->tun, 0);
-		}
-		// What is the host's elsewhere is nobody's here: the bridge gives it to all ports.
-		if (!(from->flags & ENDPOINT_ICC) && !same_mac(target_mac, from->bridge_mac))
-			return drop(ICC_DROP);
-		return LEAVE;
-	}
-	if (target_mac[0] & 1) { // broadcast or multicast
-		if (source != from)
-			return drop(SPOOF_IP);
-		if (from->flags & ENDPOINT_ICC)
-			return LEAVE;
-		// Only the host may hear it: a unicast IP packet in a broadcast frame would be
-		// accepted by the other containers.
-		return bpf_redirect(from->bridge, BPF_F_INGRESS);
-	}
-	// To a neighbour.
-	if (source != from) { // an answer, maybe, to what came by way of the other network
-		count(DIVERTED_CONTAINER);
-		return bpf_redirect(s->tun, 0);
-	}
+	if (gateway || (!neighbour && bpf_map_lookup_elem(&local_macs, target_mac)))
+		return container_to_host(skb, from, s, gateway, packet);
+	// Link-local addresses mean something on their link only, so not to the forwarder.
+	on_link = is_link_local(&packet->source) || is_link_local(destination);
+	if (source != from && (target_mac[0] & 1 || on_link))
+		return drop(SPOOF_IP);
+	if (target_mac[0] & 1) // broadcast or multicast
+		return to_group(from);
+	if (source != from) // an answer, maybe, to what came by way of the other network
+		return to_forwarder(s, DIVERTED_CONTAINER);
 	if (!(from->flags & ENDPOINT_ICC)) {
-		if (!to || !(from->flags & to->flags & ENDPOINT_LINKED))
+		if (!to || on_link || !may_meet(from, to))
 			return drop(ICC_DROP);
-		count(DIVERTED_CONTAINER);
-		return bpf_redirect(s->tun, 0);
+		return to_forwarder(s, DIVERTED_CONTAINER);
 	}
-	// Straight into its namespace. This is faster than the bridge, and the FORWARD chain of
-	// bridge-nf-call-iptables=1 never sees the packet.
-	if (!to || !same_mac(to->mac, target_mac))
-		return LEAVE;
-	count(PEER_REDIRECT);
-	return bpf_redirect_peer(to->veth, 0);
+	return neighbour ? to_peer(skb, to) : LEAVE;
+}
+
+// Before it has an address, a container may join a group (RFC 3590).
+static __always_inline bool is_group_report(const struct packet *packet)
+{
+	return is_unspecified(&packet->source) && is_group(&packet->destination) &&
+	       packet->protocol == IPPROTO_ICMPV6 && packet->has_ports &&
+	       (packet->icmp_type == MLD2_REPORT || packet->icmp_type == MLD_REPORT ||
+		packet->icmp_type == MLD_DONE);
 }
 
 SEC("classifier/container")
@@ -190,15 +178,25 @@ int tb_container(struct __sk_buff *skb)
 		return drop(SPOOF_MAC);
 	switch (ethernet.h_proto) {
 	case bpf_htons(ETH_P_IP):
-		if (!parse_ipv4(skb, &packet))
+		if (!parse_ipv4(skb, 0, &packet))
 			return drop(MALFORMED);
-		return container_ip(skb, from, ethernet.h_dest, &packet);
+		break;
 	case bpf_htons(ETH_P_ARP):
 		return container_arp(skb, from);
 	case bpf_htons(ETH_P_IPV6):
-		return drop(IPV6_DISABLED);
+		if (!(from->flags & ENDPOINT_IPV6))
+			return drop(IPV6_DISABLED);
+		if (!parse_ipv6(skb, 0, &packet))
+			return drop(MALFORMED);
+		if (is_discovery(&packet))
+			return container_discovery(skb, from, ethernet.h_dest, &packet);
+		if (is_group_report(&packet) && ethernet.h_dest[0] & 1)
+			return to_group(from);
+		break;
+	default:
+		return drop(OTHER_ETHERTYPE);
 	}
-	return drop(OTHER_ETHERTYPE);
+	return container_ip(skb, from, ethernet.h_dest, &packet);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -226,7 +224,7 @@ int tb_uplink(struct __sk_buff *skb)
 		bpf_skb_change_type(skb, PACKET_HOST);
 		return LEAVE;
 	}
-	if (!s || !s->tun || skb->pkt_type != PACKET_HOST || skb->protocol != bpf_htons(ETH_P_IP))
+	if (!s || !s->tun || skb->pkt_type != PACKET_HOST)
 		return LEAVE;
 	if (skb->vlan_present) {
 		// Belongs to a VLAN interface, which has its own program; VLAN 0 is a mere priority tag.
@@ -234,11 +232,12 @@ int tb_uplink(struct __sk_buff *skb)
 			return LEAVE;
 		bpf_skb_vlan_pop(skb);
 	}
-	if (!parse_ipv4(skb, &packet))
+	if (!parse(skb, &packet) || is_discovery(&packet))
 		return LEAVE;
-
 	// 127/8 on the wire is the kernel's to refuse: a port published on 127.0.0.1 stays private.
-	if (is_loopback(&packet.destination))
+	// What is link-local concerns the host alone.
+	if (is_loopback(&packet.destination) || is_link_local(&packet.destination) ||
+	    is_link_local(&packet.source))
 		return LEAVE;
 	if (!bpf_map_lookup_elem(&locals, &packet.destination)) {
 		subnet = subnet_of(&packet.destination);
@@ -249,8 +248,7 @@ int tb_uplink(struct __sk_buff *skb)
 		// Without masquerading, replies come this way: which ones, the forwarder knows.
 		if (is_martian(skb, &packet.source))
 			return drop(MARTIAN_UPLINK);
-		count(DIVERTED_UPLINK);
-		return bpf_redirect(s->tun, 0);
+		return to_forwarder(s, DIVERTED_UPLINK);
 	}
 	if (!is_ours(skb, &packet))
 		return LEAVE;
@@ -260,8 +258,7 @@ int tb_uplink(struct __sk_buff *skb)
 		return LEAVE;
 	if (is_martian(skb, &packet.source))
 		return packet.fragment ? LEAVE : drop(MARTIAN_UPLINK);
-	count(DIVERTED_UPLINK);
-	return bpf_redirect(s->tun, 0);
+	return to_forwarder(s, DIVERTED_UPLINK);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -273,9 +270,7 @@ int tb_loopback(struct __sk_buff *skb)
 	struct settings *s = get_settings();
 	struct packet packet = {};
 
-	if (!s || !s->tun || skb->protocol != bpf_htons(ETH_P_IP) || !parse_ipv4(skb, &packet))
-		return LEAVE;
-	if (!packet.has_ports || packet.fragment)
+	if (!s || !s->tun || !parse(skb, &packet) || !packet.has_ports || packet.fragment)
 		return LEAVE;
 	switch (packet.protocol) {
 	case IPPROTO_TCP:
@@ -287,13 +282,16 @@ int tb_loopback(struct __sk_buff *skb)
 		if (packet.icmp_type != ICMP_DEST_UNREACH || !error_is_ours(skb, &packet))
 			return LEAVE;
 		break;
+	case IPPROTO_ICMPV6:
+		if (packet.icmp_type != ICMPV6_DEST_UNREACH || !error_is_ours(skb, &packet))
+			return LEAVE;
+		break;
 	default:
 		return LEAVE;
 	}
 	if (!is_local(&packet.source) || !is_local(&packet.destination))
 		return LEAVE;
-	count(DIVERTED_LOOPBACK);
-	return bpf_redirect(s->tun, 0);
+	return to_forwarder(s, DIVERTED_LOOPBACK);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -304,7 +302,7 @@ int tb_loopback(struct __sk_buff *skb)
 static __always_inline bool push_ethernet(struct __sk_buff *skb, const __u8 *target,
 					  const __u8 *source)
 {
-	struct ethhdr ethernet = { .h_proto = bpf_htons(ETH_P_IP) };
+	struct ethhdr ethernet = { .h_proto = skb->protocol };
 
 	if (target)
 		__builtin_memcpy(ethernet.h_dest, target, ETH_ALEN);
@@ -323,15 +321,21 @@ static __always_inline int deliver_container(struct __sk_buff *skb, const struct
 }
 
 // The kernel's routing decision for a packet from `source` to `destination`. It is refused unless
-// net.ipv4.conf.<tun>.forwarding is set, which `sysctl net.ipv4.ip_forward=0` resets.
+// net.ipv4.conf.<tun>.forwarding is set (net.ipv6... for IPv6), which the host-wide switch resets.
 static __always_inline int route(struct __sk_buff *skb, struct bpf_fib_lookup *fib, __u8 protocol,
 				 const struct address *source, const struct address *destination)
 {
-	fib->family = AF_INET;
 	fib->l4_protocol = protocol;
 	fib->ifindex = skb->ifindex;
-	fib->ipv4_src = source->word[3];
-	fib->ipv4_dst = destination->word[3];
+	if (is_ipv4(destination)) {
+		fib->family = AF_INET;
+		fib->ipv4_src = source->word[3];
+		fib->ipv4_dst = destination->word[3];
+	} else {
+		fib->family = AF_INET6;
+		__builtin_memcpy(fib->ipv6_src, source, sizeof(*source));
+		__builtin_memcpy(fib->ipv6_dst, destination, sizeof(*destination));
+	}
 	return bpf_fib_lookup(skb, fib, sizeof(*fib), 0);
 }
 
@@ -359,7 +363,7 @@ static __always_inline int deliver_host(struct __sk_buff *skb, struct settings *
 		return bpf_redirect(s->loopback, BPF_F_INGRESS);
 	}
 	if (!to || is_loopback(&packet->destination))
-		return drop(TUN_MALFORMED); // to 127/8 from elsewhere
+		return drop(TUN_MALFORMED); // to 127/8 or ::1 from elsewhere
 	from = bpf_map_lookup_elem(&endpoints, &packet->source);
 	if (from) {
 		target = from->bridge;
@@ -389,7 +393,8 @@ static __always_inline int deliver_host(struct __sk_buff *skb, struct settings *
 static __always_inline int deliver_uplink(struct __sk_buff *skb, struct settings *s,
 					  const struct packet *packet)
 {
-	struct bpf_redir_neigh next_hop = { .nh_family = AF_INET };
+	__u32 family = is_ipv4(&packet->destination) ? AF_INET : AF_INET6;
+	struct bpf_redir_neigh next_hop = { .nh_family = family };
 	struct bpf_fib_lookup fib = {};
 	bool known_next_hop = false;
 	struct uplink *uplink = NULL;
@@ -400,8 +405,8 @@ static __always_inline int deliver_uplink(struct __sk_buff *skb, struct settings
 	if (route_found(result)) {
 		target = fib.ifindex;
 		uplink = bpf_map_lookup_elem(&uplinks, &target);
-		known_next_hop = fib.family == AF_INET;
-		next_hop.ipv4_nh = fib.ipv4_dst;
+		known_next_hop = fib.family == family;
+		__builtin_memcpy(next_hop.ipv6_nh, fib.ipv6_dst, sizeof(fib.ipv6_dst));
 	} else if (result < 0 || result == BPF_FIB_LKUP_RET_FWD_DISABLED ||
 		   result == BPF_FIB_LKUP_RET_UNSUPP_LWT) {
 		// Out of the interface whose address the forwarder chose as source.
@@ -412,7 +417,7 @@ static __always_inline int deliver_uplink(struct __sk_buff *skb, struct settings
 			uplink = bpf_map_lookup_elem(&uplinks, &target);
 		}
 		if (!uplink) {
-			target = s->default_uplink;
+			target = family == AF_INET ? s->default_uplink : s->default_uplink_ipv6;
 			uplink = bpf_map_lookup_elem(&uplinks, &target);
 		}
 	}
@@ -438,8 +443,8 @@ int tb_tun(struct __sk_buff *skb)
 	struct endpoint *to;
 	struct local *local;
 
-	if (!s || skb->protocol != bpf_htons(ETH_P_IP) || !parse_ipv4(skb, &packet) ||
-	    is_group(&packet.destination) || is_unspecified(&packet.destination))
+	if (!s || !parse_addresses(skb, &packet) || is_group(&packet.destination) ||
+	    is_unspecified(&packet.destination) || is_link_local(&packet.destination))
 		return drop(TUN_MALFORMED);
 	to = bpf_map_lookup_elem(&endpoints, &packet.destination);
 	if (to)

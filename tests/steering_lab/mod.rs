@@ -19,6 +19,8 @@
 
 pub mod bench;
 pub mod frames;
+pub mod frames6;
+pub mod ipv6;
 pub mod nat;
 pub mod networks;
 pub mod probe;
@@ -38,6 +40,7 @@ use tunbridge::steering::{ContainerPort, LocalAddress, Steering, Subnet};
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const ICMP: u8 = 1;
+pub const ICMPV6: u8 = 58;
 
 pub const WAN: &str = "192.0.2.2";
 pub const UPLINK: &str = "192.0.2.1";
@@ -290,7 +293,9 @@ impl Lab {
             .unwrap();
         steering.set_subnets(&[self.subnet()]).unwrap();
         let uplink = self.host.if_index("up0");
-        steering.set_default_uplink(Some(uplink)).unwrap();
+        steering
+            .set_default_uplinks(Some(uplink), Some(uplink))
+            .unwrap();
         steering.attach_tun(tun).unwrap();
         steering.attach_loopback(self.host.if_index("lo")).unwrap();
         steering.attach_uplink(uplink, true).unwrap();
@@ -336,9 +341,14 @@ pub fn echo_tcp(listener: TcpListener) {
 
 /// Serves TCP and UDP on `port` of a namespace.
 pub fn serve(namespace: &Netns, port: u16) {
+    serve_at(namespace, "0.0.0.0", port);
+}
+
+/// The same at one address, or at :: for both families.
+pub fn serve_at(namespace: &Netns, address: &str, port: u16) {
     namespace.run(|| {
-        echo_tcp(TcpListener::bind(("0.0.0.0", port)).unwrap());
-        echo_udp(UdpSocket::bind(("0.0.0.0", port)).unwrap());
+        echo_tcp(TcpListener::bind((address, port)).unwrap());
+        echo_udp(UdpSocket::bind((address, port)).unwrap());
     });
 }
 
@@ -366,7 +376,12 @@ pub fn echo_udp(socket: UdpSocket) {
 
 /// Sends a datagram and returns the answer.
 pub fn ask_udp(server: &str, length: usize) -> Result<String, std::io::Error> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let any = if server.starts_with('[') {
+        "[::]:0"
+    } else {
+        "0.0.0.0:0"
+    };
+    let socket = UdpSocket::bind(any)?;
     socket.connect(server)?;
     socket.set_read_timeout(Some(Duration::from_secs(2)))?;
     socket.send(&vec![b'x'; length])?;

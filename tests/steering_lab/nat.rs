@@ -2,27 +2,52 @@
 //! machine. Ports are kept; each new flow opens its own reply.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use tunbridge::steering::ExternalPorts;
 
+use super::ipv6::{GATEWAY6, UPLINK6};
 use super::tun::{NEEDS_CSUM, VNET};
-use super::{ICMP, TCP, UDP};
+use super::{GATEWAY, ICMP, ICMPV6, TCP, UDP, UPLINK};
 
 /// Source, destination, source port, destination port.
-pub type Tuple = (Ipv4Addr, Ipv4Addr, u16, u16);
+pub type Tuple = (IpAddr, IpAddr, u16, u16);
 
-/// Reads the tuple of an IPv4 packet; for ICMP both ports are the identifier.
+/// Where addresses and the transport header are, and the protocol. IPv6 without extension headers only.
+fn layout(packet: &[u8]) -> (usize, usize, usize, u8) {
+    match packet[0] >> 4 {
+        4 => (12, 4, usize::from(packet[0] & 15) * 4, packet[9]),
+        _ => (8, 16, 40, packet[6]),
+    }
+}
+
+fn read_address(octets: &[u8]) -> IpAddr {
+    match <[u8; 4]>::try_from(octets) {
+        Ok(octets) => octets.into(),
+        Err(_) => <[u8; 16]>::try_from(octets).unwrap().into(),
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+/// Reads the tuple of a packet; for ICMP both ports are the identifier.
 pub fn tuple(packet: &[u8]) -> (u8, Tuple) {
-    let address =
-        |at: usize| Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3]);
+    let (start, length, transport, protocol) = layout(packet);
+    let address = |at: usize| read_address(&packet[at..at + length]);
     let port = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
-    let transport = usize::from(packet[0] & 15) * 4;
-    let ports = match packet[9] {
-        ICMP => (port(transport + 4), port(transport + 4)),
+    let ports = match protocol {
+        ICMP | ICMPV6 => (port(transport + 4), port(transport + 4)),
         _ => (port(transport), port(transport + 2)),
     };
-    (packet[9], (address(12), address(16), ports.0, ports.1))
+    (
+        protocol,
+        (address(start), address(start + length), ports.0, ports.1),
+    )
 }
 
 /// Rewrites addresses and ports, and repairs the checksums (RFC 1624). With NEEDS_CSUM the
@@ -30,27 +55,27 @@ pub fn tuple(packet: &[u8]) -> (u8, Tuple) {
 pub fn rewrite(frame: &mut [u8], to: Tuple) {
     let partial = frame[0] & NEEDS_CSUM != 0;
     let packet = &mut frame[VNET..];
-    let transport = usize::from(packet[0] & 15) * 4;
-    let protocol = packet[9];
+    let (start, length, transport, protocol) = layout(packet);
     let checksum = match protocol {
         TCP => Some(transport + 16),
         UDP => Some(transport + 6),
+        ICMPV6 => Some(transport + 2),
         _ => None,
     };
     let (_, from) = tuple(packet);
-    let words = |a: Ipv4Addr, b: Ipv4Addr| {
-        let (a, b) = (a.octets(), b.octets());
-        [[a[0], a[1]], [a[2], a[3]], [b[0], b[1]], [b[2], b[3]]].map(u16::from_be_bytes)
-    };
-    for (old, new) in words(from.0, from.1).into_iter().zip(words(to.0, to.1)) {
-        adjust(packet, 10, old, new, false);
+    let new = [octets(to.0), octets(to.1)].concat();
+    let old = packet[start..start + 2 * length].to_vec();
+    for (old, new) in old.chunks(2).zip(new.chunks(2)) {
+        let [old, new] = [old, new].map(|word| u16::from_be_bytes([word[0], word[1]]));
+        if to.0.is_ipv4() {
+            adjust(packet, 10, old, new, false);
+        }
         if let Some(at) = checksum {
             adjust(packet, at, old, new, partial);
         }
     }
-    packet[12..16].copy_from_slice(&to.0.octets());
-    packet[16..20].copy_from_slice(&to.1.octets());
-    if protocol == ICMP {
+    packet[start..start + 2 * length].copy_from_slice(&new);
+    if protocol == ICMP || protocol == ICMPV6 {
         return; // identifiers are kept
     }
     if let (Some(at), false) = (checksum, partial) {
@@ -77,8 +102,8 @@ fn adjust(packet: &mut [u8], at: usize, old: u16, new: u16, partial: bool) {
 #[derive(Debug)]
 pub struct Nat {
     ports: ExternalPorts,
-    /// (protocol, port of the host) → container and its port.
-    published: HashMap<(u8, u16), (Ipv4Addr, u16)>,
+    /// (protocol, port of the host, whether IPv4) → container and its port.
+    published: HashMap<(u8, u16, bool), (IpAddr, u16)>,
     flows: HashMap<(u8, Tuple), Tuple>,
 }
 
@@ -92,18 +117,24 @@ impl Nat {
     }
 
     pub fn publish(mut self, protocol: u8, port: u16, to: &str, to_port: u16) -> Self {
+        let to: IpAddr = to.parse().unwrap();
         self.published
-            .insert((protocol, port), (to.parse().unwrap(), to_port));
+            .insert((protocol, port, to.is_ipv4()), (to, to_port));
         self
     }
 
     /// Translates a frame in place. `true`: write it back (packets of nobody unchanged).
     pub fn judge(&mut self, frame: &mut [u8]) -> bool {
         let packet = &frame[VNET..];
-        if packet.len() < 28 || packet[0] >> 4 != 4 {
+        if packet.len() < 28 {
             return false;
         }
-        if u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff != 0 {
+        let fragment = match packet[0] >> 4 {
+            4 => u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff != 0,
+            _ if packet[24] == 0xff => return false, // the kernel's reports of groups
+            _ => packet[6] == 44,
+        };
+        if fragment {
             return true; // fragments go back where they came from
         }
         let (protocol, from) = tuple(packet);
@@ -119,12 +150,17 @@ impl Nat {
     }
 
     fn open(&mut self, protocol: u8, from: Tuple) -> Option<Tuple> {
-        let gateway: Ipv4Addr = super::GATEWAY.parse().unwrap();
-        let uplink: Ipv4Addr = super::UPLINK.parse().unwrap();
-        let local = |a: Ipv4Addr| a.is_loopback() || a == gateway || a == uplink;
-        let inside = |a: Ipv4Addr| a.octets()[..2] == [172, 17] && a != gateway;
+        let ipv4 = from.0.is_ipv4();
+        let [gateway, uplink] = if ipv4 {
+            [GATEWAY, UPLINK]
+        } else {
+            [GATEWAY6, UPLINK6]
+        };
+        let [gateway, uplink] = [gateway, uplink].map(super::ip);
+        let local = |a: IpAddr| a.is_loopback() || a == gateway || a == uplink;
+        let inside = |a: IpAddr| octets(a)[..2] == octets(gateway)[..2] && a != gateway;
         let (source, destination, source_port, port) = from;
-        let to = match self.published.get(&(protocol, port)) {
+        let to = match self.published.get(&(protocol, port, ipv4)) {
             Some((container, container_port)) if local(destination) => {
                 let outside = !local(source) && !inside(source);
                 let source = if outside { source } else { gateway };

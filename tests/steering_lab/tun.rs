@@ -42,18 +42,21 @@ impl Tun {
         unsafe { tunsetiff(file.as_raw_fd(), &request) }.unwrap();
         // CSUM | TSO4 | TSO6. SAFETY: the descriptor is a TUN.
         unsafe { tunsetoffload(file.as_raw_fd(), 0x1 | 0x2 | 0x4) }.unwrap();
-        super::sh(&format!("ip link set {name} mtu 65535 txqueuelen 10000 up"));
+        // Without a link-local address the kernel solicits no routers there.
+        super::sh(&format!(
+            "ip link set {name} addrgenmode none && ip link set {name} mtu 65535 txqueuelen 10000 up"
+        ));
         let if_index = nix::net::if_::if_nametoindex(name).unwrap();
         Self { file, if_index }
     }
 
-    /// The next IPv4 frame (virtio header and packet), or `None` after `milliseconds` of silence.
+    /// The next frame (virtio header and packet), or `None` after `milliseconds` of silence.
     pub fn read(&self, milliseconds: u16) -> Option<Vec<u8>> {
         let mut frame = vec![0; 70_000];
         loop {
             let length = self.read_into(&mut frame, milliseconds)?;
-            // The kernel itself sends IPv6 router solicitations into a new interface.
-            if frame[VNET] >> 4 == 4 {
+            // The kernel itself reports the IPv6 groups of a new interface.
+            if frame[VNET] >> 4 == 4 || frame[VNET + 24] != 0xff {
                 frame.truncate(length);
                 return Some(frame);
             }
