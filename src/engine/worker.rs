@@ -147,7 +147,7 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
-        let mut buffer = vec![0; VNET_HDR_LEN + 65_536];
+        let mut buffer = vec![0; VNET_HDR_LEN + 40 + 65_535];
         loop {
             if self.stopped_while_waiting() {
                 return;

@@ -26,9 +26,9 @@ impl Delta {
     pub(super) fn address(self, old: IpAddr, new: IpAddr) -> Self {
         match (old, new) {
             (IpAddr::V4(old), IpAddr::V4(new)) => self.octets(&old.octets(), &new.octets()),
-            (IpAddr::V6(old), IpAddr::V6(new)) => self.octets(&old.octets(), &new.octets()),
+            (IpAddr::V6(old), IpAddr::V6(new)) => self.wide(old.to_bits(), new.to_bits()),
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
-                debug_assert!(false, "a translation keeps the family");
+                debug_assert!(false, "a rewritten packet keeps its family");
                 self
             }
         }
@@ -73,6 +73,16 @@ impl Delta {
         self
     }
 
+    /// Eight words at a time: modulo 0xffff a number is the sum of its digits to the base 2^16, and
+    /// so of its 32-bit halves.
+    fn wide(mut self, old: u128, new: u128) -> Self {
+        for (old, new) in [(old >> 64, new >> 64), (old, new)] {
+            let (old, new) = (halves(!old), halves(new));
+            self.0 += old + new;
+        }
+        self
+    }
+
     /// Both differences.
     pub(super) fn and(self, other: Self) -> Self {
         Self(self.0 + other.0)
@@ -111,6 +121,12 @@ impl Delta {
     }
 }
 
+/// Sum of the two lowest 32-bit digits.
+fn halves(value: u128) -> u64 {
+    let digit = |value: u128| u64::try_from(value & 0xffff_ffff).unwrap_or(0);
+    digit(value) + digit(value >> 32)
+}
+
 /// Folds a sum of 16-bit words.
 fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
@@ -135,6 +151,18 @@ pub(super) fn sum(data: &[u8], start: u16) -> u16 {
 /// Checksum field value for `data` whose own field is zero; zero if `data` includes a right one.
 pub(super) fn checksum(data: &[u8]) -> u16 {
     !sum(data, 0)
+}
+
+/// [`checksum`] of an `ICMPv6` message, which the IPv6 packet `ip` carries: with the pseudo header of
+/// RFC 8200 §8.1.
+pub(super) fn icmpv6(ip: &[u8], message: &[u8]) -> u16 {
+    !sum(message, pseudo_header_v6(ip, 58, message.len()))
+}
+
+/// Sum of the IPv6 pseudo header: addresses, length and protocol of what is behind the headers.
+pub(super) fn pseudo_header_v6(ip: &[u8], protocol: u8, length: usize) -> u16 {
+    let length = u64::try_from(length).unwrap_or(0);
+    sum(&ip[8..40], fold(u64::from(protocol) + length))
 }
 
 /// Sum of the IPv4 pseudo header; the reference for tests.
@@ -188,6 +216,14 @@ mod tests {
             let updated = delta.apply_partial(sum(&a, rest));
             // 0 and 0xffff are the same number.
             prop_assert_eq!(updated % 0xffff, sum(&b, rest) % 0xffff);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn long_addresses_equal_full_recompute(a in any::<[u8; 16]>(), b in any::<[u8; 16]>(), rest in 1_u16..0xffff) {
+            let delta = Delta::default().address(IpAddr::from(a), IpAddr::from(b));
+            prop_assert_eq!(delta.apply(!sum(&a, rest)), !sum(&b, rest));
         }
     }
 

@@ -13,7 +13,7 @@
 //! internal networks are closed. A container that calls another network gets the address of that
 //! network's gateway, unless its own network does not masquerade (`access.rs`).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::access::{
     direct_refusal, gateway_of, is_linked, mapping_refusal, masquerade, source_between,
@@ -56,24 +56,43 @@ const fn dropped(reason: DropReason) -> Decision {
 /// What is wrong with the addresses, whatever the rest of the packet.
 // nat.md S14: dropped before anything is looked up for them.
 fn address_fault(index: &Index, src: IpAddr, dst: IpAddr, from: Place) -> Option<DropReason> {
-    let (IpAddr::V4(src4), IpAddr::V4(dst4)) = (src, dst) else {
-        return None;
-    };
-    let nowhere = |address: Ipv4Addr| address.octets()[0] == 0 || address.octets()[0] >= 240;
     let from_host = from == Place::Local;
-    if dst4.is_broadcast() || dst4.is_multicast() || index.is_subnet_broadcast(dst) {
+    let broadcast = |address: IpAddr| address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    if broadcast(dst) || dst.is_multicast() || index.is_subnet_broadcast(dst) {
         return Some(DropReason::Broadcast);
     }
-    let bad_source = nowhere(src4)
-        || src4.is_multicast()
-        || index.is_subnet_broadcast(src)
-        || (from == Place::Outside && src4.is_link_local());
+    let bad_source = match src {
+        IpAddr::V4(src) => from == Place::Outside && src.is_link_local(),
+        // No link is another's: what is local to one goes nowhere from here.
+        IpAddr::V6(src) => src.is_unicast_link_local(),
+    };
+    let bad_destination = matches!(dst, IpAddr::V6(dst) if dst.is_unicast_link_local());
     let bad_loopback =
-        (src4.is_loopback() || dst4.is_loopback()) && !(from_host && index.is_local(dst));
-    if bad_source || bad_loopback || nowhere(dst4) {
+        (src.is_loopback() || dst.is_loopback()) && !(from_host && index.is_local(dst));
+    if bad_source
+        || bad_destination
+        || src.is_multicast()
+        || index.is_subnet_broadcast(src)
+        || bad_loopback
+        || is_nowhere(src)
+        || is_nowhere(dst)
+    {
         return Some(DropReason::Martian);
     }
     (src == dst && !from_host).then_some(DropReason::Land)
+}
+
+/// The address is nobody's on any network.
+fn is_nowhere(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.octets()[0] == 0 || address.octets()[0] >= 240,
+        // The unspecified one, and those that have an IPv4 address in them for the sake of an API
+        // (RFC 4291 §2.5.5: mapped and compatible ones).
+        IpAddr::V6(address) => {
+            let embeds_ipv4 = address.to_ipv4().is_some();
+            embeds_ipv4 && address != Ipv6Addr::LOCALHOST
+        }
+    }
 }
 
 /// Judges a packet without a flow as far as that is possible without the mappings.
@@ -364,6 +383,9 @@ fn published(
     };
     if network.internal || peer.is_some_and(|(_, peer)| index.is_internal(peer)) {
         return dropped(DropReason::Internal);
+    }
+    if target.address.is_ipv4() != key.dst.is_ipv4() {
+        return dropped(DropReason::OtherFamily);
     }
     let server = (network.id, target.address);
     let source = match (peer, owner) {

@@ -8,7 +8,7 @@
 //!
 //! Memory is bounded per source and altogether, in datagrams, fragments and octets, so that
 //! fragments never hurt whole packets. Overlapping fragments end their datagram; exact duplicates
-//! are dropped alone. Read RFC 791 §3.2, RFC 1858, RFC 3128, RFC 5722 and RFC 6864 first.
+//! are dropped alone. Read RFC 791 §3.2, RFC 1858, RFC 3128, RFC 5722, RFC 6864 and RFC 8200 §4.5 first.
 // RFC 4787 REQ-14: fragments in and out of order; REQ-14a: without harm to whole packets.
 
 use std::collections::VecDeque;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::packet::FragmentRange;
+use super::packet::{FragmentRange, IPV6_FRAGMENT, Packet, Version};
 use super::{Config, DropReason, Instant};
 
 /// Fragments of one datagram: more than 65,535 octets in pieces of 256.
@@ -32,6 +32,21 @@ pub(super) struct FragmentKey {
     pub(super) protocol: u8,
 }
 
+impl FragmentKey {
+    pub(super) fn of(packet: &Packet<'_>) -> Self {
+        Self {
+            src: packet.src(),
+            dst: packet.dst(),
+            ident: packet.ident(),
+            // RFC 8200 §4.5: fragments of a datagram may name different next headers.
+            protocol: match packet.version() {
+                Version::V4 => packet.protocol_number(),
+                Version::V6 => IPV6_FRAGMENT,
+            },
+        }
+    }
+}
+
 /// What became of the first fragment, and becomes of the later ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FragmentDecision {
@@ -39,8 +54,10 @@ pub(super) enum FragmentDecision {
     Translate {
         src: IpAddr,
         dst: IpAddr,
-        ident: Option<u16>,
+        ident: Option<u32>,
         mtu: u32,
+        /// They come from the host's own stack and may be cut in any case.
+        relaxed: bool,
     },
     /// They are the host's.
     ToHost,
@@ -67,7 +84,9 @@ struct Datagram {
     length: Option<u32>,
     octets: u32,
     decision: Option<FragmentDecision>,
-    held: Vec<Vec<u8>>,
+    /// First octet and frame.
+    held: Vec<(u32, Vec<u8>)>,
+    payer: IpAddr,
 }
 
 /// What one source has here.
@@ -114,15 +133,16 @@ impl FragmentTable {
         }
     }
 
-    /// Takes note of a fragment; `frame` is copied if it must wait.
+    /// Takes note of a fragment, at the expense of `payer`; `frame` is copied if it must wait.
     pub(super) fn admit(
         &mut self,
         key: FragmentKey,
+        payer: IpAddr,
         range: FragmentRange,
         frame: &[u8],
         now: Instant,
     ) -> Admission {
-        if !self.datagrams.contains_key(&key) && !self.begin(key, now) {
+        if !self.datagrams.contains_key(&key) && !self.begin(key, payer, now) {
             return Admission::Drop(DropReason::FragmentLimit);
         }
         let Some(datagram) = self.datagrams.get_mut(&key) else {
@@ -146,13 +166,14 @@ impl FragmentTable {
         if overlaps || beyond || datagram.ranges.len() >= MAX_RANGES {
             datagram.decision = Some(FragmentDecision::Drop(DropReason::FragmentOverlap));
             let held = std::mem::take(&mut datagram.held);
-            self.account_released(key.src, &held);
+            let payer = datagram.payer;
+            self.account_released(payer, &held);
             self.overlapped += held.len();
             return Admission::Drop(DropReason::FragmentOverlap);
         }
         let first = range.start == 0;
         if !first && datagram.decision.is_none() {
-            let share = self.shares.entry(key.src).or_default();
+            let share = self.shares.entry(datagram.payer).or_default();
             if self.held_octets + frame.len() > self.max_octets
                 || share.octets + frame.len() > self.max_octets_per_source
                 || share.fragments >= self.max_held_per_source
@@ -162,7 +183,7 @@ impl FragmentTable {
             share.octets += frame.len();
             share.fragments += 1;
             self.held_octets += frame.len();
-            datagram.held.push(frame.to_vec());
+            datagram.held.push((range.start, frame.to_vec()));
         }
         datagram.ranges.push((range.start, range.end));
         datagram.octets += range.end - range.start;
@@ -190,12 +211,13 @@ impl FragmentTable {
         datagram.decision = Some(decision);
         let mut held = std::mem::take(&mut datagram.held);
         let complete = datagram.length == Some(datagram.octets);
-        self.account_released(key.src, &held);
+        let payer = datagram.payer;
+        self.account_released(payer, &held);
         if complete {
             self.end(key);
         }
-        held.sort_by_key(|frame| super::packet::word(frame, super::VNET_HDR_LEN + 6) & 0x1fff);
-        held
+        held.sort_by_key(|&(start, _)| start);
+        held.into_iter().map(|(_, frame)| frame).collect()
     }
 
     /// Number of held fragments dropped because of overlaps since the last call.
@@ -203,12 +225,12 @@ impl FragmentTable {
         std::mem::take(&mut self.overlapped)
     }
 
-    fn begin(&mut self, key: FragmentKey, now: Instant) -> bool {
-        let share = self.shares.entry(key.src).or_default();
+    fn begin(&mut self, key: FragmentKey, payer: IpAddr, now: Instant) -> bool {
+        let share = self.shares.entry(payer).or_default();
         let fits = self.datagrams.len() < self.max_datagrams
             && share.datagrams < self.max_datagrams_per_source;
         if !fits {
-            self.forget_share(key.src);
+            self.forget_share(payer);
             return false;
         }
         share.datagrams += 1;
@@ -220,6 +242,7 @@ impl FragmentTable {
             octets: 0,
             decision: None,
             held: Vec::new(),
+            payer,
         };
         self.datagrams.insert(key, datagram);
         self.order.push_back((now + self.timeout, key, self.serial));
@@ -231,11 +254,11 @@ impl FragmentTable {
         let Some(datagram) = self.datagrams.remove(&key) else {
             return 0;
         };
-        self.account_released(key.src, &datagram.held);
-        if let Some(share) = self.shares.get_mut(&key.src) {
+        self.account_released(datagram.payer, &datagram.held);
+        if let Some(share) = self.shares.get_mut(&datagram.payer) {
             share.datagrams -= 1;
         }
-        self.forget_share(key.src);
+        self.forget_share(datagram.payer);
         while let Some(&(_, key, serial)) = self.order.front() {
             if self
                 .datagrams
@@ -249,22 +272,22 @@ impl FragmentTable {
         datagram.held.len()
     }
 
-    fn account_released(&mut self, src: IpAddr, held: &[Vec<u8>]) {
-        let octets: usize = held.iter().map(Vec::len).sum();
+    fn account_released(&mut self, payer: IpAddr, held: &[(u32, Vec<u8>)]) {
+        let octets: usize = held.iter().map(|(_, frame)| frame.len()).sum();
         self.held_octets -= octets;
-        if let Some(share) = self.shares.get_mut(&src) {
+        if let Some(share) = self.shares.get_mut(&payer) {
             share.octets -= octets;
             share.fragments -= held.len();
         }
     }
 
-    fn forget_share(&mut self, src: IpAddr) {
+    fn forget_share(&mut self, payer: IpAddr) {
         if self
             .shares
-            .get(&src)
+            .get(&payer)
             .is_some_and(|share| share.datagrams == 0)
         {
-            self.shares.remove(&src);
+            self.shares.remove(&payer);
         }
     }
 
@@ -321,6 +344,15 @@ mod tests {
         FragmentTable::new(&Config::default())
     }
 
+    fn admit(
+        table: &mut FragmentTable,
+        key: FragmentKey,
+        range: FragmentRange,
+        frame: &[u8],
+    ) -> Admission {
+        table.admit(key, key.src, range, frame, Instant::ZERO)
+    }
+
     fn key(n: u32) -> FragmentKey {
         FragmentKey {
             src: IpAddr::from([10, 0, 0, 1]),
@@ -333,20 +365,19 @@ mod tests {
     #[test]
     fn only_datagrams_of_moved_addresses_are_forgotten() {
         let mut table = table();
-        let now = Instant::ZERO;
         let other = FragmentKey {
             dst: IpAddr::from([10, 0, 0, 3]),
             ..key(2)
         };
         for key in [key(1), other] {
             assert_eq!(
-                table.admit(key, range(8, 16, false), &[0; 40], now),
+                admit(&mut table, key, range(8, 16, false), &[0; 40]),
                 Admission::Held
             );
         }
         assert_eq!(table.forget(|address| address == other.dst), 1);
         assert_eq!(table.decide(other, TO_HOST).len(), 0);
-        table.admit(key(1), range(0, 8, false), &[0; 40], now);
+        admit(&mut table, key(1), range(0, 8, false), &[0; 40]);
         assert_eq!(table.decide(key(1), TO_HOST).len(), 1);
     }
 
@@ -354,12 +385,9 @@ mod tests {
         FragmentRange { start, end, last }
     }
 
-    /// A frame of which only the offset matters.
+    /// A frame that is told from others.
     fn frame(start: u32) -> Vec<u8> {
-        let mut frame = vec![0; 100];
-        let units = u16::try_from(start / 8).unwrap();
-        frame[16..18].copy_from_slice(&units.to_be_bytes());
-        frame
+        vec![u8::try_from(start).unwrap(); 100]
     }
 
     #[test]
@@ -367,16 +395,16 @@ mod tests {
         // RFC 4787 REQ-14
         let mut table = table();
         assert_eq!(
-            table.admit(key(1), range(0, 80, false), &frame(0), Instant::ZERO),
+            admit(&mut table, key(1), range(0, 80, false), &frame(0)),
             Admission::First
         );
         assert!(table.decide(key(1), TO_HOST).is_empty());
         assert_eq!(
-            table.admit(key(1), range(80, 160, false), &frame(80), Instant::ZERO),
+            admit(&mut table, key(1), range(80, 160, false), &frame(80)),
             Admission::Follow(TO_HOST)
         );
         assert_eq!(
-            table.admit(key(1), range(160, 170, true), &frame(160), Instant::ZERO),
+            admit(&mut table, key(1), range(160, 170, true), &frame(160)),
             Admission::Follow(TO_HOST)
         );
         assert!(table.datagrams.is_empty() && table.order.is_empty() && table.shares.is_empty());
@@ -387,17 +415,12 @@ mod tests {
         // RFC 4787 REQ-14
         let mut table = table();
         for (start, end, last) in [(160, 170, true), (80, 160, false)] {
-            let admission = table.admit(
-                key(1),
-                range(start, end, last),
-                &frame(start),
-                Instant::ZERO,
-            );
+            let admission = admit(&mut table, key(1), range(start, end, last), &frame(start));
             assert_eq!(admission, Admission::Held);
         }
         assert_eq!(table.held_octets, 200);
         assert_eq!(
-            table.admit(key(1), range(0, 80, false), &frame(0), Instant::ZERO),
+            admit(&mut table, key(1), range(0, 80, false), &frame(0)),
             Admission::First
         );
         assert_eq!(table.decide(key(1), TO_HOST), [frame(80), frame(160)]);
@@ -408,29 +431,29 @@ mod tests {
     fn overlaps_end_the_datagram_and_duplicates_do_not() {
         let mut table = table();
         let overlap = Admission::Drop(DropReason::FragmentOverlap);
-        table.admit(key(1), range(80, 160, false), &frame(80), Instant::ZERO);
+        admit(&mut table, key(1), range(80, 160, false), &frame(80));
         assert_eq!(
-            table.admit(key(1), range(80, 160, false), &frame(80), Instant::ZERO),
+            admit(&mut table, key(1), range(80, 160, false), &frame(80)),
             overlap
         );
         assert_eq!(
-            table.admit(key(1), range(0, 80, false), &frame(0), Instant::ZERO),
+            admit(&mut table, key(1), range(0, 80, false), &frame(0)),
             Admission::First
         );
         assert_eq!(table.decide(key(1), TO_HOST).len(), 1);
         assert_eq!(
-            table.admit(key(1), range(72, 200, false), &frame(72), Instant::ZERO),
+            admit(&mut table, key(1), range(72, 200, false), &frame(72)),
             overlap
         );
         assert_eq!(
-            table.admit(key(1), range(200, 210, true), &frame(200), Instant::ZERO),
+            admit(&mut table, key(1), range(200, 210, true), &frame(200)),
             overlap
         );
         // Beyond the end.
         assert_eq!(table.take_overlapped(), 0, "nothing waited");
-        table.admit(key(2), range(80, 160, true), &frame(80), Instant::ZERO);
+        admit(&mut table, key(2), range(80, 160, true), &frame(80));
         assert_eq!(
-            table.admit(key(2), range(160, 200, false), &frame(160), Instant::ZERO),
+            admit(&mut table, key(2), range(160, 200, false), &frame(160)),
             overlap
         );
         assert_eq!(table.take_overlapped(), 1);
@@ -444,7 +467,7 @@ mod tests {
         let limit = Admission::Drop(DropReason::FragmentLimit);
         let mut refused = 0;
         for n in 0..10_000 {
-            if table.admit(key(n), range(80, 160, false), &frame(80), Instant::ZERO) == limit {
+            if admit(&mut table, key(n), range(80, 160, false), &frame(80)) == limit {
                 refused += 1;
             }
         }
@@ -454,7 +477,7 @@ mod tests {
             ..key(1)
         };
         assert_eq!(
-            table.admit(other, range(80, 160, false), &frame(80), Instant::ZERO),
+            admit(&mut table, other, range(80, 160, false), &frame(80)),
             Admission::Held
         );
         assert_eq!(table.expire(Instant::ZERO + Duration::from_secs(14)), 0);

@@ -3,7 +3,7 @@
 //! An error goes the opposite way of the packet that it quotes. That packet was seen at this point
 //! as the *mirror* of a key of its flow; so the mirror of the quoted tuple finds the flow and the
 //! direction in which the error travels. Errors neither refresh nor end anything. Read RFC 5508
-//! first.
+//! first, and RFC 4443 for IPv6, whose checksum covers the addresses too.
 // RFC 5508 REQ-10, RFC 4787 REQ-12b, RFC 5382 REQ-9: destination unreachable, time exceeded and
 // parameter problem pass both ways. RFC 5508 REQ-11: other types are dropped or left to the host.
 //!
@@ -15,53 +15,92 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use smoltcp::wire::{Ipv4Packet, Ipv6Packet};
+
 use super::checksum::{self, Delta};
 use super::flow::{Flow, Track};
 use super::index::Place;
 use super::judge::{Judged, judged};
 use super::key::{Direction, FlowKey};
-use super::packet::{ICMP, Packet, TCP, UDP, word};
+use super::packet::{
+    ICMP, ICMPV6, IPV4_HEADER_LEN, IPV6_HEADER_LEN, Packet, TCP, Transport, UDP, Version, icmp,
+    place, set_query_ident, walk, word,
+};
 use super::{DropReason, Forwarder, Instant, Outbox, Protocol, Verdict};
 
 const ICMP_HEADER_LEN: usize = 8;
 
-/// A quoted packet: its tuple and the length of its IP header.
+/// A quoted packet: its tuple and where its transport header starts.
 #[derive(Clone, Copy, Debug)]
 struct Quote {
     key: FlowKey,
     header_len: usize,
 }
 
+/// Protocol of a quoted packet's transport header, and where that starts; none in later fragments.
+// RFC 5508 REQ-3b: IP options in it are skipped, and so are extension headers.
+fn quoted_transport(quote: &[u8], version: Version) -> Option<(u8, usize)> {
+    match version {
+        Version::V4 => {
+            let header_len = usize::from(quote.first()? & 0xf) * 4;
+            let whole = quote[0] >> 4 == 4 && header_len >= IPV4_HEADER_LEN;
+            let first = whole && quote.len() >= header_len && word(quote, 6) & 0x1fff == 0;
+            first.then(|| (quote[9], header_len))
+        }
+        Version::V6 => {
+            if quote.len() < IPV6_HEADER_LEN || quote[0] >> 4 != 6 {
+                return None;
+            }
+            let chain = walk(quote).ok()?;
+            let later = |at: usize| place(&quote[at..]).0 != 0;
+            (!chain.fragment.is_some_and(later)).then_some((chain.protocol, chain.end))
+        }
+    }
+}
+
+fn quoted_addresses(quote: &[u8], version: Version) -> (IpAddr, IpAddr) {
+    match version {
+        Version::V4 => {
+            let ip = Ipv4Packet::new_unchecked(quote);
+            (ip.src_addr().into(), ip.dst_addr().into())
+        }
+        Version::V6 => {
+            let ip = Ipv6Packet::new_unchecked(quote);
+            (ip.src_addr().into(), ip.dst_addr().into())
+        }
+    }
+}
+
 /// Reads the start of a packet in an ICMP error.
-// RFC 5508 REQ-3b: IP options in it are skipped. REQ-3c: its transport checksum is not looked at.
-fn parse_quote(quote: &[u8]) -> Option<Quote> {
-    let header_len = usize::from(quote.first()? & 0xf) * 4;
+// RFC 5508 REQ-3c: its transport checksum is not looked at.
+fn parse_quote(quote: &[u8], version: Version) -> Option<Quote> {
+    let (number, header_len) = quoted_transport(quote, version)?;
     // RFC 792: 8 octets after the header are enough.
-    if quote[0] >> 4 != 4 || header_len < 20 || quote.len() < header_len + 8 {
-        return None;
-    }
-    if word(quote, 6) & 0x1fff != 0 {
-        return None;
-    }
-    let transport = &quote[header_len..];
-    let (protocol, src_port, dst_port) = match quote[9] {
-        TCP => (Protocol::Tcp, word(transport, 0), word(transport, 2)),
-        UDP => (Protocol::Udp, word(transport, 0), word(transport, 2)),
-        ICMP => match transport[0] {
-            kind @ (8 | 13) => (Protocol::Icmp, word(transport, 4), u16::from(kind)),
-            0 => (Protocol::Icmp, 8, word(transport, 4)),
-            14 => (Protocol::Icmp, 13, word(transport, 4)),
-            _ => return None,
-        },
+    let transport = quote.get(header_len..).filter(|rest| rest.len() >= 8)?;
+    let (protocol, src_port, dst_port) = match (number, version) {
+        (TCP, _) => (Protocol::Tcp, word(transport, 0), word(transport, 2)),
+        (UDP, _) => (Protocol::Udp, word(transport, 0), word(transport, 2)),
+        (ICMP, Version::V4) | (ICMPV6, Version::V6) => {
+            let ident = word(transport, 4);
+            match icmp(version, transport[0]) {
+                Transport::IcmpQuery(kind) => (Protocol::Icmp, ident, u16::from(kind)),
+                Transport::IcmpAnswer(kind) => (Protocol::Icmp, u16::from(kind), ident),
+                Transport::Tcp
+                | Transport::Udp
+                | Transport::IcmpError
+                | Transport::IcmpOther
+                | Transport::LaterFragment
+                | Transport::Other => return None,
+            }
+        }
         _ => return None,
     };
-    let address =
-        |at: usize| IpAddr::from([quote[at], quote[at + 1], quote[at + 2], quote[at + 3]]);
+    let (src, dst) = quoted_addresses(quote, version);
     Some(Quote {
         key: FlowKey {
             protocol,
-            src: address(12),
-            dst: address(16),
+            src,
+            dst,
             src_port,
             dst_port,
         },
@@ -72,29 +111,31 @@ fn parse_quote(quote: &[u8]) -> Option<Quote> {
 /// Makes the quoted packet that of `to`, as far as it is there.
 // RFC 5508 REQ-4b, REQ-5b
 fn rewrite_quote(quote: &mut [u8], header_len: usize, from: &FlowKey, to: &FlowKey) {
-    let (IpAddr::V4(src), IpAddr::V4(dst)) = (to.src, to.dst) else {
-        return;
-    };
     let addresses = Delta::default()
         .address(from.src, to.src)
         .address(from.dst, to.dst);
-    let field = addresses.apply(word(quote, 10));
-    quote[10..12].copy_from_slice(&field.to_be_bytes());
-    quote[12..16].copy_from_slice(&src.octets());
-    quote[16..20].copy_from_slice(&dst.octets());
-
+    let version = match (to.src, to.dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            let mut ip = Ipv4Packet::new_unchecked(&mut *quote);
+            let field = addresses.apply(ip.checksum());
+            ip.set_src_addr(src);
+            ip.set_dst_addr(dst);
+            ip.set_checksum(field);
+            Version::V4
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            let mut ip = Ipv6Packet::new_unchecked(&mut *quote);
+            ip.set_src_addr(src);
+            ip.set_dst_addr(dst);
+            Version::V6
+        }
+        _ => return,
+    };
     let transport = &mut quote[header_len..];
     if to.protocol == Protocol::Icmp {
-        let ident = if transport[0] == 8 || transport[0] == 13 {
-            to.src_port
-        } else {
-            to.dst_port
-        };
-        let field = Delta::default()
-            .word(word(transport, 4), ident)
-            .apply_icmp(word(transport, 2));
-        transport[2..4].copy_from_slice(&field.to_be_bytes());
-        transport[4..6].copy_from_slice(&ident.to_be_bytes());
+        let asks = matches!(icmp(version, transport[0]), Transport::IcmpQuery(_));
+        let ident = if asks { to.src_port } else { to.dst_port };
+        set_query_ident(version, transport, ident, addresses);
         return;
     }
     transport[0..2].copy_from_slice(&to.src_port.to_be_bytes());
@@ -136,7 +177,8 @@ impl Forwarder {
         out: &mut Outbox,
     ) -> Option<Judged> {
         let dropped = |reason| Some(judged(Verdict::Drop(reason)));
-        let quote = parse_quote(&packet.payload()[ICMP_HEADER_LEN..])?;
+        let version = packet.version();
+        let quote = parse_quote(&packet.payload()[ICMP_HEADER_LEN..], version)?;
         // RFC 5508 REQ-4a, REQ-5a: without a flow it is not translated.
         let (flow, direction) = self.find_quoted(&quote, now)?;
         let arriving = *flow.key(direction);
@@ -160,12 +202,12 @@ impl Forwarder {
             Place::Endpoint(..) | Place::Local | Place::Outside => {}
         }
         // RFC 5508 REQ-3: the error's own checksum. REQ-3d: it covers all, extensions included.
-        if checksum::checksum(packet.payload()) != 0 {
+        if packet.icmp_checksum() != 0 {
             return dropped(DropReason::BadIcmpChecksum);
         }
-        // RFC 5508 REQ-3a: the quoted header's checksum.
+        // RFC 5508 REQ-3a: the quoted header's checksum, which IPv6 has not.
         let quoted_header = &packet.payload()[ICMP_HEADER_LEN..ICMP_HEADER_LEN + quote.header_len];
-        if checksum::checksum(quoted_header) != 0 {
+        if version == Version::V4 && checksum::checksum(quoted_header) != 0 {
             return dropped(DropReason::BadIpChecksum);
         }
         // nat.md S7: a forger who does not see the connection does not know its sequence numbers.
@@ -180,16 +222,12 @@ impl Forwarder {
             return dropped(DropReason::TtlExceeded);
         }
         let to = flow.translated(direction);
-        let payload = packet.payload_mut();
         rewrite_quote(
-            &mut payload[ICMP_HEADER_LEN..],
+            &mut packet.payload_mut()[ICMP_HEADER_LEN..],
             quote.header_len,
             &quote.key,
             &to.mirror(),
         );
-        payload[2..4].fill(0);
-        let field = checksum::checksum(payload);
-        payload[2..4].copy_from_slice(&field.to_be_bytes());
         // RFC 5508 REQ-4c: outer destination. REQ-5c: the source of an error from inside becomes
         // the address that the peer knows. REQ-7, REQ-7a: both for hairpinned flows.
         let src = if speaks_for_itself {
@@ -198,8 +236,9 @@ impl Forwarder {
             packet.src()
         };
         packet.readdress(src, to.dst);
+        packet.fill_icmp_checksum();
         // RFC 5508 REQ-6, RFC 4787 REQ-12, RFC 5382 REQ-10: the flow is neither refreshed nor ended.
         let mtu = flow.hot.lock().mtu[direction.index()];
-        Some(self.send_sized(packet, mtu, out))
+        Some(self.send_sized(packet, mtu, false, out))
     }
 }

@@ -193,6 +193,17 @@ impl Index {
         }
     }
 
+    /// Whom to charge for what the address causes here: a container alone, anybody else with the
+    /// whole /64 in IPv6, because that is what one host has.
+    pub(super) fn payer(&self, address: IpAddr) -> IpAddr {
+        match address {
+            IpAddr::V6(wide) if !self.endpoints.contains_key(&address) => {
+                IpAddr::V6((wide.to_bits() >> 64 << 64).into())
+            }
+            IpAddr::V4(_) | IpAddr::V6(_) => address,
+        }
+    }
+
     /// The subnet that holds the address.
     fn span(&self, address: IpAddr) -> Option<&Span> {
         let after = self.subnets.partition_point(|span| span.first <= address);

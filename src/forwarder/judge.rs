@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::cut;
 use super::decide::{Decision, Inbound, decide, to_mapping};
 use super::flow::{Flow, Masquerade, Owner, Rule};
 use super::fragment::{Admission, FragmentDecision, FragmentKey};
@@ -12,7 +13,7 @@ use super::generate::{self, IcmpError};
 use super::index::{Index, Place};
 use super::key::{Direction, FlowKey};
 use super::napt::{Plan, Slow};
-use super::packet::{FragmentRange, Packet, Transport};
+use super::packet::{FragmentRange, IPV6_FRAGMENT, Packet, Transport, Version};
 use super::report::Counters;
 use super::tcp::Segment;
 use super::vnet::Gso;
@@ -47,7 +48,7 @@ enum Fit {
 
 impl Fit {
     /// `relaxed`: the packet comes from the host's own stack, where an MTU means nothing, so that
-    /// its wish not to be fragmented is none.
+    /// its wish not to be fragmented is none (see `cut.rs`).
     fn of(packet: &Packet<'_>, mtu: u32, relaxed: bool) -> Self {
         if packet.wire_len() <= usize::try_from(mtu).unwrap_or(usize::MAX) {
             return Self::Whole;
@@ -138,7 +139,7 @@ impl Forwarder {
         };
         let relaxed = matches!(flow.owner, Owner::Host(_)) && direction == Direction::Original;
         let fit = Fit::of(packet, mtu, relaxed);
-        let refusal = refusal.or_else(|| (fit == Fit::Not).then(|| too_big(mtu)));
+        let refusal = refusal.or_else(|| (fit == Fit::Not).then(|| too_big_for(mtu)));
         if let Some((reason, error)) = refusal {
             drop(hot);
             self.tell(packet, error, &mut self.slow.lock(), now, out);
@@ -183,43 +184,66 @@ impl Forwarder {
             dst: to.dst,
             ident,
             mtu,
+            relaxed,
         };
         if to_be_cut {
-            let (verdict, _) = self.send_sized(packet, mtu, out);
+            let (verdict, _) = self.send_sized(packet, mtu, relaxed, out);
             return Some((verdict, follow));
         }
         Some((Verdict::Forward, follow))
     }
 
     /// An identification for a packet that leaves with an address that several containers share.
-    // RFC 6864 §5.3.1, RFC 7857 §6: non-atomic packets must not collide.
+    // RFC 6864 §5.3.1, RFC 7857 §6: non-atomic packets must not collide; RFC 6946: nor need atomic
+    // fragments of IPv6 differ.
     fn new_ident(
         &self,
         packet: &Packet<'_>,
         shared: bool,
         to_be_cut: bool,
         dst: IpAddr,
-    ) -> Option<u16> {
+    ) -> Option<u32> {
         let atomic = packet.dont_fragment() && packet.fragment.is_none() && !to_be_cut;
-        (shared && !atomic).then(|| {
-            self.idents
-                .next(dst, packet.protocol_number(), packet.segments())
-        })
+        (shared && !atomic).then(|| self.next_ident(packet, dst))
     }
 
-    /// Sends a translated packet, in fragments if it must be.
-    pub(super) fn send_sized(&self, packet: &mut Packet<'_>, mtu: u32, out: &mut Outbox) -> Judged {
+    fn next_ident(&self, packet: &Packet<'_>, dst: IpAddr) -> u32 {
+        let protocol = match packet.version() {
+            Version::V4 => packet.protocol_number(),
+            Version::V6 => IPV6_FRAGMENT,
+        };
+        self.idents.next(dst, protocol, packet.segments())
+    }
+
+    /// Sends a translated packet, in fragments if it must be and, `relaxed` or not, may be.
+    pub(super) fn send_sized(
+        &self,
+        packet: &mut Packet<'_>,
+        mtu: u32,
+        relaxed: bool,
+        out: &mut Outbox,
+    ) -> Judged {
         let to = (packet.src(), packet.dst());
         let follow = FragmentDecision::Translate {
             src: to.0,
             dst: to.1,
             ident: None,
             mtu,
+            relaxed,
         };
         let mtu = usize::try_from(mtu).unwrap_or(usize::MAX);
         if packet.len() <= mtu {
-            (Verdict::Forward, follow)
-        } else if generate::fragment(packet, mtu, out) {
+            return (Verdict::Forward, follow);
+        }
+        let done = match packet.version() {
+            Version::V4 => cut::ipv4(packet, mtu, out),
+            // RFC 8200 §5: who is not the source of an IPv6 packet does not cut it.
+            Version::V6 => {
+                let ident = self.next_ident(packet, to.1);
+                relaxed && cut::ipv6(packet, mtu, ident, out).is_some()
+            }
+        };
+        if done {
             (Verdict::Consumed, follow)
         } else {
             judged(Verdict::Drop(DropReason::FragmentationNeeded))
@@ -243,7 +267,9 @@ impl Forwarder {
         let narrowest = u16::try_from(original.min(reply)).unwrap_or(u16::MAX);
         let mut hot = flow.hot.lock();
         hot.mtu = [original, reply];
-        hot.mss = clamp.then(|| narrowest.saturating_sub(40));
+        // Headers of IP and TCP without options.
+        let headers = if flow.original.src.is_ipv4() { 40 } else { 60 };
+        hot.mss = clamp.then(|| narrowest.saturating_sub(headers));
         hot.epoch = epoch;
         true
     }
@@ -362,7 +388,8 @@ impl Forwarder {
         now: Instant,
     ) -> Judged {
         let due = now + self.config.timeouts.unsolicited_syn;
-        let quote = &packet.octets()[..packet.len().min(generate::MAX_QUOTE_LEN)];
+        let length = generate::max_quote_len(packet.version());
+        let quote = &packet.octets()[..packet.len().min(length)];
         if slow.held_syns.hold(*key, quote, due) {
             judged(Verdict::Consumed)
         } else {
@@ -382,7 +409,7 @@ impl Forwarder {
         let refusal = if packet.ttl() <= 1 {
             Some((DropReason::TtlExceeded, IcmpError::TimeExceeded))
         } else {
-            (fit == Fit::Not).then(|| too_big(mtu))
+            (fit == Fit::Not).then(|| too_big_for(mtu))
         };
         if let Some((reason, error)) = refusal {
             self.tell(packet, error, &mut self.slow.lock(), now, out);
@@ -408,10 +435,11 @@ impl Forwarder {
                     dst,
                     ident: None,
                     mtu,
+                    relaxed: false,
                 },
             );
         }
-        self.send_sized(packet, mtu, out)
+        self.send_sized(packet, mtu, false, out)
     }
 
     /// Tells the packet's sender what became of it, unless that is not done or too often.
@@ -436,10 +464,11 @@ impl Forwarder {
                 self.host.route(packet.src()).map(|route| route.source)
             }
         };
-        let Some(IpAddr::V4(source)) = source else {
+        let Some(source) = source else {
             return;
         };
-        if slow.limiter.allows(packet.src(), now) {
+        let payer = index.payer(packet.src());
+        if slow.limiter.allows(payer, now) {
             error.emit(packet.octets(), source, out);
         } else {
             Counters::count(&self.counters.suppressed_errors);
@@ -453,26 +482,22 @@ impl Forwarder {
         now: Instant,
         out: &mut Outbox,
     ) -> Verdict {
-        let key = FragmentKey {
-            src: packet.src(),
-            dst: packet.dst(),
-            ident: u32::from(packet.ident()),
-            protocol: packet.protocol_number(),
-        };
+        let key = FragmentKey::of(packet);
         let mut slow = self.slow.lock();
-        let admission = slow.fragments.admit(key, range, packet.frame(), now);
+        let payer = slow.index.payer(key.src);
+        let admission = slow.fragments.admit(key, payer, range, packet.frame(), now);
         let overlapped = slow.fragments.take_overlapped();
         drop(slow);
         self.count_drops(DropReason::FragmentOverlap, overlapped);
         match admission {
             Admission::Drop(reason) => Verdict::Drop(reason),
             Admission::Held => Verdict::Consumed,
-            Admission::Follow(decision) => self.follow(packet, decision, out),
+            Admission::Follow(decision) => self.follow(packet, decision, now, out),
             Admission::First => {
                 let (verdict, decision) = self.judge_packet(packet, now, out);
                 let held = self.slow.lock().fragments.decide(key, decision);
                 for frame in held {
-                    self.release(frame, decision, out);
+                    self.release(frame, decision, now, out);
                 }
                 verdict
             }
@@ -484,6 +509,7 @@ impl Forwarder {
         &self,
         packet: &mut Packet<'_>,
         decision: FragmentDecision,
+        now: Instant,
         out: &mut Outbox,
     ) -> Verdict {
         match decision {
@@ -494,28 +520,37 @@ impl Forwarder {
                 dst,
                 ident,
                 mtu,
+                relaxed,
             } => {
                 if packet.ttl() <= 1 {
                     return Verdict::Drop(DropReason::TtlExceeded);
                 }
                 let too_big = packet.len() > usize::try_from(mtu).unwrap_or(usize::MAX);
-                if too_big && packet.dont_fragment() {
-                    return Verdict::Drop(DropReason::FragmentationNeeded);
+                if too_big && packet.dont_fragment() && !relaxed {
+                    let (reason, error) = too_big_for(mtu);
+                    self.tell(packet, error, &mut self.slow.lock(), now, out);
+                    return Verdict::Drop(reason);
                 }
                 packet.readdress(src, dst);
                 if let Some(ident) = ident {
                     packet.set_ident(ident);
                 }
-                self.send_sized(packet, mtu, out).0
+                self.send_sized(packet, mtu, relaxed, out).0
             }
         }
     }
 
     /// A held fragment goes on after the first.
-    fn release(&self, mut frame: Vec<u8>, decision: FragmentDecision, out: &mut Outbox) {
+    fn release(
+        &self,
+        mut frame: Vec<u8>,
+        decision: FragmentDecision,
+        now: Instant,
+        out: &mut Outbox,
+    ) {
         debug_assert!(frame.len() > VNET_HDR_LEN);
         let verdict = match Packet::parse(&mut frame) {
-            Ok(mut packet) => self.follow(&mut packet, decision, out),
+            Ok(mut packet) => self.follow(&mut packet, decision, now, out),
             Err(reason) => Verdict::Drop(reason),
         };
         match verdict {
@@ -529,9 +564,8 @@ impl Forwarder {
     }
 }
 
-// RFC 4787 REQ-13: too big with DF set is answered, with the next hop's MTU (RFC 1191).
-fn too_big(mtu: u32) -> (DropReason, IcmpError) {
-    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+// RFC 4787 REQ-13: too big with DF set is answered, with the next hop's MTU (RFC 1191, RFC 8201).
+const fn too_big_for(mtu: u32) -> (DropReason, IcmpError) {
     (
         DropReason::FragmentationNeeded,
         IcmpError::FragmentationNeeded { mtu },

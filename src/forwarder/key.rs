@@ -70,6 +70,10 @@ impl Hash for FlowKey {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 state.write_u64(u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits()));
             }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                state.write_u128(src.to_bits());
+                state.write_u128(dst.to_bits());
+            }
             (src, dst) => {
                 src.hash(state);
                 dst.hash(state);

@@ -94,6 +94,7 @@
 mod access;
 mod checksum;
 mod config;
+mod cut;
 mod decide;
 mod flow;
 mod fragment;
@@ -123,7 +124,6 @@ mod timer;
 mod translate;
 mod vnet;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -290,17 +290,9 @@ impl Forwarder {
         }
         // RFC 5382 REQ-4: if no outgoing SYN came, the sender learns that nobody is there.
         while let Some(held) = slow.held_syns.expire(now) {
-            let IpAddr::V4(source) = held.local else {
-                continue;
-            };
-            let sender = IpAddr::from([
-                held.quote[12],
-                held.quote[13],
-                held.quote[14],
-                held.quote[15],
-            ]);
-            if slow.limiter.allows(sender, now) {
-                IcmpError::PortUnreachable.emit(&held.quote, source, out);
+            let payer = slow.index.payer(held.key.src);
+            if slow.limiter.allows(payer, now) {
+                IcmpError::PortUnreachable.emit(&held.quote, held.key.dst, out);
             } else {
                 Counters::count(&self.counters.suppressed_errors);
             }

@@ -1,36 +1,40 @@
-//! A checked view of one frame: virtio header ‖ IPv4 header ‖ transport header ‖ payload.
+//! A checked view of one frame: virtio header ‖ IP header ‖ transport header ‖ payload.
 //!
 //! [`Packet::parse`] is the only place that believes nothing; afterwards every accessor is in
-//! bounds. Headers are changed in place through smoltcp's setters, so that options, identification,
-//! DSCP and unknown bits stay what they were; checksums are updated incrementally. Read RFC 791,
-//! RFC 1812 §5.2 and RFC 1624 first.
+//! bounds. Headers are changed in place through smoltcp's setters, so that options, extension
+//! headers, identification, DSCP and unknown bits stay what they were; checksums are updated
+//! incrementally (RFC 1624).
+//!
+//! The two families differ in what is before the transport header (`ipv4.rs`, `ipv6.rs`); where that
+//! starts ([`Packet::header_len`]) is all that the rest needs to know of options and extensions.
 
-use std::net::{IpAddr, Ipv4Addr};
+mod ipv4;
+mod ipv6;
+mod transport;
 
-use smoltcp::wire::{Ipv4Packet, TcpPacket, UdpPacket};
+use std::net::IpAddr;
+
+use smoltcp::wire::{Ipv4Packet, Ipv6Packet, TcpPacket, UdpPacket};
 
 use super::checksum::{self, Delta};
 use super::key::FlowKey;
 use super::tcp::Segment;
-use super::vnet::{self, Gso, Shape, TransportHeader, VnetHeader};
+use super::vnet::{self, Gso, Shape, VnetHeader};
 use super::{DropReason, Protocol, VNET_HDR_LEN};
 
-pub(super) const ICMP: u8 = 1;
-pub(super) const TCP: u8 = 6;
-pub(super) const UDP: u8 = 17;
+pub(super) use ipv4::HEADER_LEN as IPV4_HEADER_LEN;
+pub(super) use ipv6::{
+    FRAGMENT as IPV6_FRAGMENT, FRAGMENT_HEADER_LEN, HEADER_LEN as IPV6_HEADER_LEN, place, walk,
+};
+pub(super) use transport::{ICMP, ICMPV6, TCP, UDP, icmp};
+use transport::{TCP_OPTION_MSS, TCP_OPTION_WINDOW_SCALE, UDP_HEADER_LEN, tcp_option};
 
-const IPV4_HEADER_LEN: usize = 20;
-const TCP_HEADER_LEN: usize = 20;
-const UDP_HEADER_LEN: usize = 8;
-const ICMP_HEADER_LEN: usize = 8;
-
-const OPTION_END: u8 = 0;
-const OPTION_NOP: u8 = 1;
-const OPTION_LSRR: u8 = 131;
-const OPTION_SSRR: u8 = 137;
-
-const TCP_OPTION_MSS: u8 = 2;
-const TCP_OPTION_WINDOW_SCALE: u8 = 3;
+/// The version of the Internet Protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    V4,
+    V6,
+}
 
 /// What follows the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +66,29 @@ pub(super) struct FragmentRange {
     pub(super) last: bool,
 }
 
+/// What the IP header and its extensions say.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    version: Version,
+    /// Where the transport header starts.
+    header_len: usize,
+    total_len: usize,
+    /// Of the transport header.
+    protocol: u8,
+    fragment: Option<FragmentRange>,
+    /// Where the fragment header of IPv6 starts; atomic fragments have one, too.
+    fragment_header: Option<usize>,
+}
+
 /// The view.
 #[derive(Debug)]
 pub(super) struct Packet<'a> {
     frame: &'a mut [u8],
+    version: Version,
     header_len: usize,
     total_len: usize,
+    protocol: u8,
+    fragment_header: Option<usize>,
     pub(super) vnet: VnetHeader,
     pub(super) transport: Transport,
     pub(super) fragment: Option<FragmentRange>,
@@ -79,54 +100,36 @@ impl<'a> Packet<'a> {
         let Some((vnet_header, packet)) = frame.split_at_checked(VNET_HDR_LEN) else {
             return Err(DropReason::Malformed);
         };
-        let Some(first) = packet.first() else {
-            return Err(DropReason::Malformed);
+        let layout = match packet.first().map(|first| first >> 4) {
+            Some(4) => ipv4::parse(packet)?,
+            Some(6) => ipv6::parse(packet)?,
+            Some(_) => return Err(DropReason::UnsupportedVersion),
+            None => return Err(DropReason::Malformed),
         };
-        if first >> 4 != 4 {
-            return Err(DropReason::UnsupportedVersion);
-        }
-        if packet.len() < IPV4_HEADER_LEN {
-            return Err(DropReason::Malformed);
-        }
-        let frame_len = packet.len();
-        let header_len = usize::from(first & 0xf) * 4;
-        let total_len = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
-        // More octets than the header says are link-layer padding; fewer are a lie.
-        if header_len < IPV4_HEADER_LEN || total_len < header_len || frame_len < total_len {
-            return Err(DropReason::Malformed);
-        }
-        let (header, payload) = packet[..total_len].split_at(header_len);
-        // RFC 1812 §5.2.2: a router verifies the header checksum.
-        if checksum::checksum(header) != 0 {
-            return Err(DropReason::BadIpChecksum);
-        }
-        check_options(&header[IPV4_HEADER_LEN..])?;
-
-        let ip = Ipv4Packet::new_unchecked(header);
-        let (offset, more) = (u32::from(ip.frag_offset()), ip.more_frags());
-        let protocol = u8::from(ip.next_header());
-        let fragment = if offset != 0 || more {
-            Some(fragment_range(offset, more, payload.len(), protocol)?)
-        } else {
-            None
-        };
-        let (transport, transport_header) = if offset == 0 {
-            let parsed = parse_transport(protocol, payload, fragment.is_some());
-            // RFC 1858: a first fragment without the whole transport header is an attack.
-            parsed.map_err(|fault| {
-                if more {
-                    DropReason::FragmentTiny
-                } else {
-                    fault
-                }
-            })?
-        } else {
+        let Layout {
+            version,
+            header_len,
+            total_len,
+            protocol,
+            fragment,
+            fragment_header,
+        } = layout;
+        let (transport, transport_header) = if fragment.is_some_and(|range| range.start > 0) {
             (Transport::LaterFragment, None)
+        } else {
+            let payload = &packet[header_len..total_len];
+            let parsed = transport::parse(version, protocol, payload, fragment.is_some());
+            // RFC 1858, RFC 7112: a first fragment without the whole transport header is an attack.
+            parsed.map_err(|fault| match fragment {
+                Some(FragmentRange { last: false, .. }) => DropReason::FragmentTiny,
+                _ => fault,
+            })?
         };
         let vnet = VnetHeader::check(
             vnet_header,
             Shape {
-                frame_len,
+                version,
+                frame_len: packet.len(),
                 packet_len: total_len,
                 transport: header_len,
                 transport_header: if fragment.is_some() {
@@ -138,8 +141,11 @@ impl<'a> Packet<'a> {
         )?;
         Ok(Self {
             frame,
+            version,
             header_len,
             total_len,
+            protocol,
+            fragment_header,
             vnet,
             transport,
             fragment,
@@ -170,23 +176,27 @@ impl<'a> Packet<'a> {
         &mut self.octets_mut()[header_len..]
     }
 
-    fn ip(&self) -> Ipv4Packet<&[u8]> {
-        Ipv4Packet::new_unchecked(self.octets())
-    }
-
-    fn ip_mut(&mut self) -> Ipv4Packet<&mut [u8]> {
-        Ipv4Packet::new_unchecked(self.octets_mut())
+    pub(super) const fn version(&self) -> Version {
+        self.version
     }
 
     pub(super) fn src(&self) -> IpAddr {
-        IpAddr::V4(self.ip().src_addr())
+        let octets = self.octets();
+        match self.version {
+            Version::V4 => Ipv4Packet::new_unchecked(octets).src_addr().into(),
+            Version::V6 => Ipv6Packet::new_unchecked(octets).src_addr().into(),
+        }
     }
 
     pub(super) fn dst(&self) -> IpAddr {
-        IpAddr::V4(self.ip().dst_addr())
+        let octets = self.octets();
+        match self.version {
+            Version::V4 => Ipv4Packet::new_unchecked(octets).dst_addr().into(),
+            Version::V6 => Ipv6Packet::new_unchecked(octets).dst_addr().into(),
+        }
     }
 
-    /// Length of the IP header.
+    /// Where the transport header starts: length of the IP header and its extensions.
     pub(super) const fn header_len(&self) -> usize {
         self.header_len
     }
@@ -196,20 +206,43 @@ impl<'a> Packet<'a> {
         self.total_len
     }
 
+    /// Time to live, or hop limit.
     pub(super) fn ttl(&self) -> u8 {
-        self.ip().hop_limit()
+        match self.version {
+            Version::V4 => self.octets()[8],
+            Version::V6 => self.octets()[7],
+        }
     }
 
-    pub(super) fn ident(&self) -> u16 {
-        self.ip().ident()
+    /// Where the fragment header of IPv6 starts, if there is one.
+    pub(super) const fn fragment_header(&self) -> Option<usize> {
+        self.fragment_header
     }
 
-    pub(super) fn protocol_number(&self) -> u8 {
-        self.octets()[9]
+    /// The identification, 16 bits of IPv4 or 32 of IPv6; zero if it has none.
+    pub(super) fn ident(&self) -> u32 {
+        let octets = self.octets();
+        match (self.version, self.fragment_header) {
+            (Version::V4, _) => u32::from(word(octets, 4)),
+            (Version::V6, Some(at)) => {
+                u32::from(word(octets, at + 4)) << 16 | u32::from(word(octets, at + 6))
+            }
+            (Version::V6, None) => 0,
+        }
     }
 
+    /// The protocol behind the IP header and its extensions; of a later fragment what its own header
+    /// says.
+    pub(super) const fn protocol_number(&self) -> u8 {
+        self.protocol
+    }
+
+    /// Only its sender may fragment it: always true of IPv6.
     pub(super) fn dont_fragment(&self) -> bool {
-        self.ip().dont_frag()
+        match self.version {
+            Version::V4 => Ipv4Packet::new_unchecked(self.octets()).dont_frag(),
+            Version::V6 => true,
+        }
     }
 
     /// The packet's flow key, if it is of a kind that has flows.
@@ -264,7 +297,7 @@ impl<'a> Packet<'a> {
     }
 
     /// Length of the headers that each segment of a super-packet repeats.
-    fn repeated_headers(&self) -> usize {
+    pub(super) fn repeated_headers(&self) -> usize {
         let transport = if self.transport == Transport::Tcp {
             usize::from(self.payload()[12] >> 4) * 4
         } else {
@@ -311,17 +344,10 @@ impl<'a> Packet<'a> {
     /// Makes the packet that of `to`: addresses, ports and checksums, with the time to live one
     /// less. On a later fragment only the addresses change.
     pub(super) fn rewrite(&mut self, to: &FlowKey) {
-        let (IpAddr::V4(src), IpAddr::V4(dst)) = (to.src, to.dst) else {
-            debug_assert!(false, "a translation keeps the family");
-            return;
-        };
-        let addresses = Delta::default()
-            .address(self.src(), to.src)
-            .address(self.dst(), to.dst);
-        self.rewrite_header(src, dst, addresses);
+        let addresses = self.replace_addresses(to.src, to.dst);
         vnet::clear_data_valid(self.frame);
         let partial = self.vnet.needs_checksum;
-        let transport = self.transport;
+        let (transport, version) = (self.transport, self.version);
         let payload = self.payload_mut();
         match transport {
             Transport::Tcp => {
@@ -352,8 +378,8 @@ impl<'a> Packet<'a> {
                 udp.set_src_port(to.src_port);
                 udp.set_dst_port(to.dst_port);
             }
-            Transport::IcmpQuery(_) => set_ident(payload, to.src_port),
-            Transport::IcmpAnswer(_) => set_ident(payload, to.dst_port),
+            Transport::IcmpQuery(_) => set_query_ident(version, payload, to.src_port, addresses),
+            Transport::IcmpAnswer(_) => set_query_ident(version, payload, to.dst_port, addresses),
             Transport::IcmpError
             | Transport::IcmpOther
             | Transport::LaterFragment
@@ -361,30 +387,28 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// Changes the addresses of a packet whose transport checksum does not cover them (ICMP) or is
-    /// not here (later fragments), with the time to live one less.
+    /// Changes the addresses of a packet without its transport checksum, which is not here (later
+    /// fragments) or is computed anew (ICMP errors), with the time to live one less.
     pub(super) fn readdress(&mut self, src: IpAddr, dst: IpAddr) {
+        self.replace_addresses(src, dst);
+    }
+
+    /// Changes the addresses, with the time to live one less; returns the difference they make to
+    /// sums over them.
+    fn replace_addresses(&mut self, src: IpAddr, dst: IpAddr) -> Delta {
         let addresses = Delta::default()
             .address(self.src(), src)
             .address(self.dst(), dst);
-        if let (IpAddr::V4(src), IpAddr::V4(dst)) = (src, dst) {
-            self.rewrite_header(src, dst, addresses);
+        match (self.version, src, dst) {
+            (Version::V4, IpAddr::V4(src), IpAddr::V4(dst)) => {
+                ipv4::readdress(self.octets_mut(), src, dst, addresses);
+            }
+            (Version::V6, IpAddr::V6(src), IpAddr::V6(dst)) => {
+                ipv6::readdress(self.octets_mut(), src, dst);
+            }
+            _ => debug_assert!(false, "a rewritten packet keeps its family"),
         }
-    }
-
-    fn rewrite_header(&mut self, src: Ipv4Addr, dst: Ipv4Addr, addresses: Delta) {
-        let protocol = self.protocol_number();
-        let mut ip = self.ip_mut();
-        let ttl = ip.hop_limit();
-        let hop = Delta::default().word(
-            u16::from_be_bytes([ttl, protocol]),
-            u16::from_be_bytes([ttl.saturating_sub(1), protocol]),
-        );
-        ip.set_src_addr(src);
-        ip.set_dst_addr(dst);
-        ip.set_hop_limit(ttl.saturating_sub(1));
-        let field = addresses.and(hop).apply(ip.checksum());
-        ip.set_checksum(field);
+        addresses
     }
 
     /// The packet passes with its addresses, the time to live one less.
@@ -392,13 +416,35 @@ impl<'a> Packet<'a> {
         self.readdress(self.src(), self.dst());
     }
 
-    pub(super) fn set_ident(&mut self, ident: u16) {
-        let mut ip = self.ip_mut();
-        let field = Delta::default()
-            .word(ip.ident(), ident)
-            .apply(ip.checksum());
-        ip.set_ident(ident);
-        ip.set_checksum(field);
+    /// Changes the identification, of which IPv4 has the lower half and an IPv6 packet none unless it
+    /// is a fragment.
+    pub(super) fn set_ident(&mut self, ident: u32) {
+        match (self.version, self.fragment_header) {
+            (Version::V4, _) => {
+                let ident = u16::try_from(ident & 0xffff).unwrap_or(0);
+                ipv4::set_ident(self.octets_mut(), ident);
+            }
+            (Version::V6, Some(at)) => {
+                self.octets_mut()[at + 4..at + 8].copy_from_slice(&ident.to_be_bytes());
+            }
+            (Version::V6, None) => {}
+        }
+    }
+
+    /// The sum over the whole ICMP message, which is zero if its checksum is right.
+    pub(super) fn icmp_checksum(&self) -> u16 {
+        let payload = self.payload();
+        match self.version {
+            Version::V4 => checksum::checksum(payload),
+            Version::V6 => checksum::icmpv6(self.octets(), payload),
+        }
+    }
+
+    /// Computes the checksum of an ICMP message anew.
+    pub(super) fn fill_icmp_checksum(&mut self) {
+        self.payload_mut()[2..4].fill(0);
+        let field = self.icmp_checksum();
+        self.payload_mut()[2..4].copy_from_slice(&field.to_be_bytes());
     }
 
     /// Lowers the MSS option of a SYN to `limit`.
@@ -451,117 +497,14 @@ pub(super) fn word(data: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([data[at], data[at + 1]])
 }
 
-fn set_ident(payload: &mut [u8], ident: u16) {
-    let field = Delta::default()
-        .word(word(payload, 4), ident)
-        .apply_icmp(word(payload, 2));
+/// Changes the identifier of an ICMP query or its answer. ICMPv6 sums up the addresses as well.
+pub(super) fn set_query_ident(version: Version, payload: &mut [u8], ident: u16, addresses: Delta) {
+    let field = word(payload, 2);
+    let idents = Delta::default().word(word(payload, 4), ident);
+    let field = match version {
+        Version::V4 => idents.apply_icmp(field),
+        Version::V6 => addresses.and(idents).apply(field),
+    };
     payload[2..4].copy_from_slice(&field.to_be_bytes());
     payload[4..6].copy_from_slice(&ident.to_be_bytes());
-}
-
-/// Offset of the value of TCP option `kind` of `length` octets.
-fn tcp_option(segment: &[u8], header_len: usize, kind: u8, length: usize) -> Option<usize> {
-    let mut at = TCP_HEADER_LEN;
-    while at < header_len {
-        match segment[at] {
-            OPTION_END => return None,
-            OPTION_NOP => at += 1,
-            found => {
-                let found_length = usize::from(*segment.get(at + 1)?);
-                if found_length < 2 || at + found_length > header_len {
-                    return None;
-                }
-                if found == kind && found_length == length {
-                    return Some(at + 2);
-                }
-                at += found_length;
-            }
-        }
-    }
-    None
-}
-
-fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
-    while let [kind, rest @ ..] = options {
-        match *kind {
-            OPTION_END => break,
-            OPTION_NOP => options = rest,
-            // RFC 7126 §4.3, §4.4: drop source routed packets.
-            OPTION_LSRR | OPTION_SSRR => return Err(DropReason::SourceRoute),
-            _ => {
-                let length = rest.first().map_or(0, |&length| usize::from(length));
-                options = match options.split_at_checked(length) {
-                    Some((_, rest)) if length >= 2 => rest,
-                    _ => return Err(DropReason::Malformed),
-                };
-            }
-        }
-    }
-    Ok(())
-}
-
-fn fragment_range(
-    offset: u32,
-    more: bool,
-    payload_len: usize,
-    protocol: u8,
-) -> Result<FragmentRange, DropReason> {
-    let end = offset + u32::try_from(payload_len).unwrap_or(u32::MAX - offset);
-    // The reassembled packet must fit, and fragments but the last come in units of 8 octets.
-    if end > 65_535 - 20 || payload_len == 0 || (more && !payload_len.is_multiple_of(8)) {
-        return Err(DropReason::Malformed);
-    }
-    // RFC 1858 §4: a fragment at offset 8 could rewrite the TCP flags.
-    if protocol == TCP && offset == 8 {
-        return Err(DropReason::FragmentTiny);
-    }
-    Ok(FragmentRange {
-        start: offset,
-        end,
-        last: !more,
-    })
-}
-
-fn parse_transport(
-    protocol: u8,
-    payload: &[u8],
-    first_fragment: bool,
-) -> Result<(Transport, Option<TransportHeader>), DropReason> {
-    match protocol {
-        TCP => {
-            if payload.len() < TCP_HEADER_LEN {
-                return Err(DropReason::Malformed);
-            }
-            let header_len = usize::from(payload[12] >> 4) * 4;
-            if header_len < TCP_HEADER_LEN || header_len > payload.len() {
-                return Err(DropReason::Malformed);
-            }
-            Ok((Transport::Tcp, Some(TransportHeader::Tcp(header_len))))
-        }
-        UDP => {
-            if payload.len() < UDP_HEADER_LEN {
-                return Err(DropReason::Malformed);
-            }
-            let length = usize::from(word(payload, 4));
-            if length < UDP_HEADER_LEN || (!first_fragment && length > payload.len()) {
-                return Err(DropReason::Malformed);
-            }
-            Ok((Transport::Udp, Some(TransportHeader::Udp)))
-        }
-        ICMP => {
-            if payload.len() < ICMP_HEADER_LEN {
-                return Err(DropReason::Malformed);
-            }
-            let transport = match payload[0] {
-                kind @ (8 | 13) => Transport::IcmpQuery(kind),
-                0 => Transport::IcmpAnswer(8),
-                14 => Transport::IcmpAnswer(13),
-                // RFC 6633 §1: source quench (4) is not passed on.
-                3 | 11 | 12 => Transport::IcmpError,
-                _ => Transport::IcmpOther,
-            };
-            Ok((transport, None))
-        }
-        _ => Ok((Transport::Other, None)),
-    }
 }

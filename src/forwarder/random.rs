@@ -46,6 +46,12 @@ impl Random {
         usize::try_from(product >> 64).unwrap_or(0)
     }
 
+    /// Any 32-bit number.
+    pub(super) fn double_word(&mut self) -> u32 {
+        let [a, b, c, d, ..] = self.next().to_be_bytes();
+        u32::from_be_bytes([a, b, c, d])
+    }
+
     /// Any 16-bit number.
     pub(super) fn word(&mut self) -> u16 {
         let [high, low, ..] = self.next().to_be_bytes();

@@ -91,9 +91,11 @@ drop_reasons! {
     NoRoute = "no_route",
     /// To an address of the container's own subnet that no container has.
     NoSuchEndpoint = "no_such_endpoint",
+    /// To a published port that leads to an address of the other family.
+    OtherFamily = "other_family",
     /// No external port is left for the destination; the sender was told.
     OutOfPorts = "out_of_ports",
-    /// Loose or strict source route option.
+    /// Loose or strict source route option, or an IPv6 routing header with segments left.
     SourceRoute = "source_route",
     /// The flow table is full.
     TableFull = "table_full",
@@ -105,9 +107,9 @@ drop_reasons! {
     TtlExceeded = "ttl_exceeded",
     /// Source is in a container subnet but is no container's.
     UnknownSource = "unknown_source",
-    /// Neither TCP, UDP nor ICMP.
+    /// Neither TCP, UDP nor ICMP (of the packet's own family).
     UnsupportedProtocol = "unsupported_protocol",
-    /// Not IPv4.
+    /// Neither IPv4 nor IPv6.
     UnsupportedVersion = "unsupported_version",
     /// A field of the virtio header contradicts the packet.
     VirtioHeader = "virtio_header",

@@ -3,7 +3,6 @@
 // RFC 5382 REQ-4: no answer to an unsolicited SYN for 6 s; none at all if an outgoing SYN follows.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 
 use super::Instant;
 use super::key::FlowKey;
@@ -12,11 +11,9 @@ use super::key::FlowKey;
 #[derive(Debug)]
 pub(super) struct HeldSyn {
     due: Instant,
-    key: FlowKey,
+    pub(super) key: FlowKey,
     /// The start of the packet, for the error message.
     pub(super) quote: Vec<u8>,
-    /// Address of the host that it was sent to.
-    pub(super) local: IpAddr,
 }
 
 /// The SYNs in the order of their ends.
@@ -47,7 +44,6 @@ impl HeldSyns {
             due,
             key,
             quote: quote.to_vec(),
-            local: key.dst,
         });
         true
     }

@@ -4,6 +4,7 @@
 //! before anything uses it (a `csum_start` out of range has crashed other switches,
 //! CVE-2024-11614). `hdr_len` is only bounded and never used.
 
+use super::packet::Version;
 use super::{DropReason, VNET_HDR_LEN};
 
 const F_NEEDS_CSUM: u8 = 1;
@@ -28,6 +29,7 @@ pub(super) enum Gso {
 /// What the header must agree with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
+    pub(super) version: Version,
     /// Length of the frame without the virtio header.
     pub(super) frame_len: usize,
     /// Length of the IP packet.
@@ -80,9 +82,15 @@ impl VnetHeader {
                 return fault;
             }
         }
+        let gso_tcp = match shape.version {
+            Version::V4 => GSO_TCPV4,
+            Version::V6 => GSO_TCPV6,
+        };
         let gso = match (gso_type & !GSO_ECN, shape.transport_header) {
             (GSO_NONE, _) if gso_type & GSO_ECN == 0 => Gso::None,
-            (GSO_TCPV4, Some(TransportHeader::Tcp(_))) if gso_size > 0 && needs_checksum => {
+            (kind, Some(TransportHeader::Tcp(_)))
+                if kind == gso_tcp && gso_size > 0 && needs_checksum =>
+            {
                 Gso::Tcp(gso_size)
             }
             (GSO_UDP_L4, Some(TransportHeader::Udp))
@@ -158,6 +166,7 @@ mod tests {
     use super::*;
 
     const TCP: Shape = Shape {
+        version: Version::V4,
         frame_len: 3000,
         packet_len: 3000,
         transport: 20,
@@ -171,6 +180,13 @@ mod tests {
         let super_packet = VnetHeader::check(&build(1, 1, 1448, 20, 16), TCP).unwrap();
         assert_eq!(super_packet.gso, Gso::Tcp(1448));
         assert!(VnetHeader::check(&build(1, 0x81, 1448, 20, 16), TCP).is_ok());
+        let behind_options = Shape {
+            version: Version::V6,
+            transport: 48,
+            ..TCP
+        };
+        let super_packet = VnetHeader::check(&build(1, 4, 1428, 48, 16), behind_options).unwrap();
+        assert_eq!(super_packet.gso, Gso::Tcp(1428));
         let udp = Shape {
             transport_header: Some(TransportHeader::Udp),
             ..TCP
@@ -192,6 +208,15 @@ mod tests {
         let none = Shape {
             transport_header: None,
             ..TCP
+        };
+        let tcpv6 = Shape {
+            version: Version::V6,
+            transport: 40,
+            ..TCP
+        };
+        let behind = Shape {
+            transport: 48,
+            ..tcpv6
         };
         let padded = Shape {
             packet_len: 2990,
@@ -217,6 +242,12 @@ mod tests {
             ("TCP GSO of UDP", build(1, 1, 1448, 20, 6), udp),
             ("UDP GSO of TCP", build(1, 5, 1448, 20, 16), TCP),
             ("TCPv6 GSO of IPv4", build(1, 4, 1448, 20, 16), TCP),
+            ("TCPv4 GSO of IPv6", build(1, 1, 1448, 40, 16), tcpv6),
+            (
+                "csum_start before the extensions",
+                build(1, 4, 1448, 40, 16),
+                behind,
+            ),
             ("UFO", build(1, 3, 1448, 20, 6), udp),
             ("ECN alone", build(0, 0x80, 0, 0, 0), TCP),
             ("ECN of UDP", build(1, 0x85, 1448, 20, 6), udp),

@@ -163,10 +163,10 @@ fn ipv6_in_the_policy_does_not_disturb_ipv4() {
 }
 
 #[test]
-fn an_ipv6_packet_is_dropped_by_name() {
+fn a_packet_of_another_version_is_dropped_by_name() {
     let mut w = World::new();
     let mut bytes = vec![0; 10];
-    bytes.extend([0x60, 0, 0, 0, 0, 0, 59, 64]);
+    bytes.extend([0x50, 0, 0, 0, 0, 0, 59, 64]);
     bytes.extend([0; 32]);
     let step = w.step_bytes(&bytes);
     assert!(

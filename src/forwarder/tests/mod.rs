@@ -8,11 +8,17 @@
 //!  published  tcp 8080 → A:80   udp 8080 → A:80   tcp 127.0.0.1:8081 → A:80   tcp 8082 → A:80
 //!             tcp 192.0.2.11:8080 → B:80   udp 20000-29999 → B:30000-39999   tcp 9090 → C:90
 //!             tcp 7070 → I:70
+//!
+//!  IPv6: networks fd00:17::/64 to fd00:22::/64, containers and gateways with the same last number; net 4 is
+//!  2001:db8:20::/64, and open are F's TCP 80 and UDP 53. H 2001:db8::10, outside 2001:db8:ff::/48, 2001:db8:dead::/48
+//!  unroutable. Published tcp 8080, udp 8080 → A:80; tcp 6060 → A's IPv4 address
 //! ```
 
 mod drops;
 mod fragments;
+mod frames;
 mod icmp;
+mod ipv6;
 mod limits;
 mod mappings;
 mod properties;
@@ -21,12 +27,13 @@ mod sizes;
 mod timers;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use smoltcp::wire::{IpProtocol, Ipv4Packet, TcpPacket, UdpPacket};
+use smoltcp::wire::{IpProtocol, Ipv4Packet};
 
 use super::*;
+use frames::*;
 
 pub(super) const A: EndpointId = EndpointId(1);
 pub(super) const FIN: u8 = 0x01;
@@ -42,8 +49,20 @@ pub(super) struct Machine {
 
 impl Host for Machine {
     fn route(&self, destination: IpAddr) -> Option<Egress> {
-        let unroutable: ipnet::IpNet = "203.0.113.0/24".parse().unwrap();
-        (!unroutable.contains(&destination)).then(|| *self.egress.lock())
+        let unroutable: [ipnet::IpNet; 2] =
+            ["203.0.113.0/24", "2001:db8:dead::/48"].map(|net| net.parse().unwrap());
+        if unroutable.iter().any(|net| net.contains(&destination)) {
+            return None;
+        }
+        let egress = *self.egress.lock();
+        Some(Egress {
+            source: if destination.is_ipv4() {
+                egress.source
+            } else {
+                ip("2001:db8::10")
+            },
+            ..egress
+        })
     }
 
     fn set_external_port(&self, protocol: Protocol, port: u16, ours: bool) {
@@ -68,15 +87,30 @@ pub(super) fn ip(text: &str) -> IpAddr {
 }
 
 pub(super) fn policy() -> Policy {
+    let family = |id: u32, subnet: &str, gateway: &str| FamilyPolicy {
+        subnet: subnet.parse().unwrap(),
+        gateway: (id != 6).then(|| ip(gateway)),
+        masquerade: id != 4,
+        source: None,
+        access: Access::Closed,
+    };
+    let wide = |id: u32| match id {
+        4 => "2001:db8:20::".to_owned(),
+        _ => format!("fd00:{}::", id + 16),
+    };
     let network = |id: u32, subnet: &str, gateway: &str| NetworkPolicy {
         id: NetworkId(id),
-        families: vec![FamilyPolicy {
-            subnet: subnet.parse().unwrap(),
-            gateway: (id != 6).then(|| ip(gateway)),
-            masquerade: id != 4,
-            source: None,
-            access: Access::Closed,
-        }],
+        families: vec![
+            family(id, subnet, gateway),
+            FamilyPolicy {
+                access: if id == 4 {
+                    Access::Ports
+                } else {
+                    Access::Closed
+                },
+                ..family(id, &format!("{}/64", wide(id)), &format!("{}1", wide(id)))
+            },
+        ],
         mtu: 1500,
         icc: id != 3,
         internal: id == 5,
@@ -85,8 +119,24 @@ pub(super) fn policy() -> Policy {
     let endpoint = |id: u32, net: u32, address: &str| EndpointPolicy {
         id: EndpointId(id),
         network: NetworkId(net),
-        addresses: vec![ip(address)],
-        open: Vec::new(),
+        addresses: vec![
+            ip(address),
+            ip(&format!(
+                "{}{}",
+                wide(net),
+                address.rsplit('.').next().unwrap()
+            )),
+        ],
+        open: if net == 4 {
+            [(Protocol::Tcp, 80), (Protocol::Udp, 53)]
+                .map(|(protocol, port)| OpenPorts {
+                    protocol,
+                    ports: port..=port,
+                })
+                .to_vec()
+        } else {
+            Vec::new()
+        },
     };
     let published = |protocol, at: &str, host_ports, id: u32, address: &str, port| Published {
         protocol,
@@ -125,11 +175,21 @@ pub(super) fn policy() -> Policy {
             published(udp, "0.0.0.0", 20_000..=29_999, 2, "172.17.0.3", 30_000),
             published(tcp, "0.0.0.0", 9090..=9090, 3, "172.18.0.2", 90),
             published(tcp, "0.0.0.0", 7070..=7070, 8, "172.22.0.2", 70),
+            published(tcp, "::", 8080..=8080, 1, "fd00:17::2", 80),
+            published(udp, "::", 8080..=8080, 1, "fd00:17::2", 80),
+            published(tcp, "::", 6060..=6060, 1, "172.17.0.2", 80),
         ],
         links: Vec::new(),
-        local_addresses: ["192.0.2.10", "192.0.2.11", "127.0.0.1", "172.17.0.1"]
-            .map(ip)
-            .to_vec(),
+        local_addresses: [
+            "192.0.2.10",
+            "192.0.2.11",
+            "127.0.0.1",
+            "172.17.0.1",
+            "2001:db8::10",
+            "::1",
+        ]
+        .map(ip)
+        .to_vec(),
     }
 }
 
@@ -227,249 +287,4 @@ impl Lab {
     pub(super) fn state(&self, index: usize) -> &'static str {
         self.forwarder.flows(self.now)[index].state
     }
-}
-
-/// A packet as text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) src: String,
-    pub(super) dst: String,
-    pub(super) ttl: u8,
-    pub(super) ident: u16,
-}
-
-impl Seen {
-    pub(super) fn port(&self) -> u16 {
-        self.src.parse::<SocketAddrV4>().unwrap().port()
-    }
-
-    #[track_caller]
-    pub(super) fn is(&self, src: &str, dst: &str) {
-        assert_eq!((self.src.as_str(), self.dst.as_str()), (src, dst));
-    }
-}
-
-/// Reads a frame and checks every checksum in it that is complete.
-#[track_caller]
-pub(super) fn seen(frame: &[u8]) -> Seen {
-    let packet = Ipv4Packet::new_checked(&frame[VNET_HDR_LEN..]).unwrap();
-    assert!(packet.verify_checksum(), "IP checksum");
-    let (src, dst) = (packet.src_addr(), packet.dst_addr());
-    let payload = packet.payload();
-    let partial = frame[0] & 1 != 0;
-    let fragment = packet.more_frags() || packet.frag_offset() > 0;
-    let (mut sport, mut dport) = (0, 0);
-    if packet.frag_offset() == 0 {
-        let protocol = packet.next_header();
-        if protocol == IpProtocol::Tcp {
-            let tcp = TcpPacket::new_checked(payload).unwrap();
-            let right = partial || fragment || tcp.verify_checksum(&src.into(), &dst.into());
-            assert!(right, "TCP checksum");
-            (sport, dport) = (tcp.src_port(), tcp.dst_port());
-        } else if protocol == IpProtocol::Udp {
-            let udp = UdpPacket::new_unchecked(payload);
-            let right = partial || fragment || udp.verify_checksum(&src.into(), &dst.into());
-            assert!(right, "UDP checksum");
-            (sport, dport) = (udp.src_port(), udp.dst_port());
-        } else if protocol == IpProtocol::Icmp {
-            assert!(
-                fragment || checksum::checksum(payload) == 0,
-                "ICMP checksum"
-            );
-            let ident = u16::from_be_bytes([payload[4], payload[5]]);
-            match payload[0] {
-                8 | 13 => sport = ident,
-                0 | 14 => dport = ident,
-                _ => {}
-            }
-        }
-        if partial {
-            let pseudo = checksum::pseudo_header(&frame[VNET_HDR_LEN..], payload.len());
-            let at = if packet.next_header() == IpProtocol::Tcp {
-                16
-            } else {
-                6
-            };
-            let field = u16::from_be_bytes([payload[at], payload[at + 1]]);
-            assert_eq!(field % 0xffff, pseudo % 0xffff, "pseudo header sum");
-        }
-    }
-    Seen {
-        src: format!("{src}:{sport}"),
-        dst: format!("{dst}:{dport}"),
-        ttl: packet.hop_limit(),
-        ident: packet.ident(),
-    }
-}
-
-fn ipv4(src: Ipv4Addr, dst: Ipv4Addr, protocol: IpProtocol, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0; VNET_HDR_LEN + 20];
-    frame.extend_from_slice(payload);
-    let mut packet = Ipv4Packet::new_unchecked(&mut frame[VNET_HDR_LEN..]);
-    packet.set_version(4);
-    packet.set_header_len(20);
-    packet.set_total_len(u16::try_from(20 + payload.len()).unwrap());
-    packet.set_ident(0x1234);
-    packet.set_dont_frag(true);
-    packet.set_hop_limit(64);
-    packet.set_next_header(protocol);
-    packet.set_src_addr(src);
-    packet.set_dst_addr(dst);
-    packet.fill_checksum();
-    frame
-}
-
-fn ends(from: &str, to: &str) -> (SocketAddrV4, SocketAddrV4) {
-    (from.parse().unwrap(), to.parse().unwrap())
-}
-
-pub(super) fn udp_bytes(from: &str, to: &str, data: &[u8]) -> Vec<u8> {
-    let (from, to) = ends(from, to);
-    let mut payload = vec![0; 8];
-    payload.extend_from_slice(data);
-    let mut udp = UdpPacket::new_unchecked(&mut payload[..]);
-    udp.set_src_port(from.port());
-    udp.set_dst_port(to.port());
-    udp.set_len(u16::try_from(8 + data.len()).unwrap());
-    udp.fill_checksum(&(*from.ip()).into(), &(*to.ip()).into());
-    ipv4(*from.ip(), *to.ip(), IpProtocol::Udp, &payload)
-}
-
-pub(super) fn udp(from: &str, to: &str) -> Vec<u8> {
-    udp_bytes(from, to, b"hello")
-}
-
-/// A TCP segment with an MSS option if it is a SYN.
-pub(super) fn tcp(from: &str, to: &str, flags: u8, seq: u32, ack: u32, len: usize) -> Vec<u8> {
-    let (from, to) = ends(from, to);
-    let options: &[u8] = if flags & SYN != 0 {
-        &[1, 2, 4, 0x05, 0xb4, 1, 1, 0]
-    } else {
-        &[]
-    };
-    let header_len = 20 + options.len();
-    let mut payload = vec![0; header_len + len];
-    payload[20..header_len].copy_from_slice(options);
-    for (n, octet) in payload[header_len..].iter_mut().enumerate() {
-        *octet = u8::try_from(n % 251).unwrap();
-    }
-    payload[4..8].copy_from_slice(&seq.to_be_bytes());
-    payload[8..12].copy_from_slice(&ack.to_be_bytes());
-    payload[12] = u8::try_from(header_len / 4).unwrap() << 4;
-    payload[13] = flags;
-    payload[14..16].copy_from_slice(&64_000u16.to_be_bytes());
-    let mut segment = TcpPacket::new_unchecked(&mut payload[..]);
-    segment.set_src_port(from.port());
-    segment.set_dst_port(to.port());
-    segment.fill_checksum(&(*from.ip()).into(), &(*to.ip()).into());
-    ipv4(*from.ip(), *to.ip(), IpProtocol::Tcp, &payload)
-}
-
-/// An ICMP query or answer; identifier as the port of the asking side.
-pub(super) fn icmp_query(kind: u8, src: &str, dst: &str, ident: u16, len: usize) -> Vec<u8> {
-    let mut payload = vec![0xab; 8 + len];
-    payload[..4].copy_from_slice(&[kind, 0, 0, 0]);
-    payload[4..6].copy_from_slice(&ident.to_be_bytes());
-    icmp_message(src, dst, &mut payload)
-}
-
-pub(super) fn icmp_message(src: &str, dst: &str, payload: &mut [u8]) -> Vec<u8> {
-    payload[2..4].fill(0);
-    let field = checksum::checksum(payload);
-    payload[2..4].copy_from_slice(&field.to_be_bytes());
-    ipv4(
-        src.parse().unwrap(),
-        dst.parse().unwrap(),
-        IpProtocol::Icmp,
-        payload,
-    )
-}
-
-/// An ICMP error that quotes `limit` octets of `frame`'s packet.
-pub(super) fn icmp_error(
-    kind: u8,
-    code: u8,
-    src: &str,
-    dst: &str,
-    frame: &[u8],
-    limit: usize,
-) -> Vec<u8> {
-    let packet = &frame[VNET_HDR_LEN..];
-    let mut payload = vec![kind, code, 0, 0, 0, 0, 0, 0];
-    payload.extend_from_slice(&packet[..packet.len().min(limit)]);
-    icmp_message(src, dst, &mut payload)
-}
-
-/// Changes the IP header and repairs its checksum.
-pub(super) fn with_ip(
-    mut frame: Vec<u8>,
-    change: impl FnOnce(&mut Ipv4Packet<&mut [u8]>),
-) -> Vec<u8> {
-    let mut packet = Ipv4Packet::new_unchecked(&mut frame[VNET_HDR_LEN..]);
-    change(&mut packet);
-    packet.fill_checksum();
-    frame
-}
-
-pub(super) fn with_ttl(frame: Vec<u8>, ttl: u8) -> Vec<u8> {
-    with_ip(frame, |packet| packet.set_hop_limit(ttl))
-}
-
-pub(super) fn without_df(frame: Vec<u8>) -> Vec<u8> {
-    with_ip(frame, |packet| packet.set_dont_frag(false))
-}
-
-/// The sender's kernel left the transport checksum to the device.
-pub(super) fn partial(mut frame: Vec<u8>, gso_type: u8, gso_size: u16) -> Vec<u8> {
-    let length = frame.len() - VNET_HDR_LEN - 20;
-    let sum = checksum::pseudo_header(&frame[VNET_HDR_LEN..], length);
-    let offset = if frame[VNET_HDR_LEN + 9] == 6 { 16 } else { 6 };
-    let at = VNET_HDR_LEN + 20 + offset;
-    frame[at..at + 2].copy_from_slice(&sum.to_be_bytes());
-    let offset = u16::try_from(offset).unwrap();
-    frame[..VNET_HDR_LEN].copy_from_slice(&vnet::build(1, gso_type, gso_size, 20, offset));
-    frame
-}
-
-/// Cuts the packet into fragments with `size` octets of payload each.
-pub(super) fn fragments(frame: &[u8], size: usize) -> Vec<Vec<u8>> {
-    let header = &frame[..VNET_HDR_LEN + 20];
-    let payload = &frame[VNET_HDR_LEN + 20..];
-    let count = payload.len().div_ceil(size);
-    payload
-        .chunks(size)
-        .enumerate()
-        .map(|(n, piece)| {
-            let mut fragment = header.to_vec();
-            fragment.extend_from_slice(piece);
-            with_ip(fragment, |packet| {
-                packet.set_total_len(u16::try_from(20 + piece.len()).unwrap());
-                packet.set_dont_frag(false);
-                packet.set_more_frags(n + 1 < count);
-                packet.set_frag_offset(u16::try_from(n * size).unwrap());
-            })
-        })
-        .collect()
-}
-
-/// Puts fragments together again; panics if they do not fit.
-pub(super) fn reassembled(mut pieces: Vec<Vec<u8>>) -> Vec<u8> {
-    pieces.sort_by_key(|frame| Ipv4Packet::new_unchecked(&frame[VNET_HDR_LEN..]).frag_offset());
-    let mut whole = pieces[0][..VNET_HDR_LEN + 20].to_vec();
-    let idents: BTreeSet<_> = pieces.iter().map(|frame| seen(frame).ident).collect();
-    assert_eq!(idents.len(), 1, "one identification");
-    for (n, piece) in pieces.iter().enumerate() {
-        let packet = Ipv4Packet::new_checked(&piece[VNET_HDR_LEN..]).unwrap();
-        assert_eq!(
-            usize::from(packet.frag_offset()),
-            whole.len() - VNET_HDR_LEN - 20
-        );
-        assert_eq!(packet.more_frags(), n + 1 < pieces.len());
-        whole.extend_from_slice(packet.payload());
-    }
-    let length = u16::try_from(whole.len() - VNET_HDR_LEN).unwrap();
-    with_ip(whole, |packet| {
-        packet.set_total_len(length);
-        packet.set_more_frags(false);
-    })
 }
