@@ -8,7 +8,8 @@ use ipnet::IpNet;
 
 use super::error::ControlError;
 use super::gateway;
-use super::ipam::Pool;
+use super::ipam::{IpamError, Pool};
+use super::ipv6_address;
 use super::mac::MacAddress;
 use super::names;
 use super::random;
@@ -63,22 +64,18 @@ impl State {
             self.check_mac(&network, mac)?;
         }
         let interface = interface_name(record, attachment, &network)?;
-        let spare_mac = MacAddress::random().map_err(ControlError::Random)?;
         let id = names::new_id().map_err(ControlError::Random)?;
         let host_interface = self
             .new_interface_name(record)
             .map_err(ControlError::Random)?;
-        let addresses = self.take_addresses(&network, attachment)?;
-        // Somebody may have asked for the MAC that belongs to this address.
-        let generated = generated_mac(&addresses)
-            .filter(|generated| self.check_mac(&network, *generated).is_ok());
+        let (addresses, mac) = self.take_addresses(&network, &record.name, attachment)?;
         counters.endpoint += 1;
         let endpoint = Endpoint {
             id,
             number: counters.endpoint,
             addresses,
             gateways: gateways(&network),
-            mac: attachment.requested_mac.or(generated).unwrap_or(spare_mac),
+            mac,
             host_interface,
             interface,
         };
@@ -112,27 +109,107 @@ impl State {
         other.map_or(Ok(()), |other| in_use(format!("container {}", other.name)))
     }
 
-    /// One address of each family of the network: the requested one, or the lowest free one.
+    /// One address of each family of the network: the requested one, or one by the network's rules. And the MAC: the
+    /// requested one, or one that follows from the IPv4 address; the IPv6 address may follow from it.
     fn take_addresses(
         &mut self,
         network: &Network,
+        container: &str,
         attachment: &Attachment,
-    ) -> Result<Vec<IpNet>, ControlError> {
-        let Some(entry) = self.networks.get_mut(&network.id) else {
-            return Err(ControlError::NoSuchNetwork(network.name.clone()));
-        };
+    ) -> Result<(Vec<IpNet>, MacAddress), ControlError> {
         let mut taken: Vec<IpNet> = Vec::new();
-        for pool in &mut entry.pools {
-            let requested = attachment.requested_address(pool.subnet().addr().is_ipv4());
-            match take_address(pool, network, requested) {
-                Ok(address) => taken.push(address),
-                Err(error) => {
-                    taken.iter().for_each(|net| entry.release(net.addr()));
-                    return Err(error);
-                }
-            }
+        let outcome = self.take_each(network, container, attachment, &mut taken);
+        if outcome.is_err()
+            && let Some(entry) = self.networks.get_mut(&network.id)
+        {
+            taken.iter().for_each(|net| entry.release(net.addr()));
         }
-        Ok(taken)
+        outcome.map(|mac| (taken, mac))
+    }
+
+    fn take_each(
+        &mut self,
+        network: &Network,
+        container: &str,
+        attachment: &Attachment,
+        taken: &mut Vec<IpNet>,
+    ) -> Result<MacAddress, ControlError> {
+        taken.extend(self.take_ipv4(network, attachment)?);
+        let mac = match attachment.requested_mac {
+            Some(mac) => mac,
+            // Somebody may have asked for the MAC that belongs to this address.
+            None => generated_mac(taken)
+                .filter(|generated| self.check_mac(network, *generated).is_ok())
+                .map_or_else(MacAddress::random, Ok)
+                .map_err(ControlError::Random)?,
+        };
+        let requested = attachment.requested_address(false);
+        taken.extend(self.take_ipv6(network, container, requested, mac)?);
+        Ok(mac)
+    }
+
+    fn take_ipv4(
+        &mut self,
+        network: &Network,
+        attachment: &Attachment,
+    ) -> Result<Option<IpNet>, ControlError> {
+        let requested = attachment.requested_address(true);
+        self.take_from_pool(network, true, requested, Pool::allocate)
+    }
+
+    /// An IPv6 address for a container whose interface has this MAC; none if the network has no IPv6.
+    pub(super) fn take_ipv6(
+        &mut self,
+        network: &Network,
+        container: &str,
+        requested: Option<IpAddr>,
+        mac: MacAddress,
+    ) -> Result<Option<IpNet>, ControlError> {
+        let secret = self.identity.secret.clone();
+        let owner = ipv6_address::Owner {
+            network: &network.name,
+            container,
+            mac,
+            secret: &secret,
+        };
+        let allocation = network.config.ipv6_address;
+        self.take_from_pool(network, false, requested, |pool| {
+            ipv6_address::choose(pool, allocation, &owner)
+        })
+    }
+
+    /// The requested address, or what `choose` finds.
+    fn take_from_pool(
+        &mut self,
+        network: &Network,
+        ipv4: bool,
+        requested: Option<IpAddr>,
+        choose: impl FnOnce(&mut Pool) -> Result<IpAddr, IpamError>,
+    ) -> Result<Option<IpNet>, ControlError> {
+        let entry = self
+            .networks
+            .get_mut(&network.id)
+            .ok_or_else(|| ControlError::NoSuchNetwork(network.name.clone()))?;
+        let Some(pool) = entry.pool(ipv4) else {
+            return Ok(None);
+        };
+        let outcome = match requested {
+            Some(address) => pool.reserve(address).map(|()| address),
+            None => choose(pool),
+        };
+        let address = outcome.map_err(|source| {
+            if !matches!(source, IpamError::Exhausted { .. }) {
+                return ControlError::Address(source);
+            }
+            ControlError::NoAddress {
+                family: if ipv4 { 4 } else { 6 },
+                network: network.name.clone(),
+                id: network.id.clone(),
+                source,
+            }
+        })?;
+        let net = IpNet::new(address, pool.subnet().prefix_len());
+        Ok(Some(net.unwrap_or_else(|_| address.into())))
     }
 
     /// Gives back the addresses of all endpoints in a record.
@@ -165,25 +242,6 @@ impl State {
             }
         }
     }
-}
-
-fn take_address(
-    pool: &mut Pool,
-    network: &Network,
-    requested: Option<IpAddr>,
-) -> Result<IpNet, ControlError> {
-    let address = match requested {
-        Some(address) => pool
-            .reserve(address)
-            .map(|()| address)
-            .map_err(ControlError::Address)?,
-        None => pool.allocate().map_err(|source| ControlError::NoAddress {
-            network: network.name.clone(),
-            id: network.id.clone(),
-            source,
-        })?,
-    };
-    Ok(IpNet::new(address, pool.subnet().prefix_len()).unwrap_or_else(|_| address.into()))
 }
 
 /// The wanted name, or the network's prefix and the lowest number that no interface of the container has.

@@ -143,9 +143,10 @@ pub enum ControlError {
     )]
     NotPublished { name: String, spec: String },
     #[error(
-        "no available IPv4 addresses on this network's address pools: {network} ({id}): {source}"
+        "no available IPv{family} addresses on this network's address pools: {network} ({id}): {source}"
     )]
     NoAddress {
+        family: u8,
         network: String,
         id: String,
         source: IpamError,

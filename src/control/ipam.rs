@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+use super::mac::MacAddress;
 use super::network_config::FamilyConfig;
 
 /// What a pool is made of.
@@ -161,10 +162,24 @@ pub enum IpamError {
         subnet: IpNet,
     },
     /// A requested address is in use or reserved.
-    #[error("Address already in use: {address} is {by}: choose another --ip in {subnet}")]
+    #[error("Address already in use: {address} is {by}: choose another {} in {subnet}", if address.is_ipv4() { "--ip" } else { "--ip6" })]
     InUse {
         /// As requested.
         address: IpAddr,
+        /// By what it is used.
+        by: &'static str,
+        /// The subnet.
+        subnet: IpNet,
+    },
+    /// The address that follows from a MAC is in use or reserved.
+    #[error(
+        "Address already in use: {address}, which follows from MAC {mac}, is {by}: choose another --mac-address, or an --ip6 in {subnet}"
+    )]
+    MacInUse {
+        /// The address.
+        address: IpAddr,
+        /// The MAC.
+        mac: MacAddress,
         /// By what it is used.
         by: &'static str,
         /// The subnet.

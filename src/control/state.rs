@@ -25,6 +25,7 @@ use super::address_pool::AddressPools;
 use super::creation;
 use super::error::ControlError;
 use super::files::DnsSettings;
+use super::identity::Identity;
 use super::ipam::Pool;
 use super::linking;
 use super::names::{self, LookupError};
@@ -61,6 +62,7 @@ pub struct State {
     pub(super) settings: Settings,
     pub(super) ports: PortAllocator,
     pub(super) counters: Counters,
+    pub(super) identity: Identity,
     pub(super) networks: BTreeMap<String, NetworkEntry>,
     pub(super) containers: BTreeMap<String, ContainerEntry>,
 }
@@ -131,6 +133,7 @@ impl State {
             settings,
             ports,
             counters: records.counters,
+            identity: records.identity,
             networks,
             containers: BTreeMap::new(),
         };

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `networks` | id | JSON of [`Network`] |
 //! | `containers` | id | JSON of [`Container`] |
-//! | `meta` | `version`, `counters` | JSON |
+//! | `meta` | `version`, `counters`, `identity` | JSON |
 //!
 //! Order that the daemon keeps, so that a crash at any point leaves nothing that cannot be found:
 //! **decide → commit → kernel** when something is made, and **kernel → commit** when a container ends or
@@ -26,6 +26,7 @@ use redb::{
 };
 use serde::de::DeserializeOwned;
 
+use super::identity::Identity;
 use super::records::{Container, Counters, Network, RECORD_VERSION};
 
 const NETWORKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("networks");
@@ -68,6 +69,8 @@ pub struct Records {
     pub containers: Vec<Container>,
     /// Numbers given out.
     pub counters: Counters,
+    /// The host's.
+    pub identity: Identity,
 }
 
 /// Why the state cannot be read or written.
@@ -151,20 +154,25 @@ impl Store {
                 .open_table(definition)
                 .map_err(|error| self.failed(error))
         };
-        let counters = table(META)?
-            .get("counters")
-            .map_err(|error| self.failed(error))?;
-        let counters = counters
-            .map(|value| self.decode("counters", value.value()))
-            .transpose()?;
+        let meta = |key| {
+            let value = table(META)?.get(key).map_err(|error| self.failed(error))?;
+            Ok::<_, StoreError>(value.map(|value| value.value().to_vec()))
+        };
         Ok(Records {
             networks: self.all(&table(NETWORKS)?)?,
             containers: self.all(&table(CONTAINERS)?)?,
-            counters: counters.unwrap_or_default(),
+            counters: meta("counters")?
+                .map(|value| self.decode("counters", &value))
+                .transpose()?
+                .unwrap_or_default(),
+            identity: meta("identity")?
+                .map(|value| self.decode("identity", &value))
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 
-    /// Makes the tables and checks the version.
+    /// Makes the tables and the host's identity, and checks the version.
     fn prepare(&self) -> Result<(), StoreError> {
         let transaction = self
             .database()?
@@ -197,6 +205,16 @@ impl Store {
                     meta.insert("version", version.as_slice())
                         .map_err(|error| self.failed(error))?;
                 }
+            }
+            let identity = meta.get("identity").map_err(|error| self.failed(error))?;
+            if identity.map(drop).is_none() {
+                let identity = Identity::random().map_err(|error| StoreError::Other {
+                    path: self.path.clone(),
+                    problem: error.to_string(),
+                })?;
+                let identity = self.encode(&identity)?;
+                meta.insert("identity", identity.as_slice())
+                    .map_err(|error| self.failed(error))?;
             }
             for definition in [NETWORKS, CONTAINERS] {
                 transaction

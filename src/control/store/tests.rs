@@ -48,18 +48,26 @@ fn what_is_committed_is_found_again() {
             counters: Counters {
                 network: 1,
                 endpoint: 2
-            }
+            },
+            identity: records.identity.clone(),
         }
     );
 }
 
 #[test]
-fn an_empty_file_has_nothing() {
+fn an_empty_file_has_an_identity_and_nothing_else() {
     let (_directory, path) = file();
+    let records = Store::open(&path).unwrap().load().unwrap();
+    assert_eq!(records.identity.secret.len(), 64);
     assert_eq!(
-        Store::open(&path).unwrap().load().unwrap(),
-        Records::default()
+        records,
+        Records {
+            identity: records.identity.clone(),
+            ..Records::default()
+        }
     );
+    let again = Store::open(&path).unwrap().load().unwrap();
+    assert_eq!(again.identity, records.identity, "it is kept");
     let metadata = std::fs::metadata(&path).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions());
     assert_eq!(mode & 0o777, 0o600, "it holds environment variables");
