@@ -4,7 +4,7 @@
 //! once, and tried again whenever something changes. The default network's is different at the start
 //! of the daemon, which fails then, because that is what its flags are about.
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use ipnet::IpNet;
 
 use super::core::{BridgePort, Core};
@@ -19,10 +19,7 @@ impl Core {
     /// Makes the bridges of all networks what they should be, again if somebody has deleted them.
     pub(super) async fn ensure_bridges(&self, state: &mut State) -> anyhow::Result<()> {
         let networks: Vec<Network> = state.bridge_networks().cloned().collect();
-        let specs = networks
-            .iter()
-            .map(spec)
-            .collect::<anyhow::Result<Vec<BridgeSpec>>>()?;
+        let specs: Vec<BridgeSpec> = networks.iter().map(spec).collect();
         let outcomes = self.netlink.ensure_bridges(&specs).await?;
         let mut default = Ok(());
         for (network, outcome) in networks.iter().zip(outcomes) {
@@ -55,8 +52,8 @@ impl Core {
         state: &mut State,
         network: &Network,
     ) -> Result<(), ApiError> {
-        let spec = spec(network).map_err(|error| ApiError::internal(error.to_string()))?;
-        let bridge = self.netlink.ensure_bridge(&spec).await.map_err(|error| {
+        let made = self.netlink.ensure_bridge(&spec(network)).await;
+        let bridge = made.map_err(|error| {
             if let NetlinkError::NotABridge(_) = error {
                 let advice = "choose another com.docker.network.bridge.name";
                 return ApiError::new(403, format!("{error}: {advice}"));
@@ -101,7 +98,10 @@ impl Core {
             .filter_map(|network| Some((network, *facts.bridges.get(&network.id)?)));
         with_bridge
             .flat_map(|(network, bridge)| {
-                network.config.families.iter().map(move |family| Subnet {
+                let families = network.config.families.iter();
+                // Link-local packets stay on their link; every link has the same prefix.
+                let families = families.filter(|family| !is_link_local(&family.subnet));
+                families.map(move |family| Subnet {
                     prefix: family.subnet,
                     bridge_if_index: bridge.if_index,
                     bridge_mac: bridge.mac,
@@ -113,25 +113,22 @@ impl Core {
     }
 }
 
-fn spec(network: &Network) -> anyhow::Result<BridgeSpec> {
-    let addresses = network.config.bridge_addresses();
-    Ok(BridgeSpec {
-        name: network.config.bridge.clone(),
-        addresses: addresses
-            .into_iter()
-            .map(ipv4)
-            .collect::<anyhow::Result<_>>()?,
-        ipv6: false,
-        mtu: network.config.mtu,
-        mac: network.bridge_mac.octets(),
-        user_managed: !network.config.managed,
-    })
+fn is_link_local(subnet: &IpNet) -> bool {
+    match subnet {
+        IpNet::V4(_) => false,
+        IpNet::V6(subnet) => subnet.network().is_unicast_link_local(),
+    }
 }
 
-/// Only IPv4 networks can be made so far.
-pub(super) fn ipv4(net: IpNet) -> anyhow::Result<IpNet> {
-    match net {
-        IpNet::V4(_) => Ok(net),
-        IpNet::V6(net) => bail!("{net}: an IPv4 network is needed"),
+fn spec(network: &Network) -> BridgeSpec {
+    let config = &network.config;
+    BridgeSpec {
+        name: config.bridge.clone(),
+        addresses: config.bridge_addresses(),
+        // Where the host has no address it has no link-local one either: the network is isolated from it.
+        ipv6: config.v6().is_some_and(|family| family.bridge_address),
+        mtu: config.mtu,
+        mac: network.bridge_mac.octets(),
+        user_managed: !config.managed,
     }
 }

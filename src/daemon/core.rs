@@ -5,7 +5,7 @@
 //! a container that is half made. The packet path never takes it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,7 +25,6 @@ use crate::engine::{Clock, Engine};
 use crate::forwarder::{EndpointId, Forwarder, Policy};
 use crate::kernel::Netlink;
 use crate::kernel::announce::Announcement;
-use crate::kernel::forwarding::Keeper;
 use crate::steering::{ContainerPort, LocalAddress, Steering, SteeringError};
 
 /// Everything that lives as long as the daemon.
@@ -56,8 +55,8 @@ pub(super) struct Settings {
     pub(super) state_dir: PathBuf,
     pub(super) tun_name: String,
     pub(super) tun_index: u32,
-    /// Forwarding flags to keep set.
-    pub(super) keeper: Keeper,
+    /// `--ip-forward`.
+    pub(super) ip_forward: bool,
     /// What `lo` had before.
     pub(super) loopback: LoopbackSysctls,
 }
@@ -75,6 +74,10 @@ pub(super) struct Facts {
     pub(super) default_uplink: Option<u32>,
     /// Ethernet addresses of the host's interfaces.
     pub(super) macs: Vec<[u8; 6]>,
+    /// Interfaces that have the uplink program, by name.
+    pub(super) uplink_names: BTreeMap<String, u32>,
+    /// Some network has IPv6.
+    pub(super) ipv6: bool,
     /// The bridges of networks, by network id.
     pub(super) bridges: BTreeMap<String, BridgePort>,
     /// Networks whose bridge cannot be made, by id.
@@ -125,6 +128,7 @@ impl Core {
             .map(|local| local.address)
             .collect();
         addresses.push(Ipv4Addr::LOCALHOST.into());
+        addresses.push(Ipv6Addr::LOCALHOST.into());
         addresses.sort_unstable();
         addresses.dedup();
         addresses

@@ -35,7 +35,7 @@ impl Core {
             networks,
             ports,
             external_ports: vec![pools.exclusive_ports, pools.shared_ports],
-            keeps_forwarding: self.settings.keeper.host_wide_v4,
+            keeps_forwarding: self.settings.ip_forward,
             ..Scope::default()
         };
         let mut findings = match doctor::examine(&self.netlink, &scope).await {

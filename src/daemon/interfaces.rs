@@ -1,20 +1,20 @@
-//! A container's interfaces: veth pairs, what steering knows of them, and the default route.
+//! A container's interfaces: veth pairs, what steering knows of them, and the default routes.
 //!
-//! *Plugged*: the pair is made, the host's end steered. *Routed*: the default route follows the endpoint that control
-//! chose. *Unplugged*: the pair is deleted, and with it whatever hung on it.
+//! *Plugged*: the pair is made, the host's end steered. *Routed*: the default routes, one per family, follow the
+//! endpoints that control chose. *Unplugged*: the pair is deleted, and with it whatever hung on it.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::bridges::ipv4;
 use super::core::Core;
 use crate::api::server::ApiError;
 use crate::control::records::{Container, Endpoint, Network};
-use crate::control::{ControlError, State, endpoint_options};
+use crate::control::{ControlError, Readdressed, State, endpoint_options};
 use crate::kernel::announce::announce;
 use crate::kernel::{EndpointSysctl, Netlink, VethSpec, netns};
 use crate::steering::ContainerPort;
@@ -35,19 +35,14 @@ impl Core {
             ))
         })?;
         let namespace = open(container)?;
-        let address = endpoint
-            .addresses
-            .first()
-            .copied()
-            .ok_or_else(|| ApiError::internal(format!("{} has no address", container.name)))?;
         let sysctls = sysctls(container, network)?;
         let veth = VethSpec {
             host_name: &endpoint.host_interface,
             container_name: &endpoint.interface,
             netns: namespace.as_fd(),
             mac: endpoint.mac.octets(),
-            addresses: &[ipv4(address).map_err(|error| ApiError::internal(error.to_string()))?],
-            ipv6: false,
+            addresses: &endpoint.addresses,
+            ipv6: network.config.v6().is_some(),
             mtu: Some(network.config.mtu),
             sysctls: &sysctls,
             bridge_if_index: bridge.if_index,
@@ -114,7 +109,7 @@ impl Core {
         Ok(record)
     }
 
-    /// Tells the neighbours who has the address now; a failure is logged.
+    /// Tells the neighbours who has the addresses now; a failure is logged.
     pub(super) async fn announce(
         &self,
         container: &Container,
@@ -122,15 +117,15 @@ impl Core {
         endpoint: &Endpoint,
     ) {
         let advertise = network.config.advertise;
-        let (Some(IpNet::V4(address)), Ok(namespace)) = (endpoint.address(true), open(container))
-        else {
+        let Ok(namespace) = open(container) else {
             return;
         };
+        let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(IpNet::addr).collect();
         let announced = announce(
             namespace.as_fd(),
             &endpoint.interface,
             endpoint.mac.octets(),
-            &[address.addr().into()],
+            &addresses,
             advertise.count,
             Duration::from_millis(advertise.interval_ms.into()),
         )
@@ -142,7 +137,7 @@ impl Core {
                 announcements.insert(endpoint.number, announcement);
             }
             Err(error) => tracing::warn!(
-                container = %container.name, %error, "cannot announce its address"
+                container = %container.name, %error, "cannot announce its addresses"
             ),
         }
     }
@@ -162,7 +157,7 @@ impl Core {
         let port = ContainerPort {
             if_index,
             addresses: endpoint.addresses.iter().map(IpNet::addr).collect(),
-            ipv6: network.config.family(false).is_some(),
+            ipv6: network.config.v6().is_some(),
             mac: endpoint.mac.octets(),
             bridge_if_index: bridge.if_index,
             bridge_mac: bridge.mac,
@@ -195,42 +190,82 @@ impl Core {
         Ok(())
     }
 
-    /// Makes the default route what control decided. `left`: an endpoint that the container had, whose
-    /// route may still be there.
+    /// Makes the default routes what control decided. `left`: an endpoint that the container had, whose
+    /// routes may still be there.
     pub(super) async fn route(
         &self,
         state: &State,
         container: &Container,
         left: Option<&Endpoint>,
     ) -> Result<(), ApiError> {
-        let hop = |endpoint: &Endpoint| match endpoint.gateway(true) {
-            Some(gateway) => Some((endpoint.interface.clone(), gateway)),
-            None => None,
-        };
-        let wanted = state
-            .gateway_endpoint(container, true)
-            .and_then(|(_, _, endpoint)| hop(endpoint));
-        let ours: Vec<_> = container
-            .endpoints()
-            .map(|(_, endpoint)| endpoint)
-            .chain(left)
-            .filter_map(hop)
-            .collect();
-        let ours: Vec<_> = ours
-            .iter()
-            .map(|(name, gateway)| (name.as_str(), *gateway))
-            .collect();
         let namespace = open(container)?;
-        Netlink::set_default_gateway(
-            namespace.as_fd(),
-            wanted
-                .as_ref()
-                .map(|(name, gateway)| (name.as_str(), *gateway)),
-            &ours,
-            true,
-        )
-        .await
-        .map_err(networking_failed)
+        for ipv4 in [true, false] {
+            let hop = |endpoint: &Endpoint| {
+                let gateway = endpoint.gateway(ipv4)?;
+                Some((endpoint.interface.clone(), gateway))
+            };
+            let wanted = state
+                .gateway_endpoint(container, ipv4)
+                .and_then(|(_, _, endpoint)| hop(endpoint));
+            let ours: Vec<_> = container
+                .endpoints()
+                .map(|(_, endpoint)| endpoint)
+                .chain(left)
+                .filter_map(hop)
+                .collect();
+            let ours: Vec<_> = ours.iter().map(as_hop).collect();
+            Netlink::set_default_gateway(
+                namespace.as_fd(),
+                wanted.as_ref().map(as_hop),
+                &ours,
+                ipv4,
+            )
+            .await
+            .map_err(networking_failed)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a container that runs its new IPv6 address. One in which that cannot be done is named in the log.
+    pub(super) async fn readdress(&self, state: &State, change: &Readdressed) {
+        let Readdressed {
+            container,
+            network,
+            before,
+            after,
+        } = change;
+        let differing = |own: &Endpoint, other: &Endpoint| -> Vec<IpNet> {
+            let own = own.addresses.iter().copied();
+            own.filter(|address| !other.addresses.contains(address))
+                .collect()
+        };
+        let changed = async {
+            let namespace = open(container)?;
+            Netlink::readdress(
+                namespace.as_fd(),
+                &after.interface,
+                &differing(before, after),
+                &differing(after, before),
+                network.config.v6().is_some(),
+            )
+            .await
+            .map_err(networking_failed)?;
+            self.route(state, container, Some(before)).await
+        };
+        let address = |endpoint: &Endpoint| {
+            let address = endpoint.address(false);
+            address.map_or_else(|| "none".to_owned(), |address| address.to_string())
+        };
+        match changed.await {
+            Ok(()) => tracing::info!(
+                container = %container.name, network = %network.name,
+                before = address(before), after = address(after), "has another IPv6 address now"
+            ),
+            Err(error) => tracing::warn!(
+                container = %container.name, network = %network.name, error = %error.message,
+                "cannot be given another IPv6 address: restart it"
+            ),
+        }
     }
 
     /// The same where a container without the right route is better than none; a failure is logged.
@@ -262,6 +297,11 @@ impl Core {
 /// A container's network cannot be had: Docker's words, then the reason.
 pub(super) fn networking_failed(reason: impl Display) -> ApiError {
     ApiError::internal(format!("failed to set up container networking: {reason}"))
+}
+
+/// Interface and router, as the kernel layer takes them.
+fn as_hop((interface, gateway): &(String, IpAddr)) -> (&str, IpAddr) {
+    (interface, *gateway)
 }
 
 fn open(container: &Container) -> Result<std::os::fd::OwnedFd, ApiError> {

@@ -21,8 +21,9 @@
 //! next daemon finds the containers again.
 //!
 //! **Sysctls** that are changed, all on interfaces that carry nothing but our own or the host's own
-//! traffic: `forwarding=1`, `rp_filter=0` on the TUN; `accept_local=1`, `route_localnet=1` on `lo` (put
-//! back at a clean stop); `net.ipv4.ip_forward` only with `--ip-forward`.
+//! traffic: `forwarding=1` (both families), `rp_filter=0` on the TUN; `accept_local=1`, `route_localnet=1` on `lo`
+//! (put back at a clean stop); IPv6 on or off, `accept_ra=0` on our bridges; `net.ipv4.ip_forward`, and with an IPv6
+//! network `net.ipv6.conf.all.forwarding`, only with `--ip-forward`.
 
 mod backend;
 mod bridges;

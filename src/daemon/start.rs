@@ -29,7 +29,7 @@ use crate::control::{self, DEFAULT_NETWORK, State, Timestamp, network_options};
 use crate::dns::Resolver;
 use crate::engine::{Clock, Device, Engine, TUN_MTU};
 use crate::forwarder::{Config, Forwarder};
-use crate::kernel::forwarding::{self, Keeper};
+use crate::kernel::forwarding;
 use crate::kernel::{Event, Netlink, RouteResolver, Watcher, netns, sysctl};
 use crate::steering::Steering;
 
@@ -103,7 +103,6 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
     let tun_index = device.if_index;
     tracing::info!(tun = TUN_NAME, queues, offloads = ?device.offloads, "TUN open");
     forwarding::prepare_tun(TUN_NAME)?;
-    sysctl::ensure_if_present(&["net", "ipv6", "conf", TUN_NAME, "disable_ipv6"], "1")?;
     netlink.set_tun_up(tun_index, TUN_MTU.into()).await?;
     let loopback = LoopbackSysctls::prepare(&args.state_dir)?;
 
@@ -124,11 +123,7 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
             state_dir: args.state_dir.clone(),
             tun_name: TUN_NAME.to_owned(),
             tun_index,
-            keeper: Keeper {
-                host_wide_v4: args.ip_forward,
-                host_wide_v6: false,
-                tun: Some((tun_index, TUN_NAME.to_owned())),
-            },
+            ip_forward: args.ip_forward,
             loopback,
         },
         state: tokio::sync::Mutex::new(state),
@@ -149,6 +144,9 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
     {
         let mut state = core.lock().await;
         core.reconcile(&mut state).await?;
+        for readdressed in &change.readdressed {
+            core.readdress(&state, readdressed).await;
+        }
         for (container, network, endpoint) in state.endpoints() {
             core.announce(container, network, endpoint).await;
         }

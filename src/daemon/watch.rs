@@ -17,6 +17,7 @@ use crate::api::server::ApiError;
 use crate::control::State;
 use crate::forwarder::{HostPorts, Protocol};
 use crate::kernel::dump::{Link, TABLE_MAIN};
+use crate::kernel::forwarding::Keeper;
 use crate::kernel::{Event, Watcher, host_ports};
 use crate::steering::LocalAddress;
 
@@ -91,7 +92,13 @@ impl Core {
 
     /// Sets again what somebody cleared: forwarding on the TUN, with `--ip-forward` the host's.
     pub(super) fn keep_forwarding(&self, event: &Event) {
-        match self.settings.keeper.on_event(event) {
+        let keeper = Keeper {
+            host_wide_v4: self.settings.ip_forward,
+            // As in Docker, only for networks that need it: it makes the host ignore router advertisements.
+            host_wide_v6: self.settings.ip_forward && self.facts.lock().ipv6,
+            tun: Some((self.settings.tun_index, self.settings.tun_name.clone())),
+        };
+        match keeper.on_event(event) {
             Ok(changes) => {
                 for change in changes {
                     tracing::info!("{change}");
@@ -172,11 +179,11 @@ impl Core {
             .collect();
         let veths = state.host_interfaces();
         // A port's traffic shows up at its bridge, team or bond; that one gets the program.
-        let uplinks = links
+        let uplink_names: BTreeMap<String, u32> = links
             .iter()
             .filter(|link| !link.loopback && link.master.is_none())
             .filter(|link| !own.contains(link.name.as_str()) && !veths.contains(&link.name))
-            .map(|link| link.index)
+            .map(|link| (link.name.clone(), link.index))
             .collect();
         let by_index: BTreeMap<u32, &Link> = links.iter().map(|link| (link.index, link)).collect();
         let locals = self
@@ -184,7 +191,6 @@ impl Core {
             .addresses()
             .await?
             .into_iter()
-            .filter(|address| address.address.addr().is_ipv4())
             .map(|address| {
                 let link = by_index.get(&address.if_index);
                 LocalAddress {
@@ -205,16 +211,20 @@ impl Core {
             .routes()
             .await?
             .into_iter()
-            .filter(|route| route.destination.addr().is_ipv4())
             .filter(|route| route.table == TABLE_MAIN && route.destination.prefix_len() == 0)
-            .min_by_key(|route| route.priority)
+            // An IPv6 one counts if there is no other.
+            .min_by_key(|route| (route.destination.addr().is_ipv6(), route.priority))
             .and_then(|route| route.next_hops.first().map(|hop| hop.if_index));
         let macs = links.iter().filter(|link| link.ethernet);
         let before = self.facts.lock();
         Ok(Facts {
             locals,
             macs: macs.filter_map(|link| link.mac).collect(),
-            uplinks,
+            uplinks: uplink_names.values().copied().collect(),
+            uplink_names,
+            ipv6: state
+                .bridge_networks()
+                .any(|network| network.config.v6().is_some()),
             ethernet,
             default_uplink,
             bridges: before.bridges.clone(),
@@ -254,7 +264,10 @@ impl Core {
                 }
             }
         }
-        *self.facts.lock() = facts;
+        let former = std::mem::replace(&mut *self.facts.lock(), facts);
+        if self.facts.lock().ipv6 && !former.ipv6 {
+            self.keep_forwarding(&Event::Overrun);
+        }
         self.settle(state)
             .await
             .map_err(|error| anyhow::anyhow!(error.message))
