@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Throughput and latency through tunbridge and through the kernel's own NAT, in alternation.
 #
-#   lab A: … wan ── host (tunbridge)              ── app, web          Both labs are laid out alike (lab.sh) and
-#   lab B: … wan ── host (nftables, ip_forward=1) ── app, web          stand at the same time; A, B, A, B, … run
+#   lab A: … wan ── host (tunbridge)              ── app, web, ula     Both labs are laid out alike (lab.sh) and
+#   lab B: … wan ── host (nftables, ip_forward=1) ── app, web, ula     stand at the same time; A, B, A, B, … run
 #                                                                      one after the other, never together.
+#
+# IPv6: app and web have addresses that the router knows (routed), ula's are translated (NAT66), and an IPv6 client of
+# web's published port is served over IPv4: by translation here, by docker-proxy there.
 #
 # Ratios are medians of the rounds, tunbridge / kernel. They depend less on the machine than the figures do.
 #
@@ -33,8 +36,9 @@ trap 'exit 130' INT TERM
 # lay_out NAME PROGRAM: a lab with the program's daemon, two containers and servers.
 lay_out() {
     local name=$1 program=$2
-    lab "$name" up >/dev/null
-    lab "$name" exec host "$program" daemon --state-dir /run/lab/state >"$results/$name.log" 2>&1 &
+    lab "$name" up --route-v6 2001:db8:c::/64 >/dev/null
+    lab "$name" exec host "$program" daemon --state-dir /run/lab/state --ipv6 --fixed-cidr-v6 2001:db8:c::/64 \
+        >"$results/$name.log" 2>&1 &
     disown
     for _ in $(seq 200); do
         if lab "$name" exec host "$program" ps >/dev/null 2>&1; then break; fi
@@ -42,6 +46,8 @@ lay_out() {
     done
     lab "$name" exec host "$program" run -d --name app -- sleep 100000 >/dev/null
     lab "$name" exec host "$program" run -d --name web -p 5201:5201 -- iperf3 -s >/dev/null
+    lab "$name" exec host "$program" network create --ipv6 ula >/dev/null
+    lab "$name" exec host "$program" run -d --name ula --network ula -- sleep 100000 >/dev/null
     lab "$name" exec far iperf3 -s >/dev/null 2>&1 &
     disown
     lab "$name" exec far "$here/peer" serve 7000 >/dev/null 2>&1 &
@@ -57,6 +63,13 @@ measure() {
         tcp_in)         iperf "$name" app '.end.sum_received.bits_per_second / 1e9' -c 192.0.2.9 -R ;;
         tcp_published)  iperf "$name" lan '.end.sum_received.bits_per_second / 1e9' -c 198.51.100.2 ;;
         udp_64)         iperf "$name" app '(.end.sum.packets - .end.sum.lost_packets) / .end.sum.seconds / 1e3' -c 192.0.2.9 -u -b 0 -l 64 ;;
+        tcp6_out)       iperf "$name" app '.end.sum_received.bits_per_second / 1e9' -c 2001:db8:ffff::9 ;;
+        tcp6_in)        iperf "$name" app '.end.sum_received.bits_per_second / 1e9' -c 2001:db8:ffff::9 -R ;;
+        tcp66_out)      iperf "$name" ula '.end.sum_received.bits_per_second / 1e9' -c 2001:db8:ffff::9 ;;
+        tcp66_in)       iperf "$name" ula '.end.sum_received.bits_per_second / 1e9' -c 2001:db8:ffff::9 -R ;;
+        tcp64_in)       iperf "$name" lan '.end.sum_received.bits_per_second / 1e9' -c 2001:db8:1::2 ;;
+        tcp64_out)      iperf "$name" lan '.end.sum_received.bits_per_second / 1e9' -c 2001:db8:1::2 -R ;;
+        request66)      lab "$name" exec ula "$here/peer" rr 2001:db8:ffff::9 7000 5000 | sed 's/.*p50-us=\([0-9.]*\).*/\1/' ;;
         request)        lab "$name" exec app "$here/peer" rr 192.0.2.9 7000 5000 | sed 's/.*p50-us=\([0-9.]*\).*/\1/' ;;
     esac
 }
@@ -73,12 +86,21 @@ median() { sort -n "$1" | awk '{ v[NR] = $1 } END { m = int((NR + 1) / 2); print
 lay_out tunbridge "$binary"
 lay_out kernel "$here/oracle"
 
-metrics=(tcp_out tcp_in tcp_published udp_64 request)
+metrics=(tcp_out tcp_in tcp_published udp_64 request tcp6_out tcp6_in tcp66_out tcp66_in request66)
+# What is compared with docker-proxy needs one.
+if [ -x "$here/../target/docker-io/docker-proxy" ]; then metrics+=(tcp64_in tcp64_out); fi
 declare -A title=(
     [tcp_out]="one TCP stream, container → outside, Gbit/s"
     [tcp_in]="one TCP stream, outside → container, Gbit/s"
     [tcp_published]="one TCP stream, outside → published port, Gbit/s"
     [udp_64]="UDP 64 octets, container → outside, 1000/s"
+    [tcp6_out]="IPv6, routed: one TCP stream, container → outside, Gbit/s"
+    [tcp6_in]="IPv6, routed: one TCP stream, outside → container, Gbit/s"
+    [tcp66_out]="NAT66: one TCP stream, container → outside, Gbit/s"
+    [tcp66_in]="NAT66: one TCP stream, outside → container, Gbit/s"
+    [request66]="NAT66: TCP request and response, median, µs (less is better)"
+    [tcp64_in]="IPv6 client → IPv4 port (other: docker-proxy), Gbit/s"
+    [tcp64_out]="the same, IPv4 port → IPv6 client, Gbit/s"
     [request]="TCP request and response, median, µs (less is better)"
 )
 for metric in "${metrics[@]}"; do

@@ -20,22 +20,28 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get install -q -y --no-install-recommends "${missing[@]}"
 fi
 
-# The docker client for the tests, out of Debian's package but not installed: docker.io would bring a daemon,
-# and start it. (From Debian 13 on the client has a package of its own, docker-cli.)
-client=$(dirname "$0")/../target/docker-io/docker
-if [ ! -x "$client" ]; then
+# The docker client for the tests and docker-proxy for the bench, out of Debian's packages but not installed: docker.io
+# would bring a daemon, and start it. (From Debian 13 on the client has a package of its own, docker-cli.)
+fetched=$(dirname "$0")/../target/docker-io
+unpacked=$(mktemp -d)
+trap 'rm -rf "$unpacked"' EXIT
+# unpack PACKAGE FILE: into target/docker-io.
+unpack() {
+    echo "setup: fetching ${2##*/} of $1"
+    download() { (cd "$unpacked" && apt-get download -q -o APT::Sandbox::User=root "$1"); }
+    { download "$1" || { [ "$(id -u)" = 0 ] && apt-get update -q && download "$1"; }; } &&
+        dpkg-deb -x "$unpacked/$1"_*.deb "$unpacked" && [ -x "$unpacked/$2" ] &&
+        install -D -m 0755 "$unpacked/$2" "$fetched/${2##*/}"
+}
+if [ ! -x "$fetched/docker" ]; then
     package=docker-cli
     apt-cache show "$package" >/dev/null 2>&1 || package=docker.io
-    echo "setup: fetching the docker client of $package"
-    unpacked=$(mktemp -d)
-    trap 'rm -rf "$unpacked"' EXIT
-    fetch() { (cd "$unpacked" && apt-get download -q -o APT::Sandbox::User=root "$package"); }
-    if { fetch || { [ "$(id -u)" = 0 ] && apt-get update -q && fetch; }; } &&
-        dpkg-deb -x "$unpacked"/*.deb "$unpacked" && [ -x "$unpacked/usr/bin/docker" ]; then
-        install -D -m 0755 "$unpacked/usr/bin/docker" "$client"
-    else
+    unpack "$package" usr/bin/docker ||
         echo "setup: no docker client of Debian: the tests will only use one in PATH, and fail if there is none" >&2
-    fi
+fi
+if [ ! -x "$fetched/docker-proxy" ]; then
+    unpack docker.io usr/sbin/docker-proxy ||
+        echo "setup: no docker-proxy of Debian: the bench leaves out what is compared with it" >&2
 fi
 
 wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")
