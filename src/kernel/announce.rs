@@ -1,12 +1,13 @@
-//! Telling the neighbours who has an address now: gratuitous ARP.
+//! Telling the neighbours who has an address now: gratuitous ARP, and for IPv6 unsolicited neighbour advertisements.
 //!
 //! Addresses are used again soon after a container has gone, with another MAC address; neighbours that
 //! remember the old one would send into the void until they ask again. So a container's interface sends
 //! an ARP request for its own address to everybody, a few times in case one is lost (RFC 5227 calls it an
-//! announcement; Docker sends three, one second apart).
+//! announcement; Docker sends three, one second apart). For an IPv6 address it sends an advertisement that overrides
+//! what they remember (RFC 4861 section 7.2.6), to all nodes.
 //!
-//! The request leaves through a packet socket made inside the container's namespace. A socket keeps its
-//! namespace alive, so it is closed after the last request, and at once when the [`Announcement`] is
+//! Both leave through a packet socket made inside the container's namespace. A socket keeps its
+//! namespace alive, so it is closed after the last frame, and at once when the [`Announcement`] is
 //! dropped: the caller drops it when the container leaves the network or ends. The socket receives nothing.
 
 use std::io;
@@ -19,6 +20,7 @@ use nix::sys::socket::{MsgFlags, send};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
+use super::ndisc;
 use super::netlink::{NetlinkError, request_error};
 use super::netns::{self, frame_socket_mac, open_frame_socket};
 
@@ -83,9 +85,9 @@ pub async fn announce(
     let name = interface.to_owned();
     let frames: Vec<Vec<u8>> = addresses
         .iter()
-        .filter_map(|address| match address {
-            IpAddr::V4(address) => Some(arp_request(mac, *address).to_vec()),
-            IpAddr::V6(_) => None,
+        .map(|address| match address {
+            IpAddr::V4(address) => arp_request(mac, *address).to_vec(),
+            IpAddr::V6(address) => ndisc::announcement(mac, *address).to_vec(),
         })
         .collect();
     let first_frames = frames.clone();

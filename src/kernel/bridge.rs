@@ -6,18 +6,33 @@
 //! explicitly pins it. A bridge that already exists keeps the MAC it has. One of the user's may have none, while it
 //! has no port: it gets its own from our first one.
 //!
-//! Steps, in Docker's order: device, MAC, `accept_ra=0` and IPv6 off (these networks are IPv4-only),
-//! MTU, IPv4 address, up. Multicast snooping, STP and forward delay are left alone.
+//! Steps, in Docker's order: device, MAC, MTU, `accept_ra=0`, IPv6 on if the network has it and off otherwise,
+//! addresses, up. Multicast snooping, STP and forward delay are left alone.
+//!
+//! **IPv6.** Besides the gateway address the bridge has `fe80::1`, which can be a network's gateway too, and what the
+//! kernel makes of its Ethernet address. Nobody asks whether an address of ours is taken: a bridge without ports would
+//! never know, and a container must not wait for it.
 //!
 //! A bridge without an address (`inhibit_ipv4`, gateway mode `isolated`) is a wire between containers:
 //! the host has no part in its subnet.
 
-use ipnet::IpNet;
+use std::net::Ipv6Addr;
+
+use ipnet::{IpNet, Ipv6Net};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
-use super::dump::{Address, Link};
+use super::dump::{Address, Ipv6Settings, Link};
 use super::netlink::{Netlink, NetlinkError, check_name, errno, failed};
 use super::sysctl;
+
+/// The address of every bridge of a network with IPv6, on its link.
+const LINK_LOCAL: IpNet = IpNet::V6(Ipv6Net::new_assert(
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
+    64,
+));
+
+/// What IPv6 needs (RFC 8200).
+const IPV6_MIN_MTU: u32 = 1280;
 
 /// What a network wants of its bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,14 +42,14 @@ pub struct BridgeSpec {
     /// The gateway addresses with the networks' prefix lengths, one per family at most; none: the bridge bears no
     /// address.
     pub addresses: Vec<IpNet>,
-    /// The network has IPv6.
+    /// The network has IPv6: it is on, and the bridge has `fe80::1` too. Otherwise it is off, on a bridge of ours.
     pub ipv6: bool,
     /// Largest IP packet in octets.
     pub mtu: u32,
     /// Ethernet address for a bridge that has to be made, or has none. One that has an address keeps it.
     pub mac: [u8; 6],
     /// The user made the bridge (`--bridge NAME`): it must exist, keeps its MTU, its MAC handling
-    /// and other addresses, and only gets the gateway address, if any, if it lacks it.
+    /// and other addresses, and only gets the addresses that it lacks.
     pub user_managed: bool,
 }
 
@@ -166,77 +181,128 @@ impl Netlink {
         // port, which will be a container's and bears the one that is returned here.
         let none = found == [0; 6];
         let mac = if none { spec.mac } else { found };
+        let mut ipv6 = link.ipv6;
         if !spec.user_managed {
             // The same address again: from now on it is an explicit one. Not if it is the one that was
             // asked for: this call notifies, and whoever follows notifications would call for ever.
             if !created && (none || spec.mac != mac) {
                 self.set_mac(link.index, mac).await?;
             }
-            self.keep_off_ipv6(link).await?;
             if link.mtu != spec.mtu {
                 let message = LinkUnspec::new_with_index(link.index).mtu(spec.mtu).build();
                 let doing = format!("set MTU {} on bridge {}", spec.mtu, link.name);
                 self.set_link(message, doing).await?;
+                // The kernel takes IPv6 off an interface whose MTU becomes too small, and brings it back with its
+                // own defaults.
+                ipv6 = self.existing_link(&link.name).await?.ipv6;
+            }
+            if ipv6.is_some_and(|ipv6| ipv6.accepts_advertisements) {
+                self.set_ipv6_parameter(link, "accept_ra", "0").await?;
             }
         }
-        self.reconcile_address(link, spec, addresses).await?;
+        if spec.ipv6 {
+            self.enable_ipv6(link, ipv6, spec.mtu).await?;
+        } else if !spec.user_managed && ipv6.is_some_and(|ipv6| !ipv6.disabled) {
+            self.set_ipv6_parameter(link, "disable_ipv6", "1").await?;
+        }
+        self.reconcile_addresses(link, spec, addresses).await?;
         if !link.up {
             self.set_up(link.index).await?;
         }
         Ok(mac)
     }
 
-    async fn keep_off_ipv6(&self, link: &Link) -> Result<(), NetlinkError> {
-        let Some(ipv6) = link.ipv6 else {
-            return Ok(());
+    /// Docker's words where it has some.
+    async fn enable_ipv6(
+        &self,
+        link: &Link,
+        now: Option<Ipv6Settings>,
+        mtu: u32,
+    ) -> Result<(), NetlinkError> {
+        let Some(now) = now else {
+            return Err(NetlinkError::NoIpv6 {
+                bridge: link.name.clone(),
+                reason: if mtu < IPV6_MIN_MTU {
+                    format!("its MTU is {mtu}, and IPv6 needs {IPV6_MIN_MTU} at least")
+                } else {
+                    "this kernel has no IPv6, or was started with ipv6.disable=1".to_owned()
+                },
+            });
         };
-        for (parameter, value, is_so) in [
-            ("accept_ra", "0", !ipv6.accepts_advertisements),
-            ("disable_ipv6", "1", ipv6.disabled),
-        ] {
-            if !is_so {
-                let name = link.name.clone();
-                let set = move || {
-                    sysctl::set_if_present(&["net", "ipv6", "conf", &name, parameter], value)
-                };
-                self.run(set).await??;
-            }
+        if !now.disabled {
+            return Ok(());
         }
-        Ok(())
+        match self.set_ipv6_parameter(link, "disable_ipv6", "0").await {
+            Err(NetlinkError::Sysctl(error)) => Err(NetlinkError::EnableIpv6(error)),
+            result => result,
+        }
     }
 
-    async fn reconcile_address(
+    async fn set_ipv6_parameter(
+        &self,
+        link: &Link,
+        parameter: &'static str,
+        value: &'static str,
+    ) -> Result<(), NetlinkError> {
+        let name = link.name.clone();
+        let set = move || sysctl::set_if_present(&["net", "ipv6", "conf", &name, parameter], value);
+        Ok(self.run(set).await??)
+    }
+
+    async fn reconcile_addresses(
         &self,
         link: &Link,
         spec: &BridgeSpec,
         addresses: &[Address],
     ) -> Result<(), NetlinkError> {
-        let present: Vec<IpNet> = addresses
+        let present: Vec<&Address> = addresses
             .iter()
-            .filter(|address| address.if_index == link.index && address.address.addr().is_ipv4())
-            .map(|address| address.address)
+            .filter(|address| address.if_index == link.index)
             .collect();
-        // Wrong ones first: removing a primary address takes its secondaries along, which the right
-        // one would be if it were added before.
-        let stale: Vec<IpNet> = present
-            .iter()
-            .copied()
-            .filter(|address| !spec.addresses.contains(address))
-            .collect();
-        if !spec.user_managed {
-            for address in &stale {
-                self.remove_address(link.index, *address).await?;
+        for ipv4 in [true, false] {
+            let of_family = |address: &IpNet| address.addr().is_ipv4() == ipv4;
+            let mut wanted: Vec<IpNet> = spec.addresses.iter().copied().filter(of_family).collect();
+            if !ipv4 {
+                if !spec.ipv6 {
+                    continue;
+                }
+                if !wanted.contains(&LINK_LOCAL) {
+                    wanted.push(LINK_LOCAL);
+                }
             }
-        }
-        for wanted in spec.addresses.iter().copied() {
-            if present.contains(&wanted) && (spec.user_managed || stale.is_empty()) {
-                continue;
+            // What the kernel has made of the bridge's own Ethernet address is not ours to remove. What nobody can
+            // use is put there again, without detection of duplicates.
+            let is_stale = |address: &&&Address| {
+                if wanted.contains(&address.address) {
+                    address.tentative || address.dad_failed
+                } else {
+                    ipv4 || !address.link_scope
+                }
+            };
+            let present = || {
+                let mut all = present.iter();
+                std::iter::from_fn(move || all.find(|address| of_family(&address.address)))
+            };
+            let stale: Vec<IpNet> = present()
+                .filter(is_stale)
+                .map(|address| address.address)
+                .collect();
+            // Wrong ones first: removing a primary address takes its secondaries along, which the right
+            // one would be if it were added before.
+            if !spec.user_managed {
+                for address in &stale {
+                    self.remove_address(link.index, *address).await?;
+                }
             }
-            match self.add_address(link.index, wanted).await {
-                // It was there and survived the removal of the others.
-                Err(NetlinkError::Request { source, .. })
-                    if source.raw_os_error() == Some(libc::EEXIST) => {}
-                result => result?,
+            for address in wanted {
+                // One of IPv6 can be there once only, with whatever prefix length.
+                let is_there = present().any(|other| match address {
+                    IpNet::V4(_) => other.address == address,
+                    IpNet::V6(_) => other.address.addr() == address.addr(),
+                });
+                if !is_there || (!spec.user_managed && !stale.is_empty()) {
+                    self.ensure_address(link.index, address).await?;
+                }
             }
         }
         Ok(())

@@ -5,7 +5,8 @@
 //! protocol number of its own would show in `ip route`, where Docker's has none (protocol `boot`).
 //! When another network becomes the way out, the kernel replaces the old route in one step: there always is
 //! one. A default route of the user's that precedes ours, or is alone, is in the way: `file exists`, as
-//! Docker says. One with a metric is not. When an interface goes, the kernel removes its routes.
+//! Docker says. One with another metric than ours is not: IPv4's is 0, IPv6's 1024, which is what the kernel makes of a
+//! route without one. When an interface goes, or loses IPv6, the kernel removes its routes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
@@ -82,14 +83,21 @@ impl Netlink {
     ) -> Result<(), NetlinkError> {
         let inside = Self::in_namespace(namespace)?;
         let link = inside.existing_link(interface).await?;
-        inside.switch_ipv6(&link, ipv6).await?;
-        for address in gone {
+        for address in gone.iter().filter(|address| !new.contains(address)) {
             inside.remove_address(link.index, *address).await?;
         }
-        for address in new {
-            inside.add_address(link.index, *address).await?;
-        }
-        Ok(())
+        let on = ipv6 && !inside.ipv6_is_refused().await?;
+        inside.switch_ipv6(&link, on).await?;
+        inside.set_addresses(link.index, interface, new).await
+    }
+
+    /// Whether IPv6 is on in a namespace as a whole, so that a network's is used there.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered.
+    pub async fn uses_ipv6(namespace: BorrowedFd<'_>) -> Result<bool, NetlinkError> {
+        let inside = Self::in_namespace(namespace)?;
+        Ok(!inside.ipv6_is_refused().await?)
     }
 
     /// Makes `wanted` (interface and router) the way out of a container in one family; `None`: it has none. `ours`
@@ -118,15 +126,31 @@ impl Netlink {
             Some(wanted) => Some(hop(wanted).ok_or_else(|| refused(libc::ENODEV))?),
             None => None,
         };
+        // The user of the container has switched IPv6 off.
+        let has_ipv6 = |hop: &NextHop| {
+            let link = links.iter().find(|link| link.index == hop.if_index);
+            link.and_then(|link| link.ipv6)
+                .is_some_and(|ipv6| !ipv6.disabled)
+        };
+        let wanted = wanted.filter(|hop| ipv4 || has_ipv6(hop));
         let ours: Vec<NextHop> = ours.iter().copied().filter_map(hop).chain(wanted).collect();
         let present = inside.default_routes(ipv4).await?;
         let is_ours = |found: &&Option<NextHop>| found.is_some_and(|hop| ours.contains(&hop));
         if let Some(wanted) = wanted {
-            match present.first() {
-                Some(first) if !is_ours(&first) => return Err(refused(libc::EEXIST)),
-                _ if present.contains(&Some(wanted)) => {}
-                // Of those with its metric, the kernel replaces the first.
-                first => inside.add_default(wanted, first.is_some()).await?,
+            let is_there = present.contains(&Some(wanted));
+            let foreign = |hop: &Option<NextHop>| !is_ours(&hop);
+            // The first of IPv4 wins; those of IPv6 share.
+            let in_the_way = if ipv4 {
+                present.first().is_some_and(foreign)
+            } else {
+                !is_there && present.iter().any(foreign)
+            };
+            if in_the_way {
+                return Err(refused(libc::EEXIST));
+            }
+            if !is_there {
+                // Of those with its metric, the kernel replaces the first; of IPv6, all.
+                inside.add_default(wanted, !present.is_empty()).await?;
             }
         }
         for old in present.iter().filter(is_ours).filter(|old| **old != wanted) {
@@ -150,9 +174,12 @@ impl Netlink {
                     && route.destination.prefix_len() == 0
                     && route.priority == metric(ipv4)
             })
-            .map(|route| match route.next_hops[..] {
-                [hop] if route.kind == RouteKind::Unicast => Some(hop),
-                _ => None,
+            .flat_map(|route| match &route.next_hops[..] {
+                _ if route.kind != RouteKind::Unicast || route.advertised => vec![None],
+                [hop] => vec![Some(*hop)],
+                // Routes of IPv6 to one place with one metric are listed as one.
+                hops if !ipv4 => hops.iter().copied().map(Some).collect(),
+                _ => vec![None],
             })
             .collect())
     }

@@ -46,6 +46,8 @@ pub struct Ipv6Settings {
     pub disabled: bool,
     /// `accept_ra` is not 0.
     pub accepts_advertisements: bool,
+    /// `addr_gen_mode` is 0: the link-local address follows from the Ethernet address.
+    pub eui64: bool,
 }
 
 /// An address of an interface.

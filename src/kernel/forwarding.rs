@@ -1,12 +1,19 @@
 //! The forwarding sysctls.
 //!
-//! Nothing of ours needs `net.ipv4.ip_forward`; with `--ip-forward` it is nevertheless set the way
+//! Nothing of ours needs `net.ipv4.ip_forward` or its likes of IPv6; with `--ip-forward` it is nevertheless set the way
 //! Docker does: to 1, and only if it is not 1. Unlike Docker we keep it set: a network service or a
 //! `sysctl --system` that reads `net.ipv4.ip_forward = 0` from a file clears it on every interface,
 //! the kernel announces that, and [`Keeper::on_event`] writes it again.
 //!
-//! The TUN's own `forwarding` flag is kept in the same way and independently: `bpf_fib_lookup()`
+//! The TUN's own `forwarding` flags are kept in the same way and independently: `bpf_fib_lookup()`
 //! refuses to look up routes for an interface that does not forward.
+//!
+//! IPv6 has no single switch: `default.forwarding` is for interfaces to come, `all.forwarding` writes every interface's.
+//! An interface that forwards takes no router advertisements, unless its `accept_ra` is 2.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 
 use super::sysctl::{self, SysctlError};
 use super::watch::Event;
@@ -71,19 +78,38 @@ pub fn enable_ip_forward() -> Result<Option<Change>, SysctlError> {
 /// # Errors
 /// A sysctl cannot be read or written.
 pub fn enable_ipv6_forwarding() -> Result<Vec<Change>, SysctlError> {
+    let all = ["net", "ipv6", "conf", "all", "forwarding"];
+    if get_if_present(&all)?.is_none() {
+        return Ok(Vec::new());
+    }
     changes(&["default", "all"].map(|which| (["net", "ipv6", "conf", which, "forwarding"], "1")))
 }
 
-/// What the TUN device needs: forwarding on it alone, and no reverse path filter, because packets
-/// from it have sources that are routed elsewhere.
+/// Whether the host forwards IPv6 packets; `false` too if the kernel has no IPv6.
+///
+/// # Errors
+/// The sysctl cannot be read.
+pub fn ipv6_forwarding() -> Result<bool, SysctlError> {
+    let forwarding = get_if_present(&["net", "ipv6", "conf", "all", "forwarding"])?;
+    Ok(forwarding.is_some_and(|value| value != "0"))
+}
+
+/// What the TUN device needs: forwarding on it alone, in both families; no reverse path filter, because packets
+/// from it have sources that are routed elsewhere; and IPv6, for the host's own packets arrive there.
 ///
 /// # Errors
 /// A sysctl cannot be read or written.
 pub fn prepare_tun(name: &str) -> Result<Vec<Change>, SysctlError> {
-    changes(&[
+    let mut done = changes(&[
         (["net", "ipv4", "conf", name, "forwarding"], "1"),
         (["net", "ipv4", "conf", name, "rp_filter"], "0"),
-    ])
+    ])?;
+    let disabled = ["net", "ipv6", "conf", name, "disable_ipv6"];
+    if get_if_present(&disabled)?.is_some() {
+        done.extend(change(&disabled, "0")?);
+    }
+    done.extend(tun_forwarding(name, false)?);
+    Ok(done)
 }
 
 /// The sysctls that [`prepare_loopback`] sets to 1.
@@ -169,11 +195,71 @@ impl Keeper {
 }
 
 fn tun_forwarding(name: &str, ipv4: bool) -> Result<Vec<Change>, SysctlError> {
-    if !ipv4 {
-        return Ok(Vec::new());
+    let family = if ipv4 { "ipv4" } else { "ipv6" };
+    let segments = ["net", family, "conf", name, "forwarding"];
+    if ipv4 {
+        return changes(&[(segments, "1")]);
     }
-    let changed = change(&["net", "ipv4", "conf", name, "forwarding"], "1")?;
-    Ok(changed.into_iter().collect())
+    match get_if_present(&segments)? {
+        None => Ok(Vec::new()),
+        Some(value) if value == "1" => Ok(Vec::new()),
+        Some(_) => with_advertised_routes(|| changes(&[(segments, "1")])),
+    }
+}
+
+/// Runs something that switches forwarding of IPv6 on for one interface. Whichever it is, the kernel then forgets the
+/// default routes that *any* interface has from router advertisements, unless `accept_ra` there is 2 ("even if
+/// forwarding"); so it is for that moment. On an interface that does not forward, 1 and 2 mean the same.
+fn with_advertised_routes<T>(
+    work: impl FnOnce() -> Result<T, SysctlError>,
+) -> Result<T, SysctlError> {
+    let mut lifted = Vec::new();
+    for interface in interfaces_with_advertised_route() {
+        let segments = ["net", "ipv6", "conf", &interface, "accept_ra"];
+        // One that is gone by now has no route to lose.
+        if let Ok(Some(Change { before, .. })) = change(&segments, "2") {
+            lifted.push((interface, before));
+        }
+    }
+    let result = work();
+    for (interface, before) in lifted {
+        let segments = ["net", "ipv6", "conf", &interface, "accept_ra"];
+        match sysctl::set(&segments, &before) {
+            Err(error) if error.source.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    result
+}
+
+/// The interfaces through which the kernel has a default route from an advertisement, of any table.
+fn interfaces_with_advertised_route() -> BTreeSet<String> {
+    // Not netlink: this must work where there is no runtime, and at once.
+    let Ok(file) = File::open("/proc/thread-self/net/ipv6_route") else {
+        return BTreeSet::new();
+    };
+    let lines = BufReader::new(file).lines().map_while(Result::ok);
+    lines.filter_map(|line| advertised_route(&line)).collect()
+}
+
+/// The interface, if a line of `/proc/net/ipv6_route` is such a route: destination, its length, source, its length,
+/// next hop, metric, two counters, flags, interface.
+fn advertised_route(line: &str) -> Option<String> {
+    /// `RTF_DEFAULT | RTF_ADDRCONF` of linux/ipv6_route.h.
+    const FLAGS: u32 = 0x0001_0000 | 0x0004_0000;
+    let mut words = line.split_ascii_whitespace();
+    let length = words.nth(1)?;
+    let flags = u32::from_str_radix(words.nth(6)?, 16).ok()?;
+    let interface = words.next()?;
+    (length == "00" && flags & FLAGS != 0).then(|| interface.to_owned())
+}
+
+fn get_if_present(segments: &[&str]) -> Result<Option<String>, SysctlError> {
+    match sysctl::get(segments) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn changes(wanted: &[([&str; 5], &str)]) -> Result<Vec<Change>, SysctlError> {
@@ -239,6 +325,20 @@ mod tests {
             on: false,
         });
         assert!(error.unwrap_err().to_string().contains("no-such-tun"));
+    }
+
+    #[test]
+    fn default_routes_from_advertisements_are_told_by_their_flags() {
+        let zero = "0".repeat(32);
+        let line = |length: &str, flags: &str| {
+            let hop = "fe800000000000000000000000000001";
+            format!("{zero} {length} {zero} 00 {hop} 00000400 00000001 00000000 {flags} eth0.5")
+        };
+        let eth0 = Some("eth0.5".to_owned());
+        assert_eq!(advertised_route(&line("00", "00450003")), eth0);
+        assert_eq!(advertised_route(&line("00", "00000003")), None, "static");
+        assert_eq!(advertised_route(&line("40", "00440001")), None, "a prefix");
+        assert_eq!(advertised_route(""), None);
     }
 
     #[test]

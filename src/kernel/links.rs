@@ -40,6 +40,9 @@ const FLAG_LOWER_UP: i32 = 1 << 16;
 const INFO_KIND: u16 = 1;
 /// `IFLA_INET6_CONF`, within `AF_INET6` within `IFLA_AF_SPEC`: an array of 32 bit integers.
 const INET6_CONF: u16 = 2;
+/// `IFLA_INET6_ADDR_GEN_MODE`, beside it, and its value `IN6_ADDR_GEN_MODE_EUI64`.
+const INET6_ADDR_GEN_MODE: u16 = 8;
+const GEN_MODE_EUI64: u8 = 0;
 /// Places in that array: `DEVCONF_ACCEPT_RA`, `DEVCONF_DISABLE_IPV6` of linux/ipv6.h.
 const CONF_ACCEPT_RA: usize = 3;
 const CONF_DISABLE_IPV6: usize = 26;
@@ -71,7 +74,7 @@ impl LinkQuestions {
                     libc::RTM_GETLINK,
                     true,
                     |request| {
-                        put_question(request, None);
+                        put_question(request, 0, None);
                         put_kind(request, kind);
                     },
                     |message| links.extend(read_link(message)),
@@ -92,13 +95,21 @@ impl LinkQuestions {
         if name.is_empty() || name.len() >= libc::IFNAMSIZ {
             return Ok(None);
         }
-        let name = name.to_owned();
+        self.one(0, Some(name.to_owned())).await
+    }
+
+    /// The interface of an index.
+    pub(super) async fn numbered(&self, index: u32) -> io::Result<Option<Link>> {
+        self.one(index, None).await
+    }
+
+    async fn one(&self, index: u32, name: Option<String>) -> io::Result<Option<Link>> {
         self.ask(move |socket| {
             let mut found = None;
             let asked = socket.ask(
                 libc::RTM_GETLINK,
                 false,
-                |request| put_question(request, Some(&name)),
+                |request| put_question(request, index, name.as_deref()),
                 |message| found = read_link(message),
             );
             match asked {
@@ -121,8 +132,11 @@ impl LinkQuestions {
     }
 }
 
-fn put_question(request: &mut Vec<u8>, name: Option<&str>) {
-    request.extend_from_slice(&[0; IFINFOMSG_LEN]);
+/// With index 0 it is the name that counts, and with neither all are asked for.
+fn put_question(request: &mut Vec<u8>, index: u32, name: Option<&str>) {
+    let mut header = [0; IFINFOMSG_LEN];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    request.extend_from_slice(&header);
     push_attribute(
         request,
         libc::IFLA_EXT_MASK,
@@ -184,11 +198,13 @@ fn read_link(message: &Message<'_>) -> Option<Link> {
 
 fn read_ipv6(families: &[u8]) -> Option<Ipv6Settings> {
     let family = u16::try_from(libc::AF_INET6).ok()?;
-    let settings = attribute(attribute(families, family)?, INET6_CONF)?;
+    let ipv6 = attribute(families, family)?;
+    let settings = attribute(ipv6, INET6_CONF)?;
     let setting = |place: usize| i32_at(settings, place * size_of::<i32>());
     Some(Ipv6Settings {
         disabled: setting(CONF_DISABLE_IPV6)? != 0,
         accepts_advertisements: setting(CONF_ACCEPT_RA)? != 0,
+        eui64: attribute(ipv6, INET6_ADDR_GEN_MODE)?.first() == Some(&GEN_MODE_EUI64),
     })
 }
 

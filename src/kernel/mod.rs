@@ -10,7 +10,8 @@
 //! | [`bridge`] | creates or adopts a network's bridge |
 //! | [`veth`] | a container's interface as a whole: both ends, addresses, default route |
 //! | [`container`] | what interfaces a container has, which network is its way out |
-//! | [`announce`] | tells a container's neighbours its address (gratuitous ARP) |
+//! | [`announce`] | tells a container's neighbours its addresses: gratuitous ARP, unsolicited advertisements |
+//! | [`ndp_proxy`] | answers on an uplink who has a container's IPv6 address |
 //! | [`endpoint_sysctl`] | parameters of an interface that has no name yet |
 //! | [`sysctl`] | `/proc/sys` by path segments |
 //! | [`watch`] | kernel notifications as a short list of events |
@@ -40,6 +41,8 @@ pub mod endpoint_sysctl;
 pub mod forwarding;
 pub mod host_ports;
 mod links;
+mod ndisc;
+pub mod ndp_proxy;
 pub mod netlink;
 pub mod netns;
 pub mod pidfd;
@@ -55,6 +58,7 @@ pub use bridge::{Bridge, BridgeSpec};
 pub use container::ContainerInterface;
 pub use dump::{Address, Ipv6Settings, Link, NextHop, Route, RouteKind};
 pub use endpoint_sysctl::{EndpointSysctl, EndpointSysctlError};
+pub use ndp_proxy::{NdpCounts, NdpProxy};
 pub use netlink::{Netlink, NetlinkError};
 pub use route::{Resolved, RouteResolver};
 pub use veth::VethSpec;

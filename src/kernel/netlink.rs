@@ -48,6 +48,28 @@ pub enum NetlinkError {
     /// A bridge that the user is to manage does not exist.
     #[error("bridge device with non default name {0} must be created manually")]
     BridgeMissing(String),
+    /// A network with IPv6 on a bridge that cannot have it.
+    #[error("Cannot read IPv6 setup for bridge {bridge}: {reason}")]
+    NoIpv6 {
+        /// The bridge.
+        bridge: String,
+        /// Why not.
+        reason: String,
+    },
+    /// IPv6 is off on a bridge and cannot be switched on.
+    #[error("Unable to enable IPv6 addresses on bridge: {0}")]
+    EnableIpv6(#[source] SysctlError),
+    /// IPv6 cannot be switched on or off on a container's interface.
+    #[error("failed to {} IPv6 on container's interface {interface}: {source}", if *.on { "enable" } else { "disable" })]
+    SwitchIpv6 {
+        /// The interface.
+        interface: String,
+        /// It was to be on.
+        on: bool,
+        /// What the kernel said.
+        #[source]
+        source: SysctlError,
+    },
     /// The kernel would refuse the name, or take it for a template.
     #[error(
         "invalid interface name {0:?}: use 1 to 15 characters without white space, '/', ':' or '%'"
@@ -215,6 +237,14 @@ impl Netlink {
             .map_err(|e| request_error(format!("look up interface {name}"), e))
     }
 
+    /// The interface with an index, if there is one.
+    pub(super) async fn link_numbered(&self, index: u32) -> Result<Option<Link>, NetlinkError> {
+        self.questions
+            .numbered(index)
+            .await
+            .map_err(|e| request_error(format!("look up interface {index}"), e))
+    }
+
     /// All addresses of both families.
     ///
     /// # Errors
@@ -287,19 +317,8 @@ impl Netlink {
     /// # Errors
     /// A request failed.
     pub async fn set_tun_up(&self, if_index: u32, mtu: u32) -> Result<(), NetlinkError> {
-        let no_address =
-            LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(
-                In6AddrGenMode::None,
-            )])]);
-        let message = LinkUnspec::new_with_index(if_index)
-            .append_extra_attribute(no_address)
-            .build();
-        match self.handle.link().set(message).execute().await {
-            Ok(()) => {}
-            // A kernel without IPv6, or with IPv6 disabled: no link-local address either way.
-            Err(e) if matches!(errno(&e), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => {}
-            Err(error) => return Err(failed("disable IPv6 link-local address of TUN", error)),
-        }
+        self.set_address_mode(if_index, In6AddrGenMode::None)
+            .await?;
         let message = LinkUnspec::new_with_index(if_index)
             .mtu(mtu)
             .txqueuelen(TUN_QUEUE_LEN)
@@ -310,6 +329,27 @@ impl Netlink {
             format!("bring TUN interface {if_index} up with MTU {mtu}"),
         )
         .await
+    }
+
+    /// What link-local address the kernel is to give an interface when it comes up.
+    pub(super) async fn set_address_mode(
+        &self,
+        if_index: u32,
+        mode: In6AddrGenMode,
+    ) -> Result<(), NetlinkError> {
+        let mode = vec![AfSpecInet6::AddrGenMode(mode)];
+        let message = LinkUnspec::new_with_index(if_index)
+            .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(mode)]))
+            .build();
+        match self.handle.link().set(message).execute().await {
+            Ok(()) => Ok(()),
+            // A kernel without IPv6, or with IPv6 disabled: no link-local address either way.
+            Err(e) if matches!(errno(&e), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => Ok(()),
+            Err(error) => {
+                let doing = format!("set link-local address mode of interface {if_index}");
+                Err(failed(doing, error))
+            }
+        }
     }
 
     /// Brings an interface up.
@@ -378,6 +418,22 @@ impl Netlink {
             .execute()
             .await
             .map_err(|e| failed(format!("set address {address} on interface {if_index}"), e))
+    }
+
+    /// Adds an address; one that is there already is no error.
+    pub(super) async fn ensure_address(
+        &self,
+        if_index: u32,
+        address: IpNet,
+    ) -> Result<(), NetlinkError> {
+        match self.add_address(if_index, address).await {
+            Err(NetlinkError::Request { source, .. })
+                if source.raw_os_error() == Some(libc::EEXIST) =>
+            {
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Removes an address; one that is not there is no error.

@@ -398,11 +398,22 @@ pub(super) fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
 /// A socket of the calling thread's namespace that sends whole Ethernet frames from one interface and
 /// receives nothing.
 pub(super) fn open_frame_socket(if_index: u32) -> io::Result<OwnedFd> {
+    let socket = frame_socket()?;
+    bind_frame_socket(&socket, if_index, 0)?;
+    Ok(socket)
+}
+
+/// A socket for whole Ethernet frames, which receives none before it is bound.
+pub(super) fn frame_socket() -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    // Protocol 0: no frame is for it.
-    let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
+    Ok(socket(AddressFamily::Packet, SockType::Raw, flags, None)?)
+}
+
+/// Binds such a socket to an interface, and to the frames of a protocol (0: none).
+pub(super) fn bind_frame_socket(socket: &OwnedFd, if_index: u32, protocol: u16) -> io::Result<()> {
     let address = libc::sockaddr_ll {
         sll_family: u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?,
+        sll_protocol: protocol.to_be(),
         sll_ifindex: i32::try_from(if_index).map_err(io::Error::other)?,
         ..EMPTY_ADDRESS
     };
@@ -410,7 +421,7 @@ pub(super) fn open_frame_socket(if_index: u32) -> io::Result<OwnedFd> {
     // SAFETY: `address` is a whole sockaddr_ll, `length` is its size, and the kernel only reads it.
     let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
     Errno::result(bound)?;
-    Ok(socket)
+    Ok(())
 }
 
 /// The present Ethernet address of the interface that a frame socket sends from; zeros if the interface

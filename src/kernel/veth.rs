@@ -2,16 +2,19 @@
 //! bridge and whose other end is created directly inside the container's namespace, with addresses
 //! and sysctls. Either all of it is there afterwards or nothing.
 //!
-//! Order inside: name, MAC, MTU, IPv6 off, the user's sysctls, addresses, up.
+//! Order inside: name, MAC, MTU, IPv6 on or off, the user's sysctls, addresses, up.
 //!
-//! IPv6 is disabled on both ends before they come up: on the container's because the network has
-//! none, on the host's because a bridge port needs no address of its own.
+//! IPv6 is disabled before they come up on the host's end, because a bridge port needs no address of its own, and on the
+//! container's, unless the network has IPv6. Its addresses there are usable at once, for nobody asks whether they are
+//! taken: that is what allocating them is for.
+//!
+//! A container whose user has switched IPv6 off in it as a whole gets none, and that is no error.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use netlink_packet_route::link::{InfoData, InfoVeth};
+use netlink_packet_route::link::{In6AddrGenMode, InfoData, InfoVeth};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::dump::{Link, Route, RouteKind, TABLE_MAIN};
@@ -36,7 +39,7 @@ pub struct VethSpec<'a> {
     pub mac: [u8; 6],
     /// Addresses of the container with the network's prefix lengths, one per family at most.
     pub addresses: &'a [IpNet],
-    /// The network has IPv6.
+    /// The network has IPv6. Otherwise it is switched off on the interface.
     pub ipv6: bool,
     /// Largest IP packet in octets, both ends; `None`: what the kernel gives a veth pair, 1500.
     pub mtu: Option<u32>,
@@ -117,17 +120,19 @@ impl Netlink {
         let host = self.existing_link(spec.host_name).await?;
         let container = inside.existing_link(spec.container_name).await?;
         self.switch_ipv6(&host, false).await?;
-        inside.switch_ipv6(&container, spec.ipv6).await?;
+        let ipv6 = spec.ipv6 && !inside.ipv6_is_refused().await?;
+        inside.switch_ipv6(&container, ipv6).await?;
         inside.set_sysctls(&container, spec.sysctls).await?;
         let (host, container) = (host.index, container.index);
-        for address in spec.addresses {
-            inside.add_address(container, *address).await?;
-        }
+        inside
+            .set_addresses(container, spec.container_name, spec.addresses)
+            .await?;
         self.set_up(host).await?;
         inside.set_up(container).await?;
         // Last, because nothing undoes it.
         inside.set_loopback_up().await?;
-        self.wait_until_operational(spec.host_name).await?;
+        self.wait_until_operational(host).await?;
+        self.wait_until_operational(spec.bridge_if_index).await?;
         Ok(host)
     }
 
@@ -140,7 +145,46 @@ impl Netlink {
         let value = if on { "0" } else { "1" };
         let set =
             move || sysctl::set_if_present(&["net", "ipv6", "conf", &name, "disable_ipv6"], value);
-        Ok(self.run(set).await??)
+        self.run(set)
+            .await?
+            .map_err(|source| NetlinkError::SwitchIpv6 {
+                interface: link.name.clone(),
+                on,
+                source,
+            })
+    }
+
+    /// The user of a container has switched IPv6 off in it as a whole (`net.ipv6.conf.all.disable_ipv6=1`). What
+    /// tells is `lo`, where we never do; Docker looks there too.
+    pub(super) async fn ipv6_is_refused(&self) -> Result<bool, NetlinkError> {
+        let loopback = self.existing_link("lo").await?;
+        Ok(loopback.ipv6.is_none_or(|ipv6| ipv6.disabled))
+    }
+
+    /// Adds addresses to a container's interface, those of IPv6 only if it is on there: the user's own
+    /// parameters may have switched it off.
+    pub(super) async fn set_addresses(
+        &self,
+        if_index: u32,
+        name: &str,
+        addresses: &[IpNet],
+    ) -> Result<(), NetlinkError> {
+        let mut ipv6 = None;
+        if addresses.iter().any(|address| address.addr().is_ipv6()) {
+            ipv6 = self.existing_link(name).await?.ipv6;
+        }
+        let ipv6 = ipv6.filter(|ipv6| !ipv6.disabled);
+        // Steering lets no other link-local address pass.
+        if ipv6.is_some_and(|ipv6| !ipv6.eui64) {
+            self.set_address_mode(if_index, In6AddrGenMode::Eui64)
+                .await?;
+        }
+        for address in addresses {
+            if address.addr().is_ipv4() || ipv6.is_some() {
+                self.ensure_address(if_index, *address).await?;
+            }
+        }
+        Ok(())
     }
 
     /// What the user wants of the interface, before it comes up.
@@ -168,13 +212,14 @@ impl Netlink {
         }
     }
 
-    /// Until then the bridge forwards nothing to the port. The kernel gets there by itself, so that
+    /// Until then the bridge forwards nothing to the port; and with its first port it starts itself, and drops what
+    /// the host sends. A lost question for a neighbour costs a second. The kernel gets there by itself, so that
     /// it takes longer is no reason to fail.
-    async fn wait_until_operational(&self, name: &str) -> Result<(), NetlinkError> {
+    async fn wait_until_operational(&self, index: u32) -> Result<(), NetlinkError> {
         let deadline = tokio::time::Instant::now() + OPERATIONAL_WAIT;
         loop {
-            let running = self.link(name).await?.is_some_and(|link| link.running);
-            if running || tokio::time::Instant::now() >= deadline {
+            let link = self.link_numbered(index).await?;
+            if link.is_some_and(|link| link.running) || tokio::time::Instant::now() >= deadline {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -189,6 +234,8 @@ fn conflicting_route(routes: &[Route], address: IpNet) -> Option<&Route> {
         route.table == TABLE_MAIN
             && route.kind == RouteKind::Unicast
             && route.destination.prefix_len() > 0
+            // Every interface with IPv6 has this one.
+            && !matches!(route.destination, IpNet::V6(net) if net.network().is_unicast_link_local())
             && (route.destination.contains(&address.addr())
                 || network.contains(&route.destination.network()))
     })

@@ -46,6 +46,7 @@ fn bridge_is_complete_and_making_it_again_changes_nothing() {
             Some(Ipv6Settings {
                 disabled,
                 accepts_advertisements,
+                eui64: true,
             })
         };
         assert_eq!(link.ipv6, ipv6(true, false));

@@ -6,6 +6,7 @@
 mod announcing;
 mod containers;
 mod interfaces;
+mod ipv6;
 mod namespaces;
 mod reading;
 mod scale;

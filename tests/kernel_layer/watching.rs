@@ -121,8 +121,8 @@ fn forwarding_is_back_within_50_ms() {
         let mut watcher = Watcher::new().unwrap();
         assert_eq!(
             keeper.assert_all().unwrap().len(),
-            1,
-            "switches every interface on"
+            2,
+            "IPv4 is switched on for every interface, IPv6 for the TUN"
         );
         let task = tokio::spawn(async move {
             loop {
