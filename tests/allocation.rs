@@ -6,11 +6,11 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use smoltcp::wire::{IpProtocol, Ipv4Packet, UdpPacket};
+use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet, UdpPacket};
 use tunbridge::forwarder::{
     Access, Config, Egress, EndpointId, EndpointPolicy, FamilyPolicy, Forwarder, Host, Instant,
     NetworkId, NetworkPolicy, Outbox, Policy, Protocol, VNET_HDR_LEN, Verdict,
@@ -20,6 +20,11 @@ const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
 const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
+
+const CONTAINER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x17, 0, 0, 0, 0, 0, 2);
+const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x17, 0, 0, 0, 0, 0, 1);
+const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+const SERVER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 9);
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -52,10 +57,13 @@ fn allocations() -> u64 {
 struct Machine;
 
 impl Host for Machine {
-    fn route(&self, _: IpAddr) -> Option<Egress> {
+    fn route(&self, destination: IpAddr) -> Option<Egress> {
         Some(Egress {
             if_index: 2,
-            source: HOST.into(),
+            source: match destination {
+                IpAddr::V4(_) => HOST.into(),
+                IpAddr::V6(_) => HOST6.into(),
+            },
             mtu: 1500,
         })
     }
@@ -65,16 +73,20 @@ impl Host for Machine {
 
 fn forwarder() -> Forwarder {
     let forwarder = Forwarder::new(Config::default(), [7; 32], Arc::new(Machine));
+    let family = |subnet: &str, gateway| FamilyPolicy {
+        subnet: subnet.parse().unwrap(),
+        gateway: Some(gateway),
+        masquerade: true,
+        source: None,
+        access: Access::Closed,
+    };
     let policy = Policy {
         networks: vec![NetworkPolicy {
             id: NetworkId(1),
-            families: vec![FamilyPolicy {
-                subnet: "172.17.0.0/16".parse().unwrap(),
-                gateway: Some(GATEWAY.into()),
-                masquerade: true,
-                source: None,
-                access: Access::Closed,
-            }],
+            families: vec![
+                family("172.17.0.0/16", GATEWAY.into()),
+                family("fd00:17::/64", GATEWAY6.into()),
+            ],
             mtu: 1500,
             icc: true,
             internal: false,
@@ -83,44 +95,61 @@ fn forwarder() -> Forwarder {
         endpoints: vec![EndpointPolicy {
             id: EndpointId(1),
             network: NetworkId(1),
-            addresses: vec![CONTAINER.into()],
+            addresses: vec![CONTAINER.into(), CONTAINER6.into()],
             open: Vec::new(),
         }],
         published: Vec::new(),
         links: Vec::new(),
-        local_addresses: vec![HOST.into(), GATEWAY.into()],
+        local_addresses: vec![HOST.into(), GATEWAY.into(), HOST6.into()],
     };
     forwarder.set_policy(policy, Instant::ZERO);
     forwarder
 }
 
-fn datagram(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) -> Vec<u8> {
-    const LENGTH: usize = 20 + 8 + 64;
-    let mut frame = vec![0; VNET_HDR_LEN + LENGTH];
-    let mut ip = Ipv4Packet::new_unchecked(&mut frame[VNET_HDR_LEN..]);
-    ip.set_version(4);
-    ip.set_header_len(20);
-    ip.set_total_len(u16::try_from(LENGTH).unwrap());
-    ip.set_dont_frag(true);
-    ip.set_hop_limit(64);
-    ip.set_next_header(IpProtocol::Udp);
-    ip.set_src_addr(from.0);
-    ip.set_dst_addr(to.0);
-    ip.fill_checksum();
-    let mut udp = UdpPacket::new_unchecked(ip.payload_mut());
+fn datagram(from: (IpAddr, u16), to: (IpAddr, u16)) -> Vec<u8> {
+    const LENGTH: u16 = 8 + 64;
+    let mut payload = [0; LENGTH as usize];
+    let mut udp = UdpPacket::new_unchecked(&mut payload[..]);
     udp.set_src_port(from.1);
     udp.set_dst_port(to.1);
-    udp.set_len(8 + 64);
+    udp.set_len(LENGTH);
     udp.fill_checksum(&from.0.into(), &to.0.into());
+    let mut frame = vec![0; VNET_HDR_LEN];
+    match (from.0, to.0) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            frame.resize(VNET_HDR_LEN + 20, 0);
+            let mut ip = Ipv4Packet::new_unchecked(&mut frame[VNET_HDR_LEN..]);
+            ip.set_version(4);
+            ip.set_header_len(20);
+            ip.set_total_len(20 + LENGTH);
+            ip.set_dont_frag(true);
+            ip.set_hop_limit(64);
+            ip.set_next_header(IpProtocol::Udp);
+            ip.set_src_addr(src);
+            ip.set_dst_addr(dst);
+            ip.fill_checksum();
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            frame.resize(VNET_HDR_LEN + 40, 0);
+            let mut ip = Ipv6Packet::new_unchecked(&mut frame[VNET_HDR_LEN..]);
+            ip.set_version(6);
+            ip.set_payload_len(LENGTH);
+            ip.set_hop_limit(64);
+            ip.set_next_header(IpProtocol::Udp);
+            ip.set_src_addr(src);
+            ip.set_dst_addr(dst);
+        }
+        _ => panic!("{from:?} and {to:?}"),
+    }
+    frame.extend_from_slice(&payload);
     frame
 }
 
-#[test]
-fn a_flow_hit_allocates_nothing_in_either_direction() {
+fn hits_allocate_nothing(container: IpAddr, server: IpAddr, host: IpAddr) {
     let forwarder = forwarder();
     let mut out = Outbox::new();
     let mut now = Instant::ZERO;
-    let sent = datagram((CONTAINER, 40_000), (SERVER, 7000));
+    let sent = datagram((container, 40_000), (server, 7000));
 
     let mut frame = sent.clone();
     let before = allocations();
@@ -129,10 +158,9 @@ fn a_flow_hit_allocates_nothing_in_either_direction() {
         Verdict::Forward
     );
     assert!(allocations() > before, "a new flow is seen by the counter");
-    let external = UdpPacket::new_checked(&frame[VNET_HDR_LEN + 20..])
-        .unwrap()
-        .src_port();
-    let answered = datagram((SERVER, 7000), (HOST, external));
+    let udp_at = frame.len() - 72;
+    let external = UdpPacket::new_checked(&frame[udp_at..]).unwrap().src_port();
+    let answered = datagram((server, 7000), (host, external));
 
     let mut frames = [sent.clone(), answered.clone()];
     let before = allocations();
@@ -148,4 +176,14 @@ fn a_flow_hit_allocates_nothing_in_either_direction() {
         }
     }
     assert_eq!(allocations() - before, 0);
+}
+
+#[test]
+fn a_flow_hit_allocates_nothing_in_either_direction() {
+    hits_allocate_nothing(CONTAINER.into(), SERVER.into(), HOST.into());
+}
+
+#[test]
+fn neither_does_one_of_ipv6() {
+    hits_allocate_nothing(CONTAINER6.into(), SERVER6.into(), HOST6.into());
 }

@@ -13,6 +13,7 @@ proptest! {
     fn replies_restore_the_original(
         packets in proptest::collection::vec((0u8..2, 2u8..4, 1u16..40, 1u8..5, 1u16..6), 1..200),
         seed in any::<[u8; 32]>(),
+        wide in any::<bool>(),
     ) {
         let mut lab = Lab::with(Config {
             exclusive_ports: 61_000..=61_031,
@@ -24,8 +25,11 @@ proptest! {
         let mut external = BTreeMap::new();
         let mut passed = 0;
         for (protocol, container, port, server, server_port) in packets {
-            let from = format!("172.17.0.{container}:{port}");
-            let to = format!("198.51.100.{server}:{server_port}");
+            let (from, to) = if wide {
+                (format!("[fd00:17::{container}]:{port}"), format!("[2001:db8:ff::{server}]:{server_port}"))
+            } else {
+                (format!("172.17.0.{container}:{port}"), format!("198.51.100.{server}:{server_port}"))
+            };
             let build = |from: &str, to: &str, flags| match protocol {
                 0 => udp(from, to),
                 _ => tcp(from, to, flags, 1, 1, 3),
@@ -93,6 +97,55 @@ proptest! {
         for generated in lab.out.drain() {
             let packet = Ipv4Packet::new_checked(&generated[VNET_HDR_LEN..]).unwrap();
             prop_assert!(packet.verify_checksum());
+        }
+    }
+
+    /// Nor does any of IPv6, whatever its headers say, and what passes can be read again.
+    #[test]
+    fn garbage_of_ipv6_is_judged(
+        choice in 0usize..7,
+        changes in proptest::collection::vec((0usize..160, any::<u8>()), 0..6),
+        cut in 0usize..300,
+        length in any::<bool>(),
+        extensions in proptest::collection::vec((0usize..5, any::<[u8; 6]>()), 0..4),
+    ) {
+        let mut lab = Lab::new();
+        let sent = udp("[fd00:17::2]:1", "[2001:db8:ff::7]:5000");
+        let mut first = sent.clone();
+        let _ = lab.verdict(&mut first);
+        let mut frame = match choice {
+            0 => sent,
+            1 => tcp("[fd00:17::2]:1", "[2001:db8:ff::7]:80", SYN, 1, 0, 40),
+            2 => partial(tcp("[2001:db8:ff::7]:1", "[2001:db8::10]:8080", SYN, 1, 0, 3000), 4, 1000),
+            3 => icmp_error(2, 0, "2001:db8:ff::7", "2001:db8::10", &first, 100),
+            4 => tcp("[::1]:1", "[::1]:8080", SYN, 1, 0, 3000),
+            5 => udp_bytes("[2001:db8:ff::7]:5", "[2001:db8::10]:8080", &[1; 300]),
+            _ => icmp_query(128, "fd00:17::2", "2001:db8:ff::7", 1, 60),
+        };
+        let mut named_at = VNET_HDR_LEN + 6;
+        let mut at = VNET_HDR_LEN + 40;
+        for (kind, rest) in extensions {
+            let next = std::mem::replace(&mut frame[named_at], [0, 43, 44, 60, 51][kind]);
+            let header = [[next, 0].as_slice(), &rest].concat();
+            frame.splice(at..at, header);
+            named_at = at;
+            at += 8;
+        }
+        for (at, value) in changes {
+            if let Some(octet) = frame.get_mut(at) {
+                *octet = value;
+            }
+        }
+        frame.truncate(frame.len().saturating_sub(cut.saturating_sub(250)));
+        if length && frame.len() >= VNET_HDR_LEN + 40 {
+            let length = u16::try_from(frame.len() - VNET_HDR_LEN - 40).unwrap();
+            frame[VNET_HDR_LEN + 4..VNET_HDR_LEN + 6].copy_from_slice(&length.to_be_bytes());
+        }
+        if lab.verdict(&mut frame) == Verdict::Forward {
+            prop_assert!(packet::Packet::parse(&mut frame).is_ok());
+        }
+        for mut generated in lab.out.drain() {
+            prop_assert!(packet::Packet::parse(&mut generated).is_ok());
         }
     }
 }
