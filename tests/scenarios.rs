@@ -7,6 +7,8 @@
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
+#[path = "scenarios/dual.rs"]
+mod dual;
 #[path = "scenarios/frame.rs"]
 #[allow(
     dead_code,
@@ -52,6 +54,8 @@ mod hairpin;
 mod hostile;
 #[path = "scenarios/icmp.rs"]
 mod icmp;
+#[path = "scenarios/ipv6.rs"]
+mod ipv6;
 #[path = "scenarios/links.rs"]
 mod links;
 #[path = "scenarios/mapping.rs"]

@@ -5,7 +5,9 @@
 //! # Theory of operation
 //!
 //! Read RFC 4787 (UDP), RFC 5382 (TCP), RFC 5508 (ICMP) and RFC 7857 (updates) first: the code cites
-//! their requirements as `RFC 4787 REQ-5` where it meets them, and so do the tests.
+//! their requirements as `RFC 4787 REQ-5` where it meets them, and so do the tests. IPv6 obeys the
+//! same rules; whether a network's IPv6 is translated at all, or routed with its own addresses, its
+//! [`FamilyPolicy`] says.
 //!
 //! A *frame* is a virtio header and an IP packet. Nothing else comes with it, so addresses say who
 //! speaks, and steering vouches for source addresses: a container's is that container, a local
@@ -31,7 +33,7 @@
 //! The way of a packet:
 //!
 //! ```text
-//!  frame ─► [packet] lengths, checksum, options, [vnet] header ──────────────► Drop
+//!  frame ─► [packet] lengths, checksum, options, extensions, [vnet] header ──► Drop
 //!             │
 //!             ├─ fragment? ─► [fragment] later ones follow the first's decision, or wait for it
 //!             ▼
@@ -49,7 +51,7 @@
 //!       hot lock: [tcp] state, counters, last seen
 //!       MSS, segment size, addresses, ports, TTL − 1, identification, checksums  (all in place)
 //!             ▼
-//!          Forward          or, too big and allowed to be cut: Consumed, fragments in the [`Outbox`]
+//!          Forward          or, too big and allowed to be cut: Consumed, [cut] into the [`Outbox`]
 //! ```
 //!
 //! # Mappings
@@ -82,6 +84,8 @@
 //!   survive it. Those to published ports do, because nothing about them was chosen.
 //! * UDP super-packets are not cut smaller: too large ones are answered with Fragmentation Needed
 //!   even without DF.
+//! * Of IPv6 extension headers no option is looked at but the jumbo payload; a home address among
+//!   the destination options (RFC 6275) would have to be translated, too.
 //! * When ports are short, behaviour changes (RFC 4787 REQ-11): flows then overlap.
 //! * A container subnet hides outside hosts with the same addresses (RFC 4787 REQ-7); control
 //!   refuses such subnets.

@@ -22,14 +22,33 @@ use super::world::*;
 
 /// Two queues of packets: the only hardware a host has.
 #[derive(Debug)]
-struct Wire {
+pub(crate) struct Wire {
     rx: VecDeque<Vec<u8>>,
     tx: VecDeque<Vec<u8>>,
     mtu: usize,
 }
 
-struct Received(Vec<u8>);
-struct Sender<'a>(&'a mut VecDeque<Vec<u8>>);
+pub(crate) struct Received(Vec<u8>);
+pub(crate) struct Sender<'a>(&'a mut VecDeque<Vec<u8>>);
+
+impl Wire {
+    pub(crate) const fn new(mtu: usize) -> Self {
+        Self {
+            rx: VecDeque::new(),
+            tx: VecDeque::new(),
+            mtu,
+        }
+    }
+
+    pub(crate) fn arrives(&mut self, packet: Vec<u8>) {
+        self.rx.push_back(packet);
+    }
+
+    /// The oldest packet that the host has sent.
+    pub(crate) fn sent(&mut self) -> Option<Vec<u8>> {
+        self.tx.pop_front()
+    }
+}
 
 impl RxToken for Received {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
@@ -147,11 +166,7 @@ impl Net {
     }
 
     fn add(&mut self, place: Place, addresses: &[Ipv4Addr], mtu: usize) -> NodeId {
-        let mut wire = Wire {
-            rx: VecDeque::new(),
-            tx: VecDeque::new(),
-            mtu,
-        };
+        let mut wire = Wire::new(mtu);
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = self.next_random();
         let mut iface = Interface::new(config, &mut wire, self.clock());
@@ -306,7 +321,7 @@ impl Net {
             for index in 0..self.nodes.len() {
                 let node = &mut self.nodes[index];
                 node.iface.poll(clock, &mut node.wire, &mut node.sockets);
-                while let Some(packet) = self.nodes[index].wire.tx.pop_front() {
+                while let Some(packet) = self.nodes[index].wire.sent() {
                     busy = true;
                     self.leave(index, Packet(packet));
                 }
@@ -461,7 +476,7 @@ impl Net {
         if let Some(seen) = &mut self.seen {
             seen.push((NodeId(to), packet.clone()));
         }
-        self.nodes[to].wire.rx.push_back(packet.0);
+        self.nodes[to].wire.arrives(packet.0);
     }
 
     fn find(&self, place: Place, address: Ipv4Addr) -> Option<usize> {
@@ -513,7 +528,7 @@ pub(crate) fn v4(endpoint: IpEndpoint) -> SocketAddrV4 {
     SocketAddrV4::new(address, endpoint.port)
 }
 
-fn tcp_socket() -> tcp::Socket<'static> {
+pub(crate) fn tcp_socket() -> tcp::Socket<'static> {
     let buffer = || tcp::SocketBuffer::new(vec![0; 1 << 16]);
     let mut socket = tcp::Socket::new(buffer(), buffer());
     socket.set_nagle_enabled(false);
