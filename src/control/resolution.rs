@@ -1,10 +1,10 @@
 //! Names of containers on their networks, as the resolver at 127.0.0.11 is to know them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::files::{self, DnsSettings, InternalResolvConf, RESOLV_CONF};
+use super::files::{self, DnsSettings, InternalResolvConf, NameServer, RESOLV_CONF};
 use super::names;
 use super::records::{Attachment, Container, Network};
 use super::state::{DEFAULT_NETWORK, State};
@@ -104,19 +104,26 @@ fn view(
             .filter_map(|(_, network, _)| zones.get(network.id.as_str()).cloned())
             .collect(),
         links: links.collect(),
-        upstreams: resolver
-            .upstreams
-            .iter()
-            .map(|server| match server.from_host {
-                true => Upstream::host(server.address),
-                false => Upstream::container(server.address),
-            })
-            .collect(),
+        upstreams: resolver.upstreams.iter().filter_map(upstream).collect(),
         forward: order
             .iter()
             .any(|(_, _, endpoint)| !endpoint.gateways.is_empty()),
         ndots_set: resolver.ndots_set,
     }
+}
+
+/// `None`: it is behind an interface that the host does not have.
+fn upstream(server: &NameServer) -> Option<Upstream> {
+    let mut upstream = match server.from_host {
+        true => Upstream::host(server.address),
+        false => Upstream::container(server.address),
+    };
+    if let (Some(zone), SocketAddr::V6(address)) = (&server.zone, &mut upstream.address) {
+        let number = zone.parse().ok();
+        let number = number.or_else(|| nix::net::if_::if_nametoindex(zone.as_str()).ok());
+        address.set_scope_id(number?);
+    }
+    Some(upstream)
 }
 
 fn enter(zone: &mut Zone, container: &Container, attachment: &Attachment) {

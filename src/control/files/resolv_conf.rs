@@ -31,8 +31,9 @@ pub fn resolv_conf_source(etc_resolv_conf: &str) -> &'static str {
     }
 }
 
-/// The file on the default network: the host's (`host_text` from `host_path`) without loopback servers, without
-/// IPv6 servers if the container has no IPv6, and with `settings` in place of what they override.
+/// The file on the default network: the host's (`host_text` from `host_path`) without loopback and link-local servers,
+/// which are those of the host's own interfaces, without IPv6 servers if the container has no IPv6, and with `settings`
+/// in place of what they override.
 ///
 /// When no server is left, the file says so and names none. Docker would put 8.8.8.8 and 8.8.4.4 there; that
 /// sends names of a private network to a third party whom nobody chose, and fails slowly where the
@@ -42,8 +43,12 @@ pub fn resolv_conf(host_path: &str, host_text: &str, settings: &DnsSettings, ipv
     let mut file = Parsed::new(host_text).with(settings);
     if !file.overridden.contains(&"nameservers") {
         let reachable = |server: &String| {
-            address(server)
-                .is_some_and(|address| !address.is_loopback() && (address.is_ipv4() || ipv6))
+            address(server).is_some_and(|address| match address {
+                IpAddr::V4(address) => !address.is_loopback(),
+                IpAddr::V6(address) => {
+                    ipv6 && !address.is_loopback() && !address.is_unicast_link_local()
+                }
+            })
         };
         file.servers.retain(reachable);
     }
@@ -63,10 +68,12 @@ pub struct InternalResolvConf {
 }
 
 /// A server to ask, at port 53.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameServer {
     /// Its address.
     pub address: IpAddr,
+    /// The interface of a link-local one (`fe80::1%eth0`): name or number.
+    pub zone: Option<String>,
     /// It is the host's, to be asked from the host's network namespace; otherwise from the container's.
     pub from_host: bool,
 }
@@ -88,12 +95,13 @@ pub fn internal_resolv_conf(
             false => server.clone(),
         })
         .collect();
-    let upstreams = file
-        .servers
-        .iter()
-        // A link-local address with a zone is no use without its interface.
-        .filter_map(|server| server.parse().ok())
-        .map(|address| NameServer { address, from_host });
+    let upstreams = file.servers.iter().filter_map(|server| {
+        Some(NameServer {
+            address: address(server)?,
+            zone: server.split_once('%').map(|(_, zone)| zone.to_owned()),
+            from_host,
+        })
+    });
     let upstreams = upstreams.collect();
     // Before ours is added, and also if it is not a number: a choice, though not a good one.
     let ndots_set = file.options.iter().any(|option| is_ndots(option));
@@ -127,7 +135,7 @@ fn address(server: &str) -> Option<IpAddr> {
 /// The servers that a resolv.conf names, those on a loopback included.
 pub fn name_servers(text: &str) -> Vec<IpAddr> {
     let parsed = Parsed::new(text);
-    // A link-local address with a zone is no use without its interface.
+    // Those with a zone are no use without their interface.
     parsed
         .servers
         .iter()

@@ -265,7 +265,7 @@ fn resolv_conf_is_the_hosts_without_what_cannot_be_reached() {
     );
     let v6 = resolv_conf("/etc/resolv.conf", HOST, &DnsSettings::default(), true);
     assert!(
-        v6.contains("nameserver 203.0.113.53\nnameserver fd00::53\nnameserver fe80::1%eth0\n"),
+        v6.contains("nameserver 203.0.113.53\nnameserver fd00::53\nsearch "),
         "{v6}"
     );
 }
@@ -395,6 +395,7 @@ fn test_resolv_conf_localhost_ipv6() {
         );
         let upstream = NameServer {
             address: ip(address),
+            zone: None,
             from_host: true,
         };
         assert_eq!((made.upstreams, made.ndots_set), (vec![upstream], false));
@@ -418,7 +419,14 @@ fn test_rc_transform_for_int_ns() {
         "{}",
         made.text
     );
-    assert_eq!(made.upstreams.len(), 3, "one needs an interface");
+    assert_eq!(
+        made.upstreams[3],
+        NameServer {
+            address: ip("fe80::1"),
+            zone: Some("eth0".into()),
+            from_host: true
+        }
+    );
 
     // Transcript 04: --dns 203.0.113.53 --dns-search corp.example.
     let settings = DnsSettings {

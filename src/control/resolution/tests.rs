@@ -52,6 +52,10 @@ fn names_of_the_transcript() {
     assert_eq!(view.pointer(&b).as_deref(), Some("Beta.net1"));
     assert_eq!(view.upstreams, [Upstream::host(ip([127, 0, 0, 53]))]);
     assert!(view.forward && view.ndots_set);
+    let scoped = "nameserver fe80::53%lo\nnameserver fe80::53%nosuch0\nnameserver fe80::54%7\n";
+    let scoped = &dns_views(&state, scoped)[&alpha.id].upstreams;
+    let servers: Vec<String> = scoped.iter().map(|u| u.address.to_string()).collect();
+    assert_eq!(servers, ["[fe80::53%1]:53", "[fe80::54%7]:53"]);
     let view = &views[&beta.id];
     assert_eq!(view.upstreams, [Upstream::container(ip([10, 1, 1, 1]))]);
     assert_eq!(view.zones.len(), 2);
