@@ -52,7 +52,7 @@ impl State {
             }
         }
         let mut warnings = warnings(&record);
-        warnings.extend(self.unpublished_warning(&record));
+        warnings.extend(self.unpublished_warnings(&record));
         Ok(self.creation(record, warnings))
     }
 
@@ -107,7 +107,7 @@ impl State {
                 return Err(error);
             }
         }
-        let warnings = self.unpublished_warning(&record).into_iter().collect();
+        let warnings = self.unpublished_warnings(&record);
         Ok(self.creation(record, warnings))
     }
 
@@ -178,17 +178,27 @@ impl State {
     }
 
     /// Docker ignores `-p` in silence where there is nothing to publish on.
-    fn unpublished_warning(&self, record: &Container) -> Option<String> {
+    fn unpublished_warnings(&self, record: &Container) -> Vec<String> {
         let wanted = !record.publish.is_empty() || record.publish_all;
         let internal = !record.attachments.is_empty()
             && record
                 .endpoints()
                 .all(|(_, endpoint)| endpoint.gateways.is_empty());
         let none = record.attachments.is_empty();
-        (wanted && (internal || none)).then(|| {
-            "no port is published: the container is on internal networks only, or on none; connect it to another network"
-                .to_owned()
-        })
+        if wanted && (internal || none) {
+            return vec![
+                "no port is published: the container is on internal networks only, or on none; connect it to another network"
+                    .to_owned(),
+            ];
+        }
+        let specs = self.without_target(record).into_iter();
+        specs
+            .map(|spec| {
+                format!(
+                    "-p {spec} is not published: the container has no IPv4 address, and IPv4 host ports do not lead to IPv6; give no host address, or an IPv6 one"
+                )
+            })
+            .collect()
     }
 }
 

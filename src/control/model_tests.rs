@@ -98,6 +98,10 @@ fn any() -> IpAddr {
     [0, 0, 0, 0].into()
 }
 
+fn any6() -> IpAddr {
+    [0_u16; 8].into()
+}
+
 impl World {
     /// The network of the default route, by Docker's order.
     fn gateway(&self, places: &[(usize, i64)]) -> Option<usize> {
@@ -440,7 +444,13 @@ fn check(state: &State, memory: &Memory, world: &World, numbers: &mut BTreeMap<S
             .iter()
             .map(|b| (b.host_address, b.host_port))
             .collect();
-        let held: Vec<_> = model.held.into_iter().zip(model.port).collect();
+        let held = model.held.into_iter().flat_map(|address| {
+            let both = (address == any()).then_some(any6());
+            std::iter::once(address).chain(both)
+        });
+        let held: Vec<_> = held
+            .filter_map(|address| Some((address, model.port?)))
+            .collect();
         assert_eq!(bindings, held);
     }
     for port in PORTS {
@@ -448,17 +458,32 @@ fn check(state: &State, memory: &Memory, world: &World, numbers: &mut BTreeMap<S
             let wanted = PortRequest {
                 spec: String::new(),
                 transport: Transport::Tcp,
-                address,
+                addresses: vec![address],
                 host: HostPorts::Exact(port..=port),
                 container: port..=port,
             };
             let free = world.free(port, address, usize::MAX);
             assert_eq!(
-                state.ports.allocate(&[wanted]).is_ok(),
+                state.ports.allocate(std::slice::from_ref(&wanted)).is_ok(),
                 free,
                 "{address}:{port}"
             );
         }
+        // Only what is published on all addresses is published on IPv6 ones.
+        let wanted = PortRequest {
+            spec: String::new(),
+            transport: Transport::Tcp,
+            addresses: vec![any6()],
+            host: HostPorts::Exact(port..=port),
+            container: port..=port,
+        };
+        let mut models = world.containers.values();
+        let held = models.any(|model| model.held == Some(any()) && model.port == Some(port));
+        assert_eq!(
+            state.ports.allocate(&[wanted]).is_ok(),
+            !held,
+            "[::]:{port}"
+        );
     }
     let policy = super::projections::policy(state, &[]);
     assert_eq!(policy.networks.len(), world.networks.len());
@@ -485,6 +510,7 @@ proptest! {
     #[test]
     fn nothing_leaks_and_the_store_is_what_memory_is(ops in prop::collection::vec(op(), 1..70)) {
         let (mut state, memory, _) = fresh();
+        state.settings.has_ipv6 = true;
         let mut world = World::default();
         world.networks.insert(0, Flavour::Plain);
         let mut numbers = BTreeMap::new();

@@ -1,8 +1,8 @@
 //! Which port of the host a published port gets.
 //!
 //! There is one map of used ports per (protocol, host address). A wildcard address conflicts with every
-//! address of its family and the other way round. What is free in the maps must also be held for real
-//! ([`HoldPorts`]) before it is given out:
+//! address of its family and the other way round; what is published on both families has the same port in both.
+//! What is free in the maps must also be held for real ([`HoldPorts`]) before it is given out:
 //!
 //! | asked for | search | if the kernel refuses |
 //! |---|---|---|
@@ -15,7 +15,7 @@
 //! when dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -31,16 +31,17 @@ pub const FALLBACK_EPHEMERAL: RangeInclusive<u16> = 49_153..=65_535;
 /// How often another port is tried when the kernel refuses one (Docker's `maxAllocateAttempts`).
 const MAX_ATTEMPTS: u32 = 10;
 
-/// Ports wanted on one host address.
+/// Ports wanted on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortRequest {
     /// The `-p` value, for messages.
     pub spec: String,
     /// TCP or UDP.
     pub transport: Transport,
-    /// Host address; unspecified: all of its family.
-    pub address: IpAddr,
-    /// Which ports of it.
+    /// Host addresses, at least one and at most one per family: each port is wanted on all of them. Unspecified: all
+    /// of its family.
+    pub addresses: Vec<IpAddr>,
+    /// Which ports.
     pub host: HostPorts,
     /// Ports in the container; with [`HostPorts::Exact`] as many as host ports.
     pub container: RangeInclusive<u16>,
@@ -94,9 +95,9 @@ pub enum PortError {
         /// The `-p` value.
         spec: String,
     },
-    /// IPv6 is not switched on.
+    /// The host has no IPv6.
     #[error(
-        "cannot publish on {address} (in -p \"{spec}\"): IPv6 host addresses come with --ipv6; give an IPv4 address, or none for all"
+        "cannot publish on {address} (in -p \"{spec}\"): this host has no IPv6; give an IPv4 address, or none for all"
     )]
     Ipv6 {
         /// Host address asked for.
@@ -195,7 +196,7 @@ impl PortAllocator {
     }
 
     /// Takes all that is asked for, or nothing. The result has one entry per request, in their order;
-    /// within it the leases are in the order of the container's ports.
+    /// within it the leases are in the order of the container's ports, those of IPv4 first.
     ///
     /// # Errors
     /// For the first request that cannot be met.
@@ -214,27 +215,23 @@ impl PortAllocator {
     }
 
     fn satisfy(&self, request: &PortRequest) -> Result<Vec<PortLease>, PortError> {
-        if request.address.is_ipv6() {
-            return Err(PortError::Ipv6 {
-                address: request.address,
-                spec: request.spec.clone(),
-            });
-        }
-        let search = match &request.host {
-            HostPorts::Exact(ports) => {
-                let pairs = ports.clone().zip(request.container.clone());
-                return pairs
-                    .map(|(host, container)| self.exact(request, host, container))
-                    .collect();
-            }
-            HostPorts::AnyOf(range) => Some(range.clone()),
-            HostPorts::Ephemeral => None,
+        let containers = request.container.clone();
+        let taken: Result<Vec<_>, PortError> = match &request.host {
+            HostPorts::Exact(ports) => ports
+                .clone()
+                .zip(containers)
+                .map(|(host, container)| self.exact(request, host, container))
+                .collect(),
+            HostPorts::AnyOf(range) => containers
+                .map(|container| self.search(request, Some(range), container))
+                .collect(),
+            HostPorts::Ephemeral => containers
+                .map(|container| self.search(request, None, container))
+                .collect(),
         };
-        request
-            .container
-            .clone()
-            .map(|container| self.search(request, search.as_ref(), container))
-            .collect()
+        let mut leases: Vec<PortLease> = taken?.into_iter().flatten().collect();
+        leases.sort_by_key(|lease| lease.address.is_ipv6());
+        Ok(leases)
     }
 
     fn exact(
@@ -242,19 +239,18 @@ impl PortAllocator {
         request: &PortRequest,
         port: u16,
         container_port: u16,
-    ) -> Result<PortLease, PortError> {
+    ) -> Result<Vec<PortLease>, PortError> {
         let mut inner = self.0.lock();
-        let address = request.address;
-        if !inner.is_free(request.transport, address, port) {
+        if let Some(address) = inner.taken(request, port) {
             return Err(PortError::AlreadyAllocated {
                 address,
                 port,
                 spec: request.spec.clone(),
             });
         }
-        match inner.take(request.transport, address, port) {
-            Ok(held) => Ok(self.lease(request, held, port, container_port)),
-            Err(source) => Err(refused(request, port, source)),
+        match inner.take(request, port) {
+            Ok(held) => Ok(self.leases(request, held, port, container_port)),
+            Err((address, source)) => Err(refused(request, address, port, source)),
         }
     }
 
@@ -263,9 +259,10 @@ impl PortAllocator {
         request: &PortRequest,
         range: Option<&RangeInclusive<u16>>,
         container_port: u16,
-    ) -> Result<PortLease, PortError> {
+    ) -> Result<Vec<PortLease>, PortError> {
         let mut inner = self.0.lock();
-        let address = request.address;
+        // The searches of one family and of both go on after each other.
+        let address = request.address();
         let ephemeral = range.is_none();
         let searched = range.unwrap_or(&inner.ephemeral);
         let (first, last) = (*searched.start(), *searched.end());
@@ -280,17 +277,17 @@ impl PortAllocator {
         let mut attempts = 0;
         for port in (resume..=last).chain(first..resume) {
             let avoided = ephemeral && inner.reserved.contains(&port);
-            if avoided || !inner.is_free(request.transport, address, port) {
+            if avoided || inner.taken(request, port).is_some() {
                 continue;
             }
             inner
                 .map(request.transport, address)
                 .last
                 .insert((first, last), port);
-            match inner.take(request.transport, address, port) {
-                Ok(held) => return Ok(self.lease(request, held, port, container_port)),
-                Err(HoldError::InUse) if attempts + 1 < MAX_ATTEMPTS => attempts += 1,
-                Err(source) => return Err(refused(request, port, source)),
+            match inner.take(request, port) {
+                Ok(held) => return Ok(self.leases(request, held, port, container_port)),
+                Err((_, HoldError::InUse)) if attempts + 1 < MAX_ATTEMPTS => attempts += 1,
+                Err((address, source)) => return Err(refused(request, address, port, source)),
             }
         }
         Err(PortError::Exhausted {
@@ -301,27 +298,38 @@ impl PortAllocator {
         })
     }
 
-    fn lease(
+    /// One for each of the addresses.
+    fn leases(
         &self,
         request: &PortRequest,
-        held: HeldPort,
+        held: Vec<HeldPort>,
         host_port: u16,
         container_port: u16,
-    ) -> PortLease {
-        PortLease {
+    ) -> Vec<PortLease> {
+        let held = held.into_iter().zip(&request.addresses);
+        held.map(|(held, &address)| PortLease {
             allocator: self.clone(),
             held: Some(held),
             transport: request.transport,
-            address: request.address,
+            address,
             host_port,
             container_port,
-        }
+        })
+        .collect()
     }
 }
 
-fn refused(request: &PortRequest, port: u16, source: HoldError) -> PortError {
+impl PortRequest {
+    /// The first of its addresses.
+    fn address(&self) -> IpAddr {
+        let first = self.addresses.first().copied();
+        first.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+}
+
+fn refused(request: &PortRequest, address: IpAddr, port: u16, source: HoldError) -> PortError {
     PortError::Refused {
-        address: request.address,
+        address,
         port,
         transport: request.transport,
         spec: request.spec.clone(),
@@ -343,14 +351,26 @@ impl Inner {
         })
     }
 
+    /// The first of the request's addresses on which `port` has been given out.
+    fn taken(&self, request: &PortRequest, port: u16) -> Option<IpAddr> {
+        let mut addresses = request.addresses.iter().copied();
+        addresses.find(|address| !self.is_free(request.transport, *address, port))
+    }
+
+    /// Takes `port` on all of the request's addresses, or on none; an error names the address.
     fn take(
         &mut self,
-        transport: Transport,
-        address: IpAddr,
+        request: &PortRequest,
         port: u16,
-    ) -> Result<HeldPort, HoldError> {
-        let held = self.holder.hold(transport, address, port)?;
-        self.map(transport, address).used.insert(port);
+    ) -> Result<Vec<HeldPort>, (IpAddr, HoldError)> {
+        let held = request.addresses.iter().map(|&address| {
+            let held = self.holder.hold(request.transport, address, port);
+            held.map_err(|source| (address, source))
+        });
+        let held = held.collect::<Result<Vec<_>, _>>()?;
+        for &address in &request.addresses {
+            self.map(request.transport, address).used.insert(port);
+        }
         Ok(held)
     }
 }

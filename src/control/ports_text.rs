@@ -1,7 +1,7 @@
 //! Ports in the words of `docker port` and `docker ps`.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::projections::{ContainerPort, container_ports};
 use super::records::Container;
@@ -10,20 +10,21 @@ use super::transport::Transport;
 
 /// Published host addresses and ports of each container port (empty: only exposed), sorted by container
 /// port and protocol. Within one container port the `-p` value given last comes first: an accident of Docker's
-/// sort (go-connections `SortPortMap`) that its users' scripts have learnt.
+/// sort (go-connections `SortPortMap`) that its users' scripts have learnt. A port that is the same on all addresses
+/// of both families is shown with those of IPv4 first.
 pub(super) fn grouped(
     state: &State,
     container: &Container,
 ) -> BTreeMap<(u16, Transport), Vec<(IpAddr, u16)>> {
     let mut groups: BTreeMap<(u16, Transport), Vec<(IpAddr, u16)>> = BTreeMap::new();
     for port in container_ports(state, container) {
-        groups
-            .entry((port.private, port.transport))
-            .or_default()
-            .extend(port.public);
-    }
-    for published in groups.values_mut() {
-        published.reverse();
+        let group = groups.entry((port.private, port.transport)).or_default();
+        let Some((address, host)) = port.public else {
+            continue;
+        };
+        let all_of_both = address == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+            && group.first() == Some(&(Ipv4Addr::UNSPECIFIED.into(), host));
+        group.insert(usize::from(all_of_both), (address, host));
     }
     groups
 }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! IPv6 host addresses stand in brackets, or without them (the text is split from the right, as Docker
-//! does). No host port, or host port 0, means "a free one". A host range for one container port means
+//! does). They have no zone, and so are not link-local. No host port, or host port 0, means "a free one". A host range for one container port means
 //! "a free one of these"; otherwise both ranges have the same length and are mapped pairwise.
 //!
 //! Messages begin with Docker's words (go-connections `ParsePortSpec`) and add the flag, the whole
@@ -67,6 +67,7 @@ enum Problem {
     Protocol(String),
     Sctp,
     Address(String),
+    LinkLocal(String),
     ContainerPort(String),
     ContainerPortZero,
     HostPort(String),
@@ -88,7 +89,9 @@ impl fmt::Display for PortSpecError {
             Problem::NoPort => write!(f, "no port specified: {value}<empty>"),
             Problem::Protocol(name) => write!(f, "invalid proto: {}", name.escape_debug()),
             Problem::Sctp => write!(f, "invalid proto: sctp: sctp is not supported"),
-            Problem::Address(text) => write!(f, "invalid IP address: {}", text.escape_debug()),
+            Problem::Address(text) | Problem::LinkLocal(text) => {
+                write!(f, "invalid IP address: {}", text.escape_debug())
+            }
             Problem::ContainerPort(text) => {
                 write!(f, "invalid containerPort: {}", text.escape_debug())
             }
@@ -111,6 +114,9 @@ impl fmt::Display for PortSpecError {
             Problem::NoPort => "give at least the container's port, as in -p 8080:80",
             Problem::Protocol(_) | Problem::Sctp => "use /tcp or /udp",
             Problem::Address(_) => "give an address of this host, as in 127.0.0.1:8080:80, IPv6 in brackets",
+            Problem::LinkLocal(_) => {
+                "a link-local address is one interface's alone; give another address of this host, or [::] for all, which has the link-local ones, too"
+            }
             Problem::ContainerPort(_) | Problem::ContainerPortZero | Problem::ExposeRange(_) => {
                 "use a port from 1 to 65535 or a range first-last with first not above last"
             }
@@ -224,16 +230,29 @@ fn parse_address(text: &str) -> Result<Option<IpAddr>, Problem> {
     if text.is_empty() {
         return Ok(None);
     }
-    let address = match text.strip_prefix('[') {
-        Some(rest) => rest
-            .strip_suffix(']')
-            .and_then(|inner| inner.parse::<Ipv6Addr>().ok())
-            .map(IpAddr::V6),
-        None => text.parse().ok(),
+    let bare = text
+        .strip_prefix('[')
+        .map_or(Some(text), |rest| rest.strip_suffix(']'));
+    let bracketed = text.starts_with('[');
+    let parse = |bare: &str| -> Option<IpAddr> {
+        let v6 = bare.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+        let v4 = bare.parse().ok().filter(|_| !bracketed).map(IpAddr::V4);
+        v6.or(v4)
     };
-    address
-        .map(Some)
-        .ok_or_else(|| Problem::Address(text.to_owned()))
+    let problem = || Problem::Address(text.to_owned());
+    let bare = bare.ok_or_else(problem)?;
+    // With a zone: `fe80::1%eth0`.
+    let (address, zone) = bare
+        .split_once('%')
+        .map_or((bare, None), |(address, zone)| (address, Some(zone)));
+    match parse(address).ok_or_else(problem)? {
+        IpAddr::V6(address) if address.is_unicast_link_local() => {
+            Err(Problem::LinkLocal(text.to_owned()))
+        }
+        _ if zone.is_some() => Err(problem()),
+        // ::ffff:127.0.0.1 is an IPv4 address.
+        address => Ok(Some(address.to_canonical())),
+    }
 }
 
 fn range(text: &str) -> Option<RangeInclusive<u16>> {
@@ -303,6 +322,10 @@ mod tests {
             tcp(Some("::1"), Exact(9200..=9200), 80..=80)
         );
         assert_eq!(
+            spec("[::ffff:127.0.0.1]:9200:80"),
+            tcp(Some("127.0.0.1"), Exact(9200..=9200), 80..=80)
+        );
+        assert_eq!(
             spec("[2001:db8::2]::80"),
             tcp(Some("2001:db8::2"), Ephemeral, 80..=80)
         );
@@ -336,6 +359,10 @@ mod tests {
             ("999.1.1.1:8086:80", "invalid IP address: 999.1.1.1"),
             ("[::1:80:80", "invalid IP address: [::1"),
             ("[127.0.0.1]:80:80", "invalid IP address: [127.0.0.1]"),
+            ("[fe80::1%eth0]:80:80", "invalid IP address: [fe80::1%eth0]"),
+            ("[fe80::1]:80:80", "invalid IP address: [fe80::1]"),
+            ("[::1%lo]:80:80", "invalid IP address: [::1%lo]"),
+            ("127.0.0.1%lo:80:80", "invalid IP address: 127.0.0.1%lo"),
             ("8086:80/xyz", "invalid proto: xyz"),
             ("8086:80/sctp", "invalid proto: sctp: sctp is not supported"),
             (

@@ -2,7 +2,7 @@
 //! Pure functions of the state, to be computed anew after every change.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
@@ -143,26 +143,31 @@ fn joined(
         .collect()
 }
 
-/// Host ports lead to the endpoint that makes the container's default route.
+/// Host ports lead to the endpoint that makes the container's default route; those of IPv6 possibly to its IPv4
+/// address.
 fn published<'a>(
     state: &'a State,
     container: &'a Container,
 ) -> impl Iterator<Item = Published> + 'a {
-    let gateway = |ipv4| {
+    let target = |ipv4| {
         let bound = !container.bindings.is_empty();
-        let (_, _, endpoint) = state.gateway_endpoint(container, ipv4).filter(|_| bound)?;
-        Some(endpoint)
+        let ((_, _, endpoint), address) = state.port_target(container, ipv4).filter(|_| bound)?;
+        Some((EndpointId(endpoint.number), address))
     };
-    let (v4, v6) = (gateway(true), gateway(false));
+    let (v4, v6) = (target(true), target(false));
     container.bindings.iter().filter_map(move |binding| {
-        let ipv4 = binding.host_address.is_ipv4();
-        let endpoint = if ipv4 { v4 } else { v6 }?;
+        let target = if binding.host_address.is_ipv4() {
+            v4
+        } else {
+            v6
+        };
+        let (endpoint, container_address) = target?;
         Some(Published {
             protocol: binding.transport.into(),
             host_address: binding.host_address,
             host_ports: binding.host_port..=binding.last_host_port(),
-            endpoint: EndpointId(endpoint.number),
-            container_address: endpoint.address(ipv4)?.addr(),
+            endpoint,
+            container_address,
             container_port: binding.container_port,
         })
     })
@@ -253,22 +258,34 @@ pub fn container_ports(state: &State, container: &Container) -> Vec<ContainerPor
             });
         }
     }
-    let places = container.endpoints();
-    let routed = places
-        .filter_map(|(attachment, _)| state.network_by_id(&attachment.network)?.v4())
-        .filter(|family| family.mode == GatewayMode::Routed);
-    for _ in routed {
+    // Those at IPv6 host addresses, if the forwarder translates: that says more than that they are open, too.
+    let translated = state
+        .port_target(container, false)
+        .is_some_and(|(_, address)| address.is_ipv4());
+    let translated: BTreeSet<(Transport, u16)> = container
+        .bindings
+        .iter()
+        .filter(|binding| translated && binding.host_address.is_ipv6())
+        .flat_map(|binding| {
+            binding
+                .pairs()
+                .map(|(_, private)| (binding.transport, private))
+        })
+        .collect();
+    for unspecified in routed(state, container) {
         let exposed = container.expose.iter().filter(|_| container.publish_all);
         let open =
             published_ports(container).chain(exposed.map(|e| (e.transport, e.first..=e.last)));
         for (transport, range) in open {
             for private in range {
                 named.insert((transport, private));
-                ports.push(ContainerPort {
-                    transport,
-                    private,
-                    public: Some((Ipv4Addr::UNSPECIFIED.into(), 0)),
-                });
+                if unspecified.is_ipv4() || !translated.contains(&(transport, private)) {
+                    ports.push(ContainerPort {
+                        transport,
+                        private,
+                        public: Some((unspecified, 0)),
+                    });
+                }
             }
         }
     }
@@ -284,6 +301,25 @@ pub fn container_ports(state: &State, container: &Container) -> Vec<ContainerPor
         }
     }
     ports
+}
+
+/// `0.0.0.0` and `::` for each place where a container has an address of that family that is reached without NAT.
+fn routed<'a>(state: &'a State, container: &'a Container) -> impl Iterator<Item = IpAddr> + 'a {
+    let unspecified = [
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    ];
+    container
+        .endpoints()
+        .flat_map(move |(attachment, endpoint)| {
+            let network = state.network_by_id(&attachment.network);
+            unspecified.into_iter().filter(move |unspecified| {
+                let ipv4 = unspecified.is_ipv4();
+                let family = network.and_then(|network| network.config.family(ipv4));
+                family.is_some_and(|family| family.mode == GatewayMode::Routed)
+                    && endpoint.address(ipv4).is_some()
+            })
+        })
 }
 
 #[cfg(test)]

@@ -1,18 +1,22 @@
 //! Published ports of containers: from `-p` values to requests, from leases to bindings, and changes
 //! while the container runs.
 //!
-//! Host ports belong to the endpoint that makes the container's default route, if its network has NAT (Docker
-//! does the same). When the route goes another way, they move; a port keeps its number where it can, but the
-//! new network may have another host address for `-p` values that name none. What is published on a network
-//! without NAT follows from the `-p` values alone: see `projections`.
+//! Host ports belong to the endpoint that makes the container's default route of their family, if its network
+//! has NAT (Docker does the same). Those of IPv6 lead to the IPv4 address if there is no such endpoint of IPv6:
+//! the forwarder translates, as Docker's proxy does. A `-p` value without an address is published on both
+//! families, with the same port. When a route goes another way, the ports move; a port keeps its number where it
+//! can, but the new network may have another host address for `-p` values that name none. What is published on a
+//! network without NAT follows from the `-p` values alone: see `projections`.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use super::error::ControlError;
+use super::gateway::Place;
 use super::port_allocator::{PortError, PortLease, PortRequest};
 use super::portspec::{HostPorts, PortSpec};
-use super::records::{Container, ContainerState, Network, PortBinding};
+use super::records::{Container, ContainerState, PortBinding};
 use super::state::{Leases, State};
 use super::transport::Transport;
 
@@ -30,12 +34,10 @@ impl State {
     ) -> Result<(Container, Vec<PortBinding>), ControlError> {
         let parsed: PortSpec = spec.parse()?;
         let mut record = self.container_with_network(query)?.clone();
-        let request = self
-            .nat_network(&record)
-            .map(|network| request(spec, &parsed, network.config.host_address));
         let ports = self
-            .ports
-            .allocate(request.as_slice())
+            .host_defaults(&record)
+            .request(spec, &parsed)
+            .and_then(|request| self.ports.allocate(request.as_slice()))
             .map_err(|source| self.ports_error(&record, source))?;
         let leases: Vec<Leases> = ports
             .into_iter()
@@ -99,18 +101,29 @@ impl State {
         if record.endpoint().is_none() || !entry.leases.is_empty() {
             return Ok(());
         }
-        let mut all = Vec::new();
+        let mut all: Vec<Leases> = Vec::new();
+        let mut before: Option<&PortBinding> = None;
         for binding in &record.bindings {
-            let mut leases = Leases {
-                spec: binding.spec.clone(),
-                ports: Vec::new(),
+            // A `-p` value may have several bindings: of both families, and with holes.
+            let goes_on = before.is_some_and(|before| before.spec == binding.spec)
+                && !all
+                    .last()
+                    .is_some_and(|leases| overlaps(&leases.ports, binding));
+            if !goes_on {
+                all.push(Leases {
+                    spec: binding.spec.clone(),
+                    ports: Vec::new(),
+                });
+            }
+            before = Some(binding);
+            let Some(leases) = all.last_mut() else {
+                continue;
             };
             match self.ports.allocate(&[exact(binding, 0, binding.count)]) {
                 Ok(ports) => leases.ports.extend(ports.into_iter().flatten()),
                 // Something in it is gone: keep the rest.
-                Err(_) => self.retake_one_by_one(&record.name, binding, &mut leases, warnings),
+                Err(_) => self.retake_one_by_one(&record.name, binding, leases, warnings),
             }
-            all.push(leases);
         }
         let bindings = bindings(&all);
         if bindings != record.bindings {
@@ -163,16 +176,56 @@ impl State {
         }
     }
 
-    /// The network on whose host address the container's ports are published; `None`: they are not.
-    pub(super) fn nat_network(&self, record: &Container) -> Option<&Network> {
-        let (_, network, _) = self.gateway_endpoint(record, true)?;
-        let nat = network.v4()?.mode.has_nat();
-        nat.then_some(network)
+    /// Where host ports of a family lead: the endpoint, and which of its addresses. `None`: there are none.
+    pub(super) fn port_target<'s, 'c>(
+        &'s self,
+        record: &'c Container,
+        ipv4: bool,
+    ) -> Option<(Place<'s, 'c>, IpAddr)> {
+        let same_family = |ipv4| {
+            let place = self.gateway_endpoint(record, ipv4)?;
+            let (_, network, endpoint) = place;
+            let nat = network.config.family(ipv4)?.mode.has_nat();
+            let address = endpoint.address(ipv4)?.addr();
+            nat.then_some((place, address))
+        };
+        same_family(ipv4).or_else(|| if ipv4 { None } else { same_family(true) })
+    }
+
+    /// The host addresses of a container's `-p` values that name none.
+    fn host_defaults(&self, record: &Container) -> HostDefaults {
+        let default = |ipv4| {
+            let ((_, network, _), _) = self.port_target(record, ipv4)?;
+            Some(network.config.host_address)
+        };
+        HostDefaults {
+            v4: default(true),
+            v6: default(false),
+            has_ipv6: self.settings.has_ipv6,
+        }
+    }
+
+    /// The `-p` values of a container without IPv4 that are meant for IPv4 host addresses.
+    pub(super) fn without_target<'c>(&self, record: &'c Container) -> Vec<&'c str> {
+        let mut endpoints = record.endpoints();
+        let defaults = self.host_defaults(record);
+        if defaults.v6.is_none() || endpoints.any(|(_, e)| e.address(true).is_some()) {
+            return Vec::new();
+        }
+        let lost = record.publish.iter().filter(|text| {
+            let spec = text.parse::<PortSpec>().ok();
+            let addresses = spec.map(|spec| defaults.addresses(text, spec.host_address));
+            matches!(addresses, Some(Ok(addresses)) if addresses.is_empty())
+        });
+        lost.map(String::as_str).collect()
     }
 
     /// Docker's sentence around a port that cannot be had.
     fn ports_error(&self, record: &Container, source: PortError) -> ControlError {
-        let endpoint = self.gateway_endpoint(record, true);
+        let endpoint = self
+            .port_target(record, true)
+            .or_else(|| self.port_target(record, false))
+            .map(|(place, _)| place);
         ControlError::Ports {
             name: record.name.clone(),
             endpoint: endpoint.map_or_else(String::new, |(_, _, endpoint)| endpoint.id.clone()),
@@ -199,25 +252,23 @@ impl State {
     /// What is to be published on host ports: the `-p` values, and with `-P` each exposed port that no
     /// `-p` value names.
     fn port_requests(&self, record: &Container) -> Result<Vec<PortRequest>, ControlError> {
-        let Some(network) = self.nat_network(record) else {
-            return Ok(Vec::new());
-        };
-        let default = network.config.host_address;
+        let defaults = self.host_defaults(record);
+        let refused = |source| self.ports_error(record, source);
         let mut requests = Vec::new();
+        let mut named: BTreeSet<(Transport, u16)> = BTreeSet::new();
         for text in &record.publish {
-            requests.push(request(text, &text.parse()?, default));
+            let spec: PortSpec = text.parse()?;
+            requests.extend(defaults.request(text, &spec).map_err(refused)?);
+            if record.publish_all {
+                named.extend(spec.container.map(|port| (spec.transport, port)));
+            }
         }
-        if record.publish_all {
-            let named = requests.iter().flat_map(|request: &PortRequest| {
-                let transport = request.transport;
-                request.container.clone().map(move |port| (transport, port))
-            });
-            let mut named: BTreeSet<(Transport, u16)> = named.collect();
-            for exposed in &record.expose {
-                for port in exposed.first..=exposed.last {
-                    if named.insert((exposed.transport, port)) {
-                        requests.push(ephemeral(port, exposed.transport, default));
-                    }
+        let exposed = record.expose.iter().filter(|_| record.publish_all);
+        for exposed in exposed {
+            for port in exposed.first..=exposed.last {
+                if named.insert((exposed.transport, port)) {
+                    let request = defaults.ephemeral(port, exposed.transport);
+                    requests.extend(request.map_err(refused)?);
                 }
             }
         }
@@ -249,7 +300,10 @@ impl State {
         }
         let freed: Vec<(String, Vec<PortRequest>)> = old
             .drain(..)
-            .map(|leases| (leases.spec, leases.ports.iter().map(same_port).collect()))
+            .map(|leases| {
+                let ports = same_ports(&leases.ports);
+                (leases.spec, ports)
+            })
             .collect();
         let mut problem = None;
         // Exact ports first, so that a range cannot take them.
@@ -307,12 +361,14 @@ impl State {
                 .iter()
                 .map(|port| PortRequest {
                     spec: request.spec.clone(),
-                    address: request.address,
+                    addresses: request.addresses.clone(),
                     ..port.clone()
                 })
                 .collect();
             if let Ok(ports) = self.ports.allocate(&wanted) {
-                return Ok(ports.into_iter().flatten().collect());
+                let mut ports: Vec<PortLease> = ports.into_iter().flatten().collect();
+                ports.sort_by_key(|lease| lease.address().is_ipv6());
+                return Ok(ports);
             }
         }
         let ports = self.ports.allocate(std::slice::from_ref(request))?;
@@ -340,40 +396,87 @@ fn stays(leases: &Leases, request: &PortRequest) -> bool {
         && leases
             .ports
             .iter()
-            .all(|lease| lease.address() == request.address)
-        && leases.ports.len() == request.container.len()
+            .all(|lease| request.addresses.contains(&lease.address()))
+        && leases.ports.len() == request.container.len() * request.addresses.len()
 }
 
-/// The same port again, if it has been given up.
-fn same_port(lease: &PortLease) -> PortRequest {
-    PortRequest {
-        spec: String::new(),
-        transport: lease.transport(),
-        address: lease.address(),
-        host: HostPorts::Exact(lease.host_port()..=lease.host_port()),
-        container: lease.container_port()..=lease.container_port(),
+/// One of these leases has a port of the binding's, at the same host address.
+fn overlaps(leases: &[PortLease], binding: &PortBinding) -> bool {
+    let last = binding.container_port.saturating_add(binding.count - 1);
+    let ports = binding.container_port..=last;
+    leases.iter().any(|lease| {
+        lease.address() == binding.host_address && ports.contains(&lease.container_port())
+    })
+}
+
+/// The same ports again, if they have been given up; those of one address stand for those of the others.
+fn same_ports(leases: &[PortLease]) -> Vec<PortRequest> {
+    let address = leases.first().map(PortLease::address);
+    let leases = leases
+        .iter()
+        .filter(|lease| Some(lease.address()) == address);
+    leases
+        .map(|lease| PortRequest {
+            spec: String::new(),
+            transport: lease.transport(),
+            addresses: vec![lease.address()],
+            host: HostPorts::Exact(lease.host_port()..=lease.host_port()),
+            container: lease.container_port()..=lease.container_port(),
+        })
+        .collect()
+}
+
+/// Where `-p` values are published that name no host address: the addresses of the networks that the ports of
+/// IPv4 and IPv6 lead to. `None`: ports of that family lead nowhere.
+#[derive(Clone, Copy, Debug)]
+struct HostDefaults {
+    v4: Option<IpAddr>,
+    v6: Option<IpAddr>,
+    has_ipv6: bool,
+}
+
+impl HostDefaults {
+    /// A `-p` value as a request. `None`: what it names leads nowhere.
+    fn request(&self, text: &str, spec: &PortSpec) -> Result<Option<PortRequest>, PortError> {
+        let addresses = self.addresses(text, spec.host_address)?;
+        Ok((!addresses.is_empty()).then(|| PortRequest {
+            spec: text.to_owned(),
+            transport: spec.transport,
+            addresses,
+            host: spec.host.clone(),
+            container: spec.container.clone(),
+        }))
     }
-}
 
-/// A `-p` value as a request; `default` is the host address if it names none.
-fn request(text: &str, spec: &PortSpec, default: IpAddr) -> PortRequest {
-    PortRequest {
-        spec: text.to_owned(),
-        transport: spec.transport,
-        address: spec.host_address.unwrap_or(default),
-        host: spec.host.clone(),
-        container: spec.container.clone(),
+    /// A port of `-P`.
+    fn ephemeral(&self, port: u16, transport: Transport) -> Result<Option<PortRequest>, PortError> {
+        let spec = PortSpec {
+            transport,
+            host_address: None,
+            host: HostPorts::Ephemeral,
+            container: RangeInclusive::new(port, port),
+        };
+        self.request(&format!("{port}/{transport}"), &spec)
     }
-}
 
-/// A port of `-P`.
-fn ephemeral(port: u16, transport: Transport, address: IpAddr) -> PortRequest {
-    PortRequest {
-        spec: format!("{port}/{transport}"),
-        transport,
-        address,
-        host: HostPorts::Ephemeral,
-        container: port..=port,
+    /// The host addresses of a `-p` value that names `wanted`.
+    fn addresses(&self, text: &str, wanted: Option<IpAddr>) -> Result<Vec<IpAddr>, PortError> {
+        let v4 = self.v4.map(|default| wanted.unwrap_or(default));
+        let v6 = self.v6.and_then(|default| match wanted {
+            // All of IPv4, said by nobody, means all of IPv6, too.
+            None if default == IpAddr::V4(Ipv4Addr::UNSPECIFIED) => {
+                self.has_ipv6.then_some(Ipv6Addr::UNSPECIFIED.into())
+            }
+            _ => Some(wanted.unwrap_or(default)),
+        });
+        let v6 = v6.filter(IpAddr::is_ipv6);
+        match v6 {
+            Some(address) if !self.has_ipv6 => Err(PortError::Ipv6 {
+                address,
+                spec: text.to_owned(),
+            }),
+            _ => Ok(v4.filter(IpAddr::is_ipv4).into_iter().chain(v6).collect()),
+        }
     }
 }
 
@@ -386,7 +489,7 @@ fn exact(binding: &PortBinding, offset: u16, count: u16) -> PortRequest {
     PortRequest {
         spec: binding.spec.clone(),
         transport: binding.transport,
-        address: binding.host_address,
+        addresses: vec![binding.host_address],
         host: HostPorts::Exact(range(binding.host_port)),
         container: range(binding.container_port),
     }
@@ -416,3 +519,6 @@ fn binding(spec: &str, lease: &PortLease) -> PortBinding {
         count: 1,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::Ipv6Net;
 use parking_lot::Mutex;
 
 use super::address_pool::AddressPools;
 use super::daemon_options::{BridgeOptions, HostFacts};
 use super::files::DnsSettings;
-use super::network_config::NetworkConfig;
+use super::network_config::{FamilyConfig, GatewayMode, NetworkConfig};
 use super::port_allocator::PortAllocator;
 use super::port_holder::{HeldPort, HoldError, HoldPorts};
 use super::records::{Container, Network};
-use super::state::{Settings, State};
+use super::state::{NetworkEntry, Settings, State};
 use super::store::{Change, Journal, Records, StoreError};
 use super::timestamp::Timestamp;
 use super::transport::Transport;
@@ -149,6 +150,43 @@ pub(super) fn make(
 pub(super) fn option(request: &mut CreateNetwork, key: &str, value: &str) {
     let key = format!("com.docker.network.{key}");
     request.options.insert(key, value.to_owned());
+}
+
+/// Gives a network that has no containers an IPv6 subnet, whose first address is the gateway.
+pub(super) fn add_ipv6(state: &mut State, network: &str, subnet: &str, mode: GatewayMode) {
+    let subnet: Ipv6Net = subnet.parse().unwrap();
+    change_families(state, network, |families| {
+        families.push(FamilyConfig {
+            subnet: subnet.into(),
+            configured: true,
+            allocation_range: None,
+            auxiliary: BTreeMap::new(),
+            gateway: subnet.hosts().nth(1).map(IpAddr::V6),
+            bridge_address: true,
+            container_gateway: None,
+            mode,
+            masquerade: mode.has_nat(),
+            source: None,
+        });
+    });
+}
+
+/// Changes the addresses of a network that has no containers.
+pub(super) fn change_families(
+    state: &mut State,
+    network: &str,
+    change: impl FnOnce(&mut Vec<FamilyConfig>),
+) {
+    let mut record = state.network(network).unwrap().clone();
+    change(&mut record.config.families);
+    state
+        .journal
+        .commit(&[Change::PutNetwork(&record)])
+        .unwrap();
+    let id = record.id.clone();
+    state
+        .networks
+        .insert(id, NetworkEntry::new(record).unwrap());
 }
 
 /// Networks of a container, without wishes.

@@ -82,8 +82,9 @@ fn network_settings_are_those_of_the_transcript() {
 
 #[test]
 fn ports_are_those_of_the_transcript() {
-    // Transcript 03, container `web`; the `::` bindings come with IPv6.
+    // Transcript 03, container `web`.
     let (mut state, ..) = fresh();
+    state.settings.has_ipv6 = true;
     let specs = [
         "8080:80",
         "8080:80/udp",
@@ -96,9 +97,10 @@ fn ports_are_those_of_the_transcript() {
     assert_eq!(
         serde_json::to_string(&web["NetworkSettings"]["Ports"]).unwrap(),
         concat!(
-            r#"{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"32768"},{"HostIp":"198.51.100.2","HostPort":"8082"},"#,
-            r#"{"HostIp":"127.0.0.1","HostPort":"8081"},{"HostIp":"0.0.0.0","HostPort":"8080"}],"#,
-            r#""80/udp":[{"HostIp":"0.0.0.0","HostPort":"8080"}]}"#
+            r#"{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"32768"},{"HostIp":"::","HostPort":"32768"},"#,
+            r#"{"HostIp":"198.51.100.2","HostPort":"8082"},{"HostIp":"127.0.0.1","HostPort":"8081"},"#,
+            r#"{"HostIp":"0.0.0.0","HostPort":"8080"},{"HostIp":"::","HostPort":"8080"}],"#,
+            r#""80/udp":[{"HostIp":"0.0.0.0","HostPort":"8080"},{"HostIp":"::","HostPort":"8080"}]}"#
         )
     );
     assert_eq!(

@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
@@ -35,9 +35,11 @@ fn request(spec: &str) -> PortRequest {
     PortRequest {
         spec: spec.to_owned(),
         transport: parsed.transport,
-        address: parsed
-            .host_address
-            .unwrap_or_else(|| Ipv4Addr::UNSPECIFIED.into()),
+        addresses: vec![
+            parsed
+                .host_address
+                .unwrap_or_else(|| Ipv4Addr::UNSPECIFIED.into()),
+        ],
         host: parsed.host,
         container: parsed.container,
     }
@@ -209,17 +211,108 @@ fn ten_attempts_when_the_kernel_refuses() {
     );
 }
 
+/// On all addresses of both families.
+fn both(spec: &str) -> PortRequest {
+    PortRequest {
+        addresses: vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+        ..request(spec)
+    }
+}
+
+fn taken(leases: &[Vec<PortLease>]) -> Vec<(String, u16, u16)> {
+    let leases = leases.iter().flatten();
+    leases
+        .map(|l| (l.address().to_string(), l.host_port(), l.container_port()))
+        .collect()
+}
+
 #[test]
-fn ipv6_is_refused_when_ports_are_taken() {
-    let error = allocator([])
-        .allocate(&requests(&["[::1]:80:80"]))
+fn both_families_have_the_same_port() {
+    let allocator = allocator([]);
+    let all =
+        |port, container| ["0.0.0.0", "::"].map(|address| (address.to_owned(), port, container));
+    let six = allocator.allocate(&requests(&["[::1]:32768:80"])).unwrap();
+    let ephemeral = allocator.allocate(&[both("80")]).unwrap();
+    assert_eq!(
+        taken(&ephemeral),
+        all(32_769, 80),
+        "free in one is not enough"
+    );
+    let range = allocator.allocate(&[both("9000-9001:7000-7001")]).unwrap();
+    let expected = [
+        ("0.0.0.0", 9000, 7000),
+        ("0.0.0.0", 9001, 7001),
+        ("::", 9000, 7000),
+        ("::", 9001, 7001),
+    ];
+    assert_eq!(
+        taken(&range),
+        expected.map(|(a, h, c)| (a.to_owned(), h, c))
+    );
+    // Families do not conflict with each other, only within themselves.
+    let four = allocator.allocate(&requests(&["32768:80"])).unwrap();
+    let error = allocator.allocate(&[both("32768:80")]).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("Bind for 0.0.0.0:32768 failed"),
+        "{error}"
+    );
+    drop(four);
+    let error = allocator.allocate(&[both("32768:80")]).unwrap_err();
+    assert!(
+        error.to_string().starts_with("Bind for [::]:32768 failed"),
+        "{error}"
+    );
+    drop(six);
+    assert_eq!(
+        taken(&allocator.allocate(&[both("32768:80")]).unwrap()),
+        all(32_768, 80)
+    );
+}
+
+/// Refuses one family.
+#[derive(Debug)]
+struct OnlyIpv4(Arc<Mutex<u32>>);
+
+impl HoldPorts for OnlyIpv4 {
+    fn hold(&self, _: Transport, address: IpAddr, _: u16) -> Result<HeldPort, HoldError> {
+        *self.0.lock() += 1;
+        match address {
+            IpAddr::V4(_) => Ok(HeldPort::without_socket()),
+            IpAddr::V6(_) => Err(HoldError::InUse),
+        }
+    }
+}
+
+#[test]
+fn what_one_family_refuses_is_not_kept_in_the_other() {
+    let asked = Arc::new(Mutex::new(0));
+    let holder = Arc::new(OnlyIpv4(Arc::clone(&asked)));
+    let allocator = PortAllocator::new(holder, 100..=200, []);
+    let error = allocator
+        .allocate(&[both("80:80")])
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("-p \"[::1]:80:80\"")
-            && error.contains("IPv6 host addresses come with --ipv6"),
+        error.starts_with("failed to bind host port [::]:80/tcp: address already in use"),
         "{error}"
     );
+    let error = allocator.allocate(&[both("80")]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("failed to bind host port [::]:109/tcp"),
+        "{error}"
+    );
+    assert_eq!(*asked.lock(), 2 + 2 * MAX_ATTEMPTS);
+    let marked: u32 = allocator
+        .0
+        .lock()
+        .maps
+        .values()
+        .map(|map| map.used.len())
+        .sum();
+    assert_eq!(marked, 0);
+    allocator.allocate(&requests(&["80:80"])).unwrap();
 }
 
 #[test]

@@ -251,7 +251,7 @@ fn bad_requests_are_refused_before_anything_happens() {
     refuse(
         &|r| r.publish = vec!["[::1]:80:80".into()],
         400,
-        "IPv6 host addresses come with --ipv6",
+        "cannot publish on ::1 (in -p \"[::1]:80:80\"): this host has no IPv6",
     );
     refuse(&|r| r.expose = vec!["0".into()], 400, "--expose");
     refuse(
