@@ -42,6 +42,8 @@ mod world;
 
 #[path = "scenarios/access.rs"]
 mod access;
+#[path = "scenarios/across.rs"]
+mod across;
 #[path = "scenarios/corners.rs"]
 mod corners;
 #[path = "scenarios/filtering.rs"]
@@ -80,5 +82,7 @@ mod threads;
 mod timers;
 #[path = "scenarios/transfer.rs"]
 mod transfer;
+#[path = "scenarios/translate.rs"]
+mod translate;
 #[path = "scenarios/ttl.rs"]
 mod ttl;

@@ -149,6 +149,7 @@ fn source_is_same(
 ) -> bool {
     let server = (network, flow.grounds.endpoint.1);
     let wanted = match (flow.owner, peer) {
+        _ if flow.is_across() => gateway_of(index, server).map(Some),
         (_, Some((_, client))) => source_between(index, client, server),
         (Owner::Host(_), None) => gateway_of(index, server).map(Some),
         (Owner::Inbound(_) | Owner::Endpoint(_), None) => Ok(None),

@@ -384,11 +384,14 @@ fn published(
     if network.internal || peer.is_some_and(|(_, peer)| index.is_internal(peer)) {
         return dropped(DropReason::Internal);
     }
-    if target.address.is_ipv4() != key.dst.is_ipv4() {
+    let server = (network.id, target.address);
+    let is_across = target.address.is_ipv4() != key.dst.is_ipv4();
+    if is_across && key.dst.is_ipv4() {
         return dropped(DropReason::OtherFamily);
     }
-    let server = (network.id, target.address);
     let source = match (peer, owner) {
+        // The container cannot see an address of the other family.
+        _ if is_across => gateway_of(index, server).map(Some),
         // RFC 4787 REQ-9, RFC 5382 REQ-8: hairpinning; a server could not answer a neighbour or the
         // host through us if it saw their own addresses.
         (Some((_, client)), _) => source_between(index, client, server),
@@ -441,6 +444,10 @@ pub(super) fn to_mapping(
         // Not ours (any more): the host's stack answers.
         return Inbound::Judged(Verdict::ToHost);
     };
+    if mapping.internal.0.is_ipv4() != key.dst.is_ipv4() {
+        // A caller of the other family has it, for its own connections only.
+        return Inbound::Judged(Verdict::Drop(DropReason::Filtered));
+    }
     let owner = slow.index.network_of(mapping.internal.0);
     if let (Caller::Endpoint(id, network), Some(owner)) = (caller, owner)
         && let Some(reason) = mapping_refusal(&slow.index, (id, network), (endpoint, owner.id))

@@ -157,6 +157,11 @@ impl Flow {
         }
     }
 
+    /// Its packets change from IPv6 to IPv4 and back.
+    pub(super) const fn is_across(&self) -> bool {
+        self.original.src.is_ipv4() != self.reply.src.is_ipv4()
+    }
+
     pub(super) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
     }

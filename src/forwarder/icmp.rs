@@ -221,6 +221,9 @@ impl Forwarder {
         if packet.ttl() <= 1 {
             return dropped(DropReason::TtlExceeded);
         }
+        if flow.is_across() {
+            return Some(self.error_across(packet, &flow, direction, out));
+        }
         let to = flow.translated(direction);
         rewrite_quote(
             &mut packet.payload_mut()[ICMP_HEADER_LEN..],

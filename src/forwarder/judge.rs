@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::across;
 use super::cut;
 use super::decide::{Decision, Inbound, decide, to_mapping};
 use super::flow::{Flow, Masquerade, Owner, Rule};
@@ -39,7 +40,7 @@ pub(super) const fn judged(verdict: Verdict) -> Judged {
 
 /// How a packet gets through a smaller MTU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fit {
+pub(super) enum Fit {
     Whole,
     SmallerSegments,
     Fragments,
@@ -138,8 +139,13 @@ impl Forwarder {
             None
         };
         let relaxed = matches!(flow.owner, Owner::Host(_)) && direction == Direction::Original;
-        let fit = Fit::of(packet, mtu, relaxed);
-        let refusal = refusal.or_else(|| (fit == Fit::Not).then(|| too_big_for(mtu)));
+        let (fit, limit, told) = if flow.is_across() {
+            let (fit, limit) = across::fit(packet, flow, mtu, relaxed);
+            (fit, limit, across::told(packet, hot.mtu))
+        } else {
+            (Fit::of(packet, mtu, relaxed), mtu, mtu)
+        };
+        let refusal = refusal.or_else(|| (fit == Fit::Not).then(|| too_big_for(told)));
         if let Some((reason, error)) = refusal {
             drop(hot);
             self.tell(packet, error, &mut self.slow.lock(), now, out);
@@ -167,6 +173,9 @@ impl Forwarder {
             && segment.has(Segment::SYN)
         {
             packet.clamp_mss(mss);
+        }
+        if flow.is_across() {
+            return Some(self.pass_across(packet, &to, (fit, limit), out));
         }
         if fit == Fit::SmallerSegments
             && !packet.lower_gso_size(usize::try_from(mtu).unwrap_or(usize::MAX))
@@ -264,12 +273,13 @@ impl Forwarder {
         let clamp = index
             .network_of(flow.grounds.endpoint.1)
             .is_some_and(|network| network.clamp_mss);
-        let narrowest = u16::try_from(original.min(reply)).unwrap_or(u16::MAX);
         let mut hot = flow.hot.lock();
         hot.mtu = [original, reply];
-        // Headers of IP and TCP without options.
-        let headers = if flow.original.src.is_ipv4() { 40 } else { 60 };
-        hot.mss = clamp.then(|| narrowest.saturating_sub(headers));
+        // A segment that fits one family may be too long for the other.
+        hot.mss = (clamp || flow.is_across()).then(|| {
+            let original = largest_segment(original, flow.reply.src);
+            original.min(largest_segment(reply, flow.original.src))
+        });
         hot.epoch = epoch;
         true
     }
@@ -525,6 +535,9 @@ impl Forwarder {
                 if packet.ttl() <= 1 {
                     return Verdict::Drop(DropReason::TtlExceeded);
                 }
+                if packet.src().is_ipv4() != src.is_ipv4() {
+                    return across::follow(packet, (src, dst), ident, mtu, out);
+                }
                 let too_big = packet.len() > usize::try_from(mtu).unwrap_or(usize::MAX);
                 if too_big && packet.dont_fragment() && !relaxed {
                     let (reason, error) = too_big_for(mtu);
@@ -562,6 +575,12 @@ impl Forwarder {
             }
         }
     }
+}
+
+/// Payload of the largest segment that fits, with IP and TCP headers without options.
+fn largest_segment(mtu: u32, to: IpAddr) -> u16 {
+    let headers = if to.is_ipv4() { 40 } else { 60 };
+    u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX)
 }
 
 // RFC 4787 REQ-13: too big with DF set is answered, with the next hop's MTU (RFC 1191, RFC 8201).

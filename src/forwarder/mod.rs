@@ -28,6 +28,7 @@
 //!  ping               X:id ─► D:request                   D:request ─► H:extid
 //!  direct, linked     C:p  ─► X:80                        X:80 ─► C:p
 //!  other network      Y:p  ─► X:80                        X:80 ─► gateway:ext   masqueraded, if Y's are
+//!  published, IPv6    C6:p ─► H6:8080                     X:80 ─► gateway:ext   X is reached over IPv4
 //! ```
 //!
 //! The way of a packet:
@@ -52,6 +53,7 @@
 //!       MSS, segment size, addresses, ports, TTL − 1, identification, checksums  (all in place)
 //!             ▼
 //!          Forward          or, too big and allowed to be cut: Consumed, [cut] into the [`Outbox`]
+//!                           or, into the other family: Consumed, [across] a copy in the [`Outbox`]
 //! ```
 //!
 //! # Mappings
@@ -81,7 +83,10 @@
 //! # Limits
 //!
 //! * After a restart of the daemon the mappings are new: connections that containers opened do not
-//!   survive it. Those to published ports do, because nothing about them was chosen.
+//!   survive it. Those to published ports do, because nothing about them was chosen, unless they are
+//!   translated from IPv6 to IPv4: there the client's port is.
+//! * Nothing is translated but calls of published IPv6 ports: a container with IPv4 alone reaches
+//!   IPv4 alone, and no published IPv4 port leads to IPv6.
 //! * UDP super-packets are not cut smaller: too large ones are answered with Fragmentation Needed
 //!   even without DF.
 //! * Of IPv6 extension headers no option is looked at but the jumbo payload; a home address among
@@ -96,6 +101,7 @@
 #![deny(unsafe_code)]
 
 mod access;
+mod across;
 mod checksum;
 mod config;
 mod cut;
@@ -124,7 +130,6 @@ mod table;
 mod tcp;
 mod time;
 mod timer;
-#[cfg_attr(not(test), expect(dead_code, reason = "no flow has two families yet"))]
 mod translate;
 mod vnet;
 

@@ -91,7 +91,7 @@ drop_reasons! {
     NoRoute = "no_route",
     /// To an address of the container's own subnet that no container has.
     NoSuchEndpoint = "no_such_endpoint",
-    /// To a published port that leads to an address of the other family.
+    /// To a published IPv4 port that leads to an IPv6 address; only the reverse is translated.
     OtherFamily = "other_family",
     /// No external port is left for the destination; the sender was told.
     OutOfPorts = "out_of_ports",
@@ -152,7 +152,7 @@ pub struct Stats {
     /// Frames handed to the host's own stack.
     pub to_host: u64,
     /// Frames held or consumed: fragments waiting for their first one, unsolicited SYNs that wait
-    /// for an outgoing one, packets that went on as fragments.
+    /// for an outgoing one, packets that went on as fragments or in the other family.
     pub consumed: u64,
     /// Packets generated (ICMP errors, fragments) or released after having been held.
     pub generated: u64,

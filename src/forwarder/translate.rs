@@ -28,7 +28,7 @@ use super::{DropReason, VNET_HDR_LEN};
 
 use header::Header;
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "as the module"))]
+pub(super) use header::is_without_df;
 pub(super) use icmp::{Mtus, error};
 
 /// Every IPv6 link takes packets of that many octets (RFC 8200 §5).

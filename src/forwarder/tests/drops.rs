@@ -45,7 +45,7 @@ fn example(reason: DropReason) -> Option<Vec<u8>> {
         DropReason::Martian => to("240.0.0.1"),
         DropReason::NoRoute => to("203.0.113.1"),
         DropReason::NoSuchEndpoint => to("172.17.0.99"),
-        DropReason::OtherFamily => tcp("[2001:db8:ff::7]:1", "[2001:db8::10]:6060", SYN, 1, 0, 0),
+        DropReason::OtherFamily => tcp("198.51.100.7:1", "192.0.2.10:6061", SYN, 1, 0, 0),
         DropReason::SourceRoute => option(131),
         DropReason::TcpNoFlow => tcp("172.17.0.2:1", "198.51.100.7:1", RST, 1, 0, 0),
         DropReason::Transit => udp("198.51.100.7:1", "198.51.100.8:1"),

@@ -11,7 +11,8 @@
 //!
 //!  IPv6: networks fd00:17::/64 to fd00:22::/64, containers and gateways with the same last number; net 4 is
 //!  2001:db8:20::/64, and open are F's TCP 80 and UDP 53. H 2001:db8::10, outside 2001:db8:ff::/48, 2001:db8:dead::/48
-//!  unroutable. Published tcp 8080, udp 8080 → A:80; tcp 6060 → A's IPv4 address
+//!  unroutable. Published tcp 8080, udp 8080 → A:80; tcp 6060 → A's IPv4 address; tcp
+//!  6061 of 0.0.0.0 → A's IPv6 address
 //! ```
 
 mod drops;
@@ -178,6 +179,7 @@ pub(super) fn policy() -> Policy {
             published(tcp, "::", 8080..=8080, 1, "fd00:17::2", 80),
             published(udp, "::", 8080..=8080, 1, "fd00:17::2", 80),
             published(tcp, "::", 6060..=6060, 1, "172.17.0.2", 80),
+            published(tcp, "0.0.0.0", 6061..=6061, 1, "fd00:17::2", 80),
         ],
         links: Vec::new(),
         local_addresses: [

@@ -7,31 +7,23 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::forwarder::DropReason;
 use crate::forwarder::checksum;
-use crate::forwarder::packet::word;
-
-pub(super) const IPV4_LEN: usize = 20;
-pub(super) const IPV6_LEN: usize = 40;
-pub(super) const FRAGMENT_LEN: usize = 8;
-
-pub(super) const ICMP: u8 = 1;
-pub(super) const ICMPV6: u8 = 58;
-
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
-const DESTINATION_OPTIONS: u8 = 60;
-const MOBILITY: u8 = 135;
+pub(super) use crate::forwarder::packet::{
+    FRAGMENT_HEADER_LEN as FRAGMENT_LEN, ICMP, ICMPV6, IPV4_HEADER_LEN as IPV4_LEN,
+    IPV6_HEADER_LEN as IPV6_LEN,
+};
+use crate::forwarder::packet::{IPV6_FRAGMENT, place, walk, word};
 
 const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;
 const OPTION_LSRR: u8 = 131;
 const OPTION_SSRR: u8 = 137;
 
-/// Larger IPv4 packets without a fragment's past must not be fragmented: the IPv6 sender knows what
-/// to do about Packet Too Big down to 1280 octets, which are 1260 here.
+/// An IPv4 packet of `length` octets that comes from a whole IPv6 packet may be fragmented. If it is
+/// longer its sender can do something about Packet Too Big: down to 1280 octets, which are 1260 here.
 // RFC 7915 §5.1 (Flags)
-const DF_ABOVE: usize = 1260;
+pub(in crate::forwarder) const fn is_without_df(length: usize) -> bool {
+    length <= 1260
+}
 
 /// Place of a fragment in its datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,45 +105,21 @@ impl Header {
     fn read_v6(octets: &[u8]) -> Result<Self, DropReason> {
         let header = octets.get(..IPV6_LEN).ok_or(DropReason::Malformed)?;
         let end = IPV6_LEN + usize::from(word(header, 4));
-        let mut protocol = header[6];
-        let mut len = IPV6_LEN;
-        let mut fragment = None;
-        loop {
-            let extension = octets.get(len..).unwrap_or_default();
-            match protocol {
-                // RFC 7915 §5.1.1: nothing but the payload may follow a fragment header.
-                HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | FRAGMENT | AUTHENTICATION
-                | MOBILITY
-                    if fragment.is_some() =>
-                {
-                    return Err(DropReason::UnsupportedProtocol);
-                }
-                HOP_BY_HOP | DESTINATION_OPTIONS | ROUTING => {
-                    let [next, units, _, segments_left, ..] = *extension else {
-                        return Err(DropReason::Malformed);
-                    };
-                    if protocol == ROUTING && segments_left != 0 {
-                        return Err(DropReason::SourceRoute);
-                    }
-                    protocol = next;
-                    len += (usize::from(units) + 1) * 8;
-                }
-                FRAGMENT => {
-                    let [next, _, high, low, a, b, c, d, ..] = *extension else {
-                        return Err(DropReason::Malformed);
-                    };
-                    let place = u16::from_be_bytes([high, low]);
-                    fragment = Some(Fragment {
-                        offset: place >> 3,
-                        more: place & 1 != 0,
-                        ident: u32::from_be_bytes([a, b, c, d]),
-                    });
-                    protocol = next;
-                    len += FRAGMENT_LEN;
-                }
-                _ => break,
+        let chain = walk(octets)?;
+        let (len, protocol) = (chain.end, chain.protocol);
+        let fragment = match chain.fragment {
+            None => None,
+            // RFC 7915 §5.1.1: nothing but the payload may follow a fragment header.
+            Some(at) if len != at + FRAGMENT_LEN => return Err(DropReason::UnsupportedProtocol),
+            Some(at) => {
+                let (offset, more) = place(&octets[at..]);
+                Some(Fragment {
+                    offset: offset >> 3,
+                    more,
+                    ident: u32::from(word(octets, at + 4)) << 16 | u32::from(word(octets, at + 6)),
+                })
             }
-        }
+        };
         let payload_len = end.checked_sub(len).ok_or(DropReason::Malformed)?;
         let address = |at: usize| {
             let mut address = [0; 16];
@@ -228,7 +196,7 @@ impl Header {
                 self.protocol
             };
             // RFC 7915 §5.1.1: fragments may be cut further.
-            (protocol, fragment.is_none() && largest > DF_ABOVE)
+            (protocol, fragment.is_none() && !is_without_df(largest))
         };
         Self {
             src,
@@ -277,7 +245,7 @@ impl Header {
                 header[1] = self.traffic_class << 4;
                 header[4..6].copy_from_slice(&length.to_be_bytes());
                 header[6] = if self.fragment.is_some() {
-                    FRAGMENT
+                    IPV6_FRAGMENT
                 } else {
                     self.protocol
                 };
