@@ -70,8 +70,8 @@ pub(super) struct Facts {
     pub(super) uplinks: BTreeSet<u32>,
     /// Interfaces whose frames have an Ethernet header.
     pub(super) ethernet: BTreeSet<u32>,
-    /// Interface of the default route.
-    pub(super) default_uplink: Option<u32>,
+    /// Interfaces of the IPv4 and the IPv6 default route.
+    pub(super) default_uplinks: [Option<u32>; 2],
     /// Ethernet addresses of the host's interfaces.
     pub(super) macs: Vec<[u8; 6]>,
     /// Interfaces that have the uplink program, by name.

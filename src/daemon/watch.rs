@@ -206,15 +206,17 @@ impl Core {
             .filter(|link| link.ethernet)
             .map(|link| link.index)
             .collect();
-        let default_uplink = self
-            .netlink
-            .routes()
-            .await?
-            .into_iter()
-            .filter(|route| route.table == TABLE_MAIN && route.destination.prefix_len() == 0)
-            // An IPv6 one counts if there is no other.
-            .min_by_key(|route| (route.destination.addr().is_ipv6(), route.priority))
-            .and_then(|route| route.next_hops.first().map(|hop| hop.if_index));
+        let routes = self.netlink.routes().await?;
+        let default_uplink = |ipv4: bool| {
+            let defaults = routes.iter().filter(|route| {
+                let destination = route.destination;
+                route.table == TABLE_MAIN
+                    && destination.prefix_len() == 0
+                    && destination.addr().is_ipv4() == ipv4
+            });
+            let best = defaults.min_by_key(|route| route.priority)?;
+            best.next_hops.first().map(|hop| hop.if_index)
+        };
         let macs = links.iter().filter(|link| link.ethernet);
         let before = self.facts.lock();
         Ok(Facts {
@@ -226,7 +228,7 @@ impl Core {
                 .bridge_networks()
                 .any(|network| network.config.v6().is_some()),
             ethernet,
-            default_uplink,
+            default_uplinks: [true, false].map(default_uplink),
             bridges: before.bridges.clone(),
             broken: before.broken.clone(),
         })
@@ -250,7 +252,8 @@ impl Core {
             steering.set_subnets(&subnets)?;
             steering.set_local_addresses(&facts.locals)?;
             steering.set_local_macs(&facts.macs)?;
-            steering.set_default_uplinks(facts.default_uplink, facts.default_uplink)?;
+            let [ipv4, ipv6] = facts.default_uplinks;
+            steering.set_default_uplinks(ipv4, ipv6)?;
             let before = std::mem::take(&mut self.facts.lock().uplinks);
             for gone in before.difference(&facts.uplinks) {
                 steering.detach_uplink(*gone);
