@@ -200,6 +200,9 @@ pub struct Stats {
     pub steering: std::collections::BTreeMap<String, u64>,
     /// Counters of the engine.
     pub engine: std::collections::BTreeMap<String, u64>,
+    /// What NDP proxies have heard on uplinks, all together; empty without any.
+    #[serde(default)]
+    pub ndp_proxy: std::collections::BTreeMap<String, u64>,
     /// What the daemon holds for containers and networks: entries of the steering maps, resolvers, tasks.
     #[serde(default)]
     pub held: std::collections::BTreeMap<String, u64>,

@@ -133,7 +133,11 @@ impl Stats {
                 reason.map_or("", |reason| reason.meaning()),
             );
         }
-        for (place, counters) in [("steering", &stats.steering), ("engine", &stats.engine)] {
+        for (place, counters) in [
+            ("steering", &stats.steering),
+            ("engine", &stats.engine),
+            ("ndp_proxy", &stats.ndp_proxy),
+        ] {
             for (name, count) in counters {
                 row(place, name, *count, meaning(name));
             }
@@ -142,7 +146,7 @@ impl Stats {
     }
 }
 
-/// One line about a counter of steering or engine; empty for one of a newer daemon.
+/// One line about a counter of steering, engine or NDP proxies; empty for one of a newer daemon.
 fn meaning(counter: &str) -> &'static str {
     match counter {
         "diverted_container" => "from containers to the forwarder",
@@ -177,6 +181,13 @@ fn meaning(counter: &str) -> &'static str {
         "write_invalid" => "frames that the kernel refused as invalid",
         "write_failed" => "frames that could not be written, for want of memory",
         "read_failed" => "reads from the TUN that failed",
+        "answered" => "questions for a container's address on an uplink, answered",
+        "foreign" => "questions for other addresses: left to their owners",
+        "probes" => "probes whether a container's address is taken: not answered",
+        "hop_limit" => "questions with a hop limit below 255: not answered",
+        "checksum" => "questions with a wrong checksum: not answered",
+        "malformed_question" => "questions with wrong lengths, options or addresses: not answered",
+        "unsent" => "answers that could not be sent",
         _ => "",
     }
 }

@@ -186,6 +186,7 @@ impl Backend for Daemon {
     async fn stats(&self) -> Result<Stats, ApiError> {
         let steering = self.core.steering.lock().counters()?;
         let mut stats = report::stats(&self.core.forwarder, &self.core.engine, steering);
+        stats.ndp_proxy = self.core.ndp_counts();
         stats.held = self.core.held();
         Ok(stats)
     }

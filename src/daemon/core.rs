@@ -14,6 +14,7 @@ use tokio::sync::{MutexGuard, oneshot};
 
 use super::files::{HostFiles, Written};
 use super::host::KernelHost;
+use super::ndp::Proxy;
 use super::sysctls::LoopbackSysctls;
 use crate::api::events::EventBus;
 use crate::api::server::ApiError;
@@ -41,6 +42,8 @@ pub(super) struct Core {
     pub(super) facts: Mutex<Facts>,
     pub(super) projected: Mutex<Projected>,
     pub(super) resolver: Resolver,
+    /// By name of the uplink.
+    pub(super) ndp_proxies: Mutex<BTreeMap<String, Proxy>>,
     /// Addresses that are being announced, by endpoint number.
     pub(super) announcements: Mutex<BTreeMap<u32, Announcement>>,
     /// By container id: what ends the wait for a process when it is dropped.

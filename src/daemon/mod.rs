@@ -35,6 +35,7 @@ mod host;
 mod host_facts;
 mod interfaces;
 mod names;
+mod ndp;
 mod networks;
 mod process;
 mod purge;

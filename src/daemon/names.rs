@@ -22,6 +22,7 @@ impl Core {
     pub(super) async fn settle(&self, state: &State) -> Result<(), ApiError> {
         self.project(state)?;
         self.steer_again(state)?;
+        self.follow_ndp(state);
         let host = tokio::task::block_in_place(|| {
             let host = self.host_files();
             self.follow_files(state, &host);

@@ -54,6 +54,7 @@ pub(super) fn stats(
             .into_iter()
             .map(|(name, count)| (name.to_owned(), count))
             .collect(),
+        ndp_proxy: BTreeMap::new(),
         held: BTreeMap::new(),
     }
 }
@@ -67,6 +68,7 @@ impl Core {
             ("announcements", self.announcements.lock().len()),
             ("broken_networks", self.facts.lock().broken.len()),
             ("files", projected.files.len()),
+            ("ndp_proxies", self.ndp_proxies.lock().len()),
             ("resolvers", self.resolver.running().len()),
             (
                 "tasks",

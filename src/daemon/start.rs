@@ -136,6 +136,7 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
         facts: Mutex::new(Facts::default()),
         projected: Mutex::default(),
         resolver: Resolver::new(),
+        ndp_proxies: Mutex::default(),
         announcements: Mutex::default(),
         watches: Mutex::default(),
         events: EventBus::default(),
