@@ -13,7 +13,7 @@ use std::time::Duration;
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet, UdpPacket};
 use tunbridge::forwarder::{
     Access, Config, Egress, EndpointId, EndpointPolicy, FamilyPolicy, Forwarder, Host, Instant,
-    NetworkId, NetworkPolicy, Outbox, Policy, Protocol, VNET_HDR_LEN, Verdict,
+    NetworkId, NetworkPolicy, Outbox, Policy, Protocol, Published, VNET_HDR_LEN, Verdict,
 };
 
 const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
@@ -98,7 +98,14 @@ fn forwarder() -> Forwarder {
             addresses: vec![CONTAINER.into(), CONTAINER6.into()],
             open: Vec::new(),
         }],
-        published: Vec::new(),
+        published: vec![Published {
+            protocol: Protocol::Udp,
+            host_address: Ipv6Addr::UNSPECIFIED.into(),
+            host_ports: 8080..=8080,
+            endpoint: EndpointId(1),
+            container_address: CONTAINER.into(),
+            container_port: 80,
+        }],
         links: Vec::new(),
         local_addresses: vec![HOST.into(), GATEWAY.into(), HOST6.into()],
     };
@@ -186,4 +193,37 @@ fn a_flow_hit_allocates_nothing_in_either_direction() {
 #[test]
 fn neither_does_one_of_ipv6() {
     hits_allocate_nothing(CONTAINER6.into(), SERVER6.into(), HOST6.into());
+}
+
+#[test]
+fn translation_takes_the_buffers_that_were_given_back() {
+    let forwarder = forwarder();
+    let mut out = Outbox::new();
+    let client = (SERVER6.into(), 40_000);
+    let question = datagram(client, (HOST6.into(), 8080));
+    let mut now = Instant::ZERO;
+    let mut cross = |sent: &[u8], frame: &mut [u8], seen: &mut Vec<u8>| {
+        frame.copy_from_slice(sent);
+        now = now + Duration::from_millis(1);
+        let verdict = forwarder.handle_packet(frame, now, &mut out);
+        assert_eq!(verdict, Verdict::Consumed);
+        let written = out.pop().unwrap();
+        seen.clear();
+        seen.extend_from_slice(&written);
+        out.recycle(written);
+    };
+    let mut seen = Vec::with_capacity(2048);
+    let mut frames = [question.clone(), Vec::new()];
+    cross(&question, &mut frames[0], &mut seen);
+    let udp_at = seen.len() - 72;
+    let port = UdpPacket::new_checked(&seen[udp_at..]).unwrap().src_port();
+    let answer = datagram((CONTAINER.into(), 80), (GATEWAY.into(), port));
+    frames[1].clone_from(&answer);
+    cross(&answer, &mut frames[1], &mut seen);
+    let before = allocations();
+    for _ in 0..1000 {
+        cross(&question, &mut frames[0], &mut seen);
+        cross(&answer, &mut frames[1], &mut seen);
+    }
+    assert_eq!(allocations() - before, 0);
 }

@@ -85,7 +85,7 @@ fn a_session_ends_when_its_time_is_over() {
 
 #[test]
 fn others_cannot_use_the_port() {
-    // RFC 6146 §3.5.1.2: a container next door is not the one that was called.
+    // RFC 6146 §3.5.1: a container next door is not the one that was called.
     let mut dual = Dual::new();
     let to = |from: &str, to| [&[0; 10], &Ip::udp(end(from), to, b"hello?").0[..]].concat();
     let seen = open(&mut dual, CLIENT);
