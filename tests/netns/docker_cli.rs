@@ -183,6 +183,11 @@ fn containers_are_connected_with_every_flag() {
     });
 }
 
+/// 20.10 writes `:::80` for `[::]:80`.
+fn in_brackets(text: &str) -> String {
+    text.replace(":::", "[::]:")
+}
+
 #[test]
 fn containers_are_listed_and_inspected() {
     with_each_client(&[], |docker| {
@@ -195,18 +200,28 @@ fn containers_are_listed_and_inspected() {
         tunbridge.container_with("app", &["--network", "net1"]);
         let format = "{{.Names}} {{.Ports}} {{.Networks}} {{.State}}";
         assert_eq!(
-            docker.said_to(&["ps", "--format", format]),
+            in_brackets(&docker.said_to(&["ps", "--format", format])),
             "app  net1 running
-web 9/tcp, 0.0.0.0:8080->80/tcp, 0.0.0.0:8443->443/udp bridge running
+web 9/tcp, 0.0.0.0:8080->80/tcp, [::]:8080->80/tcp, 0.0.0.0:8443->443/udp, [::]:8443->443/udp bridge running
 "
         );
-        let listing = docker.said("port web");
+        let listing = in_brackets(&docker.said("port web"));
         let mut lines: Vec<&str> = listing.lines().collect();
         // 20.10 prints a Go map as it comes.
         lines.sort_unstable();
-        assert_eq!(lines, ["443/udp -> 0.0.0.0:8443", "80/tcp -> 0.0.0.0:8080"]);
-        assert_eq!(docker.said("port web 80"), "0.0.0.0:8080\n");
-        assert_eq!(docker.said("port web 443/udp"), "0.0.0.0:8443\n");
+        assert_eq!(
+            lines,
+            [
+                "443/udp -> 0.0.0.0:8443",
+                "443/udp -> [::]:8443",
+                "80/tcp -> 0.0.0.0:8080",
+                "80/tcp -> [::]:8080",
+            ]
+        );
+        for (port, host) in [("80", "8080"), ("443/udp", "8443")] {
+            let listing = in_brackets(&docker.said(&format!("port web {port}")));
+            assert_eq!(listing, format!("0.0.0.0:{host}\n[::]:{host}\n"));
+        }
         assert!(
             docker
                 .refused("port web 9")
@@ -221,7 +236,7 @@ web 9/tcp, 0.0.0.0:8080->80/tcp, 0.0.0.0:8443->443/udp bridge running
         let format = "{{range $p, $b := .NetworkSettings.Ports}}{{$p}}{{range $b}} {{.HostIp}}:{{.HostPort}}{{end}};{{end}}";
         assert_eq!(
             docker.said_to(&["inspect", "-f", format, "web"]),
-            "443/udp 0.0.0.0:8443;80/tcp 0.0.0.0:8080;9/tcp;\n"
+            "443/udp 0.0.0.0:8443 :::8443;80/tcp 0.0.0.0:8080 :::8080;9/tcp;\n"
         );
         let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
         assert_eq!(

@@ -130,7 +130,7 @@ fn one_container_port_takes_the_first_free_host_port_of_a_range() {
             .expect_success()
             .stdout
             .trim(),
-        "0.0.0.0:9000"
+        "0.0.0.0:9000\n[::]:9000"
     );
     assert_eq!(
         tunbridge
@@ -138,7 +138,7 @@ fn one_container_port_takes_the_first_free_host_port_of_a_range() {
             .expect_success()
             .stdout
             .trim(),
-        "0.0.0.0:9001"
+        "0.0.0.0:9001\n[::]:9001"
     );
     assert_eq!(
         lab.lan().tcp("198.51.100.2:9001").unwrap().at.to_string(),
@@ -169,7 +169,9 @@ fn port_lists_what_is_published_and_says_what_is_not() {
         lines,
         [
             "80/tcp -> 0.0.0.0:8080",
+            "80/tcp -> [::]:8080",
             "80/udp -> 0.0.0.0:8080",
+            "80/udp -> [::]:8080",
             "81/tcp -> 127.0.0.1:8081"
         ]
     );

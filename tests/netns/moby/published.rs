@@ -192,7 +192,10 @@ fn test_disable_nat() {
     for (network, bindings) in [
         (
             "nat",
-            serde_json::json!([{"HostIp": "0.0.0.0", "HostPort": "8080"}]),
+            serde_json::json!([
+                {"HostIp": "0.0.0.0", "HostPort": "8080"},
+                {"HostIp": "::", "HostPort": "8080"},
+            ]),
         ),
         (
             "routed",
