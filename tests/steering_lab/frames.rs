@@ -2,14 +2,15 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, sendto,
-    socket,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, recv,
+    sendto, setsockopt, socket, sockopt,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 
-use super::{ICMP, TCP, UDP};
+use super::{ICMP, Netns, TCP, UDP};
 
 pub const TYPE_IPV4: u16 = 0x0800;
 pub const TYPE_ARP: u16 = 0x0806;
@@ -146,4 +147,40 @@ pub fn send(interface: &str, frame: &[u8]) -> io::Result<usize> {
         &address,
         MsgFlags::empty(),
     )?)
+}
+
+/// Sees every frame of a namespace from its making on.
+#[derive(Debug)]
+pub struct Sniffer(OwnedFd);
+
+impl Sniffer {
+    pub fn new(namespace: &Netns) -> Self {
+        let socket = namespace.run(|| {
+            socket(
+                AddressFamily::Packet,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC,
+                SockProtocol::EthAll,
+            )
+            .unwrap()
+        });
+        setsockopt(
+            &socket,
+            sockopt::ReceiveTimeout,
+            &TimeVal::milliseconds(150),
+        )
+        .unwrap();
+        Self(socket)
+    }
+
+    /// Whether a frame with this packet comes, or came since the last call.
+    pub fn sees(&self, packet: &[u8]) -> bool {
+        let mut frame = [0; 9000];
+        while let Ok(length) = recv(self.0.as_raw_fd(), &mut frame, MsgFlags::empty()) {
+            if length >= 14 && frame[14..length].starts_with(packet) {
+                return true;
+            }
+        }
+        false
+    }
 }
