@@ -167,7 +167,7 @@ impl Sniffer {
         setsockopt(
             &socket,
             sockopt::ReceiveTimeout,
-            &TimeVal::milliseconds(150),
+            &TimeVal::milliseconds(250),
         )
         .unwrap();
         Self(socket)
