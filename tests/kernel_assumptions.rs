@@ -11,13 +11,15 @@
 mod steering_lab;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
 use aya::programs::TcAttachType;
 use aya::programs::tc::SchedClassifier;
-use steering_lab::frames::{self, TYPE_IPV4};
+use steering_lab::frames::{self, TYPE_IPV4, TYPE_IPV6};
+use steering_lab::frames6::udp6;
+use steering_lab::ipv6::{C1_6, C2_6, DROP_ALL6, UPLINK6, WAN6, firewall6, open_tun};
 use steering_lab::probe::{Globals, Probe};
 use steering_lab::tun::{NEEDS_CSUM, Tun, VNET};
 use steering_lab::{C1, DROP_ALL, GATEWAY, Lab, UPLINK, WAN, eventually, firewall};
@@ -41,7 +43,11 @@ fn tun_and(lab: &Lab, target: &str) -> (Tun, Globals) {
 
 /// A UDP socket in the namespace that the test expects to be reached.
 fn listen(namespace: &steering_lab::Netns) -> UdpSocket {
-    let socket = namespace.run(|| UdpSocket::bind("0.0.0.0:7000").unwrap());
+    listen_at(namespace, "0.0.0.0:7000")
+}
+
+fn listen_at(namespace: &steering_lab::Netns, address: &str) -> UdpSocket {
+    let socket = namespace.run(|| UdpSocket::bind(address).unwrap());
     socket
         .set_read_timeout(Some(Duration::from_millis(400)))
         .unwrap();
@@ -375,5 +381,167 @@ fn a_super_packet_from_the_tun_reaches_a_container_whole() {
             packets.trim().parse::<usize>().unwrap() < 100,
             "{packets} packets"
         );
+    });
+}
+
+/// `tun0` in a lab with IPv6, and the number of the interface `target`.
+fn tun_and6(lab: &Lab, target: &str, address: &str) -> (Tun, Globals) {
+    lab.add_ipv6();
+    let tun = open_tun(lab);
+    let octets = address.parse::<Ipv6Addr>().unwrap().octets();
+    let (words, _) = octets.as_chunks();
+    let mut address6 = [0; 4];
+    for (to, word) in address6.iter_mut().zip(words) {
+        *to = u32::from_ne_bytes(*word);
+    }
+    (
+        tun,
+        Globals {
+            target: lab.host.if_index(target),
+            address6,
+            ..Globals::default()
+        },
+    )
+}
+
+#[test]
+fn fib_lookup_of_ipv6_is_refused_without_forwarding_on_the_interface_it_names() {
+    Lab::run(|lab| {
+        let (tun, globals) = tun_and6(lab, "tun0", WAN6);
+        let probe = Probe::ingress("fib6", "tun0", globals);
+        let ask = || {
+            tun.write_packet(&udp6(UPLINK6, 1, WAN6, 2, b"")).unwrap();
+            thread::sleep(Duration::from_millis(20));
+            probe.seen(0)
+        };
+        assert!([FIB_SUCCESS, FIB_NO_NEIGH].contains(&ask()));
+        assert_eq!(probe.seen(1), lab.host.if_index("up0"));
+        // The host-wide switch resets every interface, even when it was off before.
+        lab.host.sysctl("net/ipv6/conf/all/forwarding", "1");
+        lab.host.sysctl("net/ipv6/conf/all/forwarding", "0");
+        assert_eq!(ask(), FIB_FWD_DISABLED);
+        // It is no matter whether the interface has an address, or IPv6 at all.
+        lab.host.sysctl("net/ipv6/conf/tun0/forwarding", "1");
+        lab.host.sysctl("net/ipv6/conf/tun0/disable_ipv6", "1");
+        assert!([FIB_SUCCESS, FIB_NO_NEIGH].contains(&ask()));
+    });
+}
+
+#[test]
+fn redirect_neigh_resolves_ipv6_neighbours_by_link_local_next_hops_too() {
+    Lab::run(|lab| {
+        let (tun, globals) = tun_and6(lab, "up0", "fe80::9");
+        firewall6(DROP_ALL6);
+        lab.wan
+            .sh("ip addr add fe80::9/64 dev up0 nodad && ip addr add 2001:db8:7::7/128 dev lo");
+        let server = listen_at(&lab.wan, "[::]:7000");
+        for (program, destination) in [
+            ("neigh_with_header", WAN6),
+            ("neigh6_by_way_of", "2001:db8:7::7"),
+        ] {
+            lab.host.sh("ip -6 neigh flush dev up0");
+            let _probe = Probe::ingress(program, "tun0", globals);
+            tun.write_packet(&udp6(UPLINK6, 5000, destination, 7000, b"hello"))
+                .unwrap();
+            assert_eq!(receive(&server).unwrap().0, b"hello", "{program}");
+        }
+    });
+}
+
+#[test]
+fn redirect_peer_from_a_tun_enters_the_container_with_ipv6() {
+    Lab::run(|lab| {
+        let (tun, globals) = tun_and6(lab, "c1h", "::");
+        firewall6(DROP_ALL6);
+        let server = listen_at(&lab.c1, "[::]:7000");
+        let _probe = Probe::ingress("peer", "tun0", globals);
+        tun.write_packet(&udp6(WAN6, 5000, C1_6, 7000, b"hello"))
+            .unwrap();
+        assert_eq!(receive(&server).unwrap().1.ip().to_string(), WAN6);
+    });
+}
+
+#[test]
+fn lo_ingress_takes_a_local_ipv6_source_without_any_switch_and_no_uplink_takes_the_loopback_address()
+ {
+    Lab::run(|lab| {
+        let (tun, globals) = tun_and6(lab, "lo", "::");
+        let server = listen_at(&lab.host, "[::]:7000");
+        let globals = Globals {
+            flags: INGRESS,
+            ..globals
+        };
+        let _probe = Probe::ingress("redirect_with_header", "tun0", globals);
+        for (source, destination) in [(UPLINK6, UPLINK6), ("::1", "::1"), ("::1", UPLINK6)] {
+            tun.write_packet(&udp6(source, 5000, destination, 7000, b"hello"))
+                .unwrap();
+            assert_eq!(receive(&server).unwrap().0, b"hello", "{source}");
+        }
+        let mac = lab.host.mac("up0");
+        for source in ["::1", WAN6] {
+            let packet = udp6(source, 5000, "::1", 7000, b"hello");
+            let frame = frames::ethernet(lab.wan.mac("up0"), mac, TYPE_IPV6, &packet);
+            lab.wan.run(|| frames::send("up0", &frame).unwrap());
+        }
+        assert_eq!(receive(&server), None);
+    });
+}
+
+#[test]
+fn what_lo_egress_diverts_of_ipv6_never_arrives_by_itself() {
+    Lab::run(|lab| {
+        let (tun, globals) = tun_and6(lab, "tun0", "::");
+        let server = listen_at(&lab.host, "[::]:7000");
+        let _probe = Probe::attach("redirect6", "lo", globals, TcAttachType::Egress);
+        UdpSocket::bind("[::]:0")
+            .unwrap()
+            .send_to(b"x", "[::1]:7000")
+            .unwrap();
+        let frame = tun.read(200).unwrap();
+        assert_eq!(frame[VNET + 24..VNET + 40], Ipv6Addr::LOCALHOST.octets());
+        assert_eq!(receive(&server), None);
+    });
+}
+
+#[test]
+fn a_neighbour_solicitation_that_redirect_peer_delivers_is_answered() {
+    Lab::run(|lab| {
+        lab.add_ipv6();
+        let peer = |target| Globals {
+            target: lab.host.if_index(target),
+            ..Globals::default()
+        };
+        let _there = Probe::ingress("peer", "c1h", peer("c2h"));
+        let _back = Probe::ingress("peer", "c2h", peer("c1h"));
+        lab.host.sh("ip link set tb0 down");
+        for address in [C2_6, "fe80::42:acff:fe11:3"] {
+            assert!(
+                lab.c1.ok(&format!("ping -6 -c 1 -W 1 -I eth0 {address}")),
+                "{address}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_bridge_loses_neighbour_solicitations_to_a_forward_chain_that_drops() {
+    // Why questions for a neighbour do not go by the bridge. What is for the host itself is not forwarded.
+    Lab::run(|lab| {
+        lab.add_ipv6();
+        let knob = "/proc/sys/net/bridge/bridge-nf-call-ip6tables";
+        if std::fs::write(knob, "1").is_err() {
+            return; // no br_netfilter
+        }
+        eventually("the bridge's ports forward", || {
+            lab.c1.ok(&format!("ping -6 -c 1 -W 1 {C2_6}"))
+        });
+        firewall6(&DROP_ALL6.replacen("policy drop", "policy accept", 1));
+        for container in [&lab.c1, &lab.c2] {
+            container.sh("ip -6 neigh flush dev eth0");
+        }
+        assert!(!lab.c1.ok(&format!("ping -6 -c 1 -W 1 {C2_6}")));
+        let lost = lab.c1.sh(&format!("ip -6 neigh show {C2_6}"));
+        assert!(!lost.contains("lladdr"), "{lost}");
+        assert!(lab.c1.ok("ping -6 -c 1 -W 1 fd00:17::1"));
     });
 }

@@ -52,6 +52,7 @@ pub struct Globals {
     pub flags: u32,
     /// Big-endian, as in the packet.
     pub address: u32,
+    pub address6: [u32; 4],
 }
 
 impl Probe {
@@ -65,6 +66,7 @@ impl Probe {
             .override_global("target", &globals.target, true)
             .override_global("flags", &globals.flags, true)
             .override_global("address", &globals.address, true)
+            .override_global("address6", &globals.address6, true)
             .load(&OBJECT)
             .unwrap();
         let classifier: &mut SchedClassifier =
