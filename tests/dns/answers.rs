@@ -1,6 +1,6 @@
 //! Names of the container's own networks.
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::{Ipv6Addr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -34,10 +34,18 @@ fn names_are_answered_over_udp_and_tcp() {
             assert!(answers(&reply).is_empty());
             let reply = ask(&container, &query(9, "2.0.18.172.in-addr.arpa", PTR));
             assert_eq!(answers(&reply), [b"\x03web\x04net1\x00"]);
+            let reply = ask(&container, &query(10, "SIX", AAAA));
+            let six: [u8; 16] = "fd00::2".parse::<Ipv6Addr>().unwrap().octets();
+            assert_eq!(answers(&reply), [six]);
+            let reply = ask(&container, &query(11, "six.net1", A));
+            assert_eq!((rcode(&reply), answers(&reply).len()), (NOERROR, 0));
+            let nibbles = format!("2.{}0.0.d.f.ip6.ARPA", "0.".repeat(27));
+            let reply = ask(&container, &query(12, &nibbles, PTR));
+            assert_eq!(answers(&reply), [b"\x03six\x04net1\x00"]);
         }
         let stats = resolver.stats("c1").unwrap();
-        assert_eq!((stats.queries, stats.answered), (6, 6));
-        assert_eq!(stats.connections, 3);
+        assert_eq!((stats.queries, stats.answered), (12, 12));
+        assert_eq!(stats.connections, 6);
     });
 }
 

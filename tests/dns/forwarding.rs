@@ -380,11 +380,34 @@ fn test_int_dns_as_ext_dns() {
 #[test]
 fn test_ext_dns_in_ipv6_only_nw() {
     on_a_host(async |lab| {
-        let server = Server::udp(&lab.netns, "[::1]:0", |query, _| {
-            vec![reply(query, NOERROR, &address(6))]
+        let at = "[::1]:5300";
+        let (resolver, inner) = resolver(&[]).await;
+        let behaviour = |last| move |query: &[u8], _| vec![reply(query, NOERROR, &address(last))];
+        let _servers = [(&lab.netns, 6), (&inner.netns, 7)].map(|(netns, last)| {
+            let udp = Server::udp(netns, at, behaviour(last));
+            (udp, Server::tcp(netns, at, behaviour(last)))
         });
-        let (_resolver, container) = resolver(&[host(server.address)]).await;
-        let got = container.ask(&query(1, "test.example", A));
+        let at: SocketAddr = at.parse().unwrap();
+        // Of the host's file, and of --dns; after one of IPv4 that is not there.
+        for (upstream, last) in [(host(at), 6), (container(at), 7)] {
+            let nobody = Upstream {
+                address: closed(&lab),
+                ..upstream
+            };
+            resolver
+                .update("c1", view_with(&[nobody, upstream]))
+                .unwrap();
+            for ask in [Container::ask, Container::ask_tcp] {
+                let got = ask(&inner, &query(1, "test.example", A));
+                assert_eq!(answers(&got), [[203, 0, 113, last]]);
+            }
+        }
+        // Without its interface a link-local server cannot be asked, and does not keep others from being asked.
+        let scopeless = host("[fe80::53]:53".parse().unwrap());
+        resolver
+            .update("c1", view_with(&[scopeless, host(at)]))
+            .unwrap();
+        let got = inner.ask(&query(1, "test.example", A));
         assert_eq!(answers(&got), [[203, 0, 113, 6]]);
     });
 }

@@ -171,6 +171,73 @@ fn an_address_has_its_first_name_in_its_network() {
 }
 
 #[test]
+fn names_in_ip6_arpa_are_taken_nibble_by_nibble() {
+    let view = view(&[("six", &["2001:db8:d::242:ac11:2"])]);
+    let reversed = |address: &str| {
+        let address: Ipv6Addr = address.parse().unwrap();
+        let nibbles = address.octets().map(|octet| [octet >> 4, octet & 15]);
+        let nibbles: Vec<String> = nibbles
+            .concat()
+            .iter()
+            .rev()
+            .map(|n| format!("{n:x}"))
+            .collect();
+        nibbles.join(".")
+    };
+    let own = reversed("2001:db8:d::242:ac11:2");
+    assert_eq!(
+        own,
+        "2.0.0.0.1.1.c.a.2.4.2.0.0.0.0.0.0.0.0.0.d.0.0.0.8.b.d.0.1.0.0.2"
+    );
+    for name in [
+        format!("{own}.ip6.arpa."),
+        format!("{}.IP6.ArpA.", own.to_uppercase()),
+    ] {
+        let reply = reply_of(&query(&name, Rtype::PTR), &view);
+        assert_eq!(records(&reply), [format!("{name} 600 IN PTR six.Net1.")]);
+    }
+    for other in [
+        // Somebody else's, in part, too long, two nibbles in one label, no nibbles.
+        format!("{}.ip6.arpa.", reversed("2001:db8:d::242:ac11:3")),
+        format!("{}.ip6.arpa.", &own[2..]),
+        format!("0.{own}.ip6.arpa."),
+        format!("{}.ip6.arpa.", own.replacen("2.0", "20", 1)),
+        format!("0{own}.ip6.arpa."),
+        format!("{}.ip6.arpa.", own.replacen('2', "+", 1)),
+        format!("{}.ip6.arpa.", own.replacen('2', "g", 1)),
+        format!("{own}.ip6.int."),
+        format!("{own}.ip6.arpa.example."),
+        "ip6.arpa.".to_owned(),
+    ] {
+        let asked = query(&other, Rtype::PTR);
+        assert_eq!(
+            answer(&asked, &view, Transport::Udp, 1),
+            Answer::Forward,
+            "{other}"
+        );
+    }
+}
+
+#[test]
+fn both_families_of_a_name_are_answered_apart() {
+    let view = view(&[("web", &["10.0.0.1", "fd00::1", "10.0.0.2", "fd00::2"])]);
+    for (rtype, expected) in [
+        (
+            Rtype::A,
+            ["web. 600 IN A 10.0.0.1", "web. 600 IN A 10.0.0.2"],
+        ),
+        (
+            Rtype::AAAA,
+            ["web. 600 IN AAAA fd00::1", "web. 600 IN AAAA fd00::2"],
+        ),
+    ] {
+        let mut records = records(&reply_of(&query("web.", rtype), &view));
+        records.sort();
+        assert_eq!(records, expected);
+    }
+}
+
+#[test]
 fn test_invalid_reverse_dns() {
     let long = "sixtyfourcharslong9012345678901234567890123456789012345678901234";
     let view = view(&[(long, &["1.2.3.4"])]);
