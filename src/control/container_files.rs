@@ -88,8 +88,9 @@ mod tests {
     use super::*;
     use crate::api::types::{CreateContainer, CreateNetwork, EndpointSettings, NetworkAttachment};
     use crate::control::daemon_options::HostFacts;
+    use crate::control::records::GatewayMode;
     use crate::control::records::Process;
-    use crate::control::test_state::{at, fresh, request};
+    use crate::control::test_state::{add_ipv6, at, fresh, request};
 
     const FACTS: FileFacts<'_> = FileFacts {
         resolv_conf: "nameserver 127.0.0.53\n",
@@ -142,6 +143,68 @@ mod tests {
                 "\nnameserver 203.0.113.53\n\n# Based on host file: '/run/systemd/resolve/resolv.conf' (legacy)\n"
             )
         );
+    }
+
+    #[test]
+    fn each_family_has_its_own_lines() {
+        let (mut state, ..) = fresh();
+        add_ipv6(&mut state, "bridge", "2001:db8:d::/64", GatewayMode::Routed);
+        start(&mut state, &on("", "db"));
+        let app = start(
+            &mut state,
+            &CreateContainer {
+                add_host: vec![
+                    "gw:host-gateway".into(),
+                    "one:::1".into(),
+                    "two:[fd00::2]".into(),
+                ],
+                links: vec!["db".into()],
+                ..on("", "app")
+            },
+        );
+        let facts = FileFacts {
+            resolv_conf: "nameserver 2001:db8::53\nnameserver 127.0.0.1\nnameserver ::1\n",
+            ipv6_loopback: true,
+            ..FACTS
+        };
+        let files = state.files(&app, &facts);
+        let lines: Vec<&str> = files.hosts.lines().skip(6).collect();
+        assert_eq!(
+            lines,
+            [
+                "172.17.0.1\tgw",
+                "2001:db8:d::1\tgw",
+                "::1\tone",
+                "fd00::2\ttwo",
+                "172.17.0.2\tdb db-host",
+                "2001:db8:d::242:ac11:2\tdb db-host",
+                "172.17.0.3\tapp-host",
+                "2001:db8:d::242:ac11:3\tapp-host"
+            ]
+        );
+        assert!(
+            files
+                .hosts
+                .starts_with("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+        );
+        assert!(
+            files
+                .resolv_conf
+                .contains("\n\nnameserver 2001:db8::53\n\n"),
+            "{}",
+            files.resolv_conf
+        );
+        // IPv6 is switched off in its namespace: no line names what nobody can use.
+        let without = FileFacts {
+            ipv6_loopback: false,
+            ..facts
+        };
+        let without = state.files(&app, &without).hosts;
+        assert!(
+            without.lines().all(|line| line.starts_with('1')),
+            "{without}"
+        );
+        assert_eq!(without.lines().count(), 4);
     }
 
     #[test]

@@ -137,15 +137,26 @@ impl State {
         taken.extend(self.take_ipv4(network, attachment)?);
         let mac = match attachment.requested_mac {
             Some(mac) => mac,
-            // Somebody may have asked for the MAC that belongs to this address.
-            None => generated_mac(taken)
-                .filter(|generated| self.check_mac(network, *generated).is_ok())
-                .map_or_else(MacAddress::random, Ok)
-                .map_err(ControlError::Random)?,
+            None => self.new_mac(network, taken)?,
         };
         let requested = attachment.requested_address(false);
         taken.extend(self.take_ipv6(network, container, requested, mac)?);
         Ok(mac)
+    }
+
+    /// The MAC that belongs to the IPv4 address; a random one if there is no such address, or if somebody has asked for
+    /// that MAC.
+    fn new_mac(&self, network: &Network, taken: &[IpNet]) -> Result<MacAddress, ControlError> {
+        let mut wanted = generated_mac(taken);
+        loop {
+            let mac = match wanted.take() {
+                Some(mac) => mac,
+                None => MacAddress::random_container().map_err(ControlError::Random)?,
+            };
+            if self.check_mac(network, mac).is_ok() {
+                return Ok(mac);
+            }
+        }
     }
 
     fn take_ipv4(

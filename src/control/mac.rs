@@ -45,6 +45,15 @@ impl MacAddress {
         Self([0x02, 0x42, a, b, c, d])
     }
 
+    /// One for a container whose MAC follows from no IPv4 address: `02:42:` and four random octets.
+    ///
+    /// # Errors
+    /// Fails if the kernel's random device cannot be read.
+    pub fn random_container() -> io::Result<Self> {
+        let [a, b, c, d] = random::octets::<4>()?;
+        Ok(Self([0x02, 0x42, a, b, c, d]))
+    }
+
     /// A random, locally administered unicast address.
     ///
     /// # Errors

@@ -172,7 +172,7 @@ nix::setsockopt_impl!(
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
     use std::time::Duration;
 
     use super::*;
@@ -217,6 +217,30 @@ mod tests {
                 assert!(Sockets.hold(transport, ANY, 82).is_ok());
             }
             let foreign = Sockets.hold(Transport::Tcp, "192.0.2.77".parse().unwrap(), 83);
+            assert!(matches!(foreign, Err(HoldError::NotLocal)));
+        });
+    }
+
+    #[test]
+    fn each_family_is_held_apart() {
+        in_fresh_netns(|| {
+            const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+            for transport in [Transport::Tcp, Transport::Udp] {
+                let _six = Sockets.hold(transport, ANY6, 8080).unwrap();
+                let again = Sockets.hold(transport, IpAddr::V6(Ipv6Addr::LOCALHOST), 8080);
+                assert!(matches!(again, Err(HoldError::InUse)));
+                assert!(Sockets.hold(transport, ANY, 8080).is_ok());
+            }
+            // A socket of another program that takes both families has both ports.
+            let _tcp = TcpListener::bind("[::]:81").unwrap();
+            let _udp = UdpSocket::bind("[::]:81").unwrap();
+            for transport in [Transport::Tcp, Transport::Udp] {
+                for address in [ANY, LOOPBACK, ANY6] {
+                    let held = Sockets.hold(transport, address, 81);
+                    assert!(matches!(held, Err(HoldError::InUse)), "{address}");
+                }
+            }
+            let foreign = Sockets.hold(Transport::Tcp, "2001:db8::77".parse().unwrap(), 83);
             assert!(matches!(foreign, Err(HoldError::NotLocal)));
         });
     }

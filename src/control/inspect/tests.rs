@@ -1,8 +1,8 @@
 use super::*;
 use crate::api::types::CreateContainer;
-use crate::control::records::Process;
+use crate::control::records::{GatewayMode, Process};
 use crate::control::test_state::{
-    at, attachment, config, fresh, make, open, option, request, run_on,
+    add_ipv6, at, attachment, change_families, config, fresh, make, open, option, request, run_on,
 };
 
 /// As `json.tool` prints it: the order of the keys counts.
@@ -78,6 +78,136 @@ fn network_settings_are_those_of_the_transcript() {
 }}"#
     );
     assert_eq!(text(&container(&state, &c1)["NetworkSettings"]), expected);
+}
+
+#[test]
+fn both_families_are_shown_as_in_the_transcript() {
+    // Transcript 07, `--fixed-cidr-v6 2001:db8:d::/64`.
+    let (mut state, ..) = fresh();
+    state.settings.has_ipv6 = true;
+    add_ipv6(&mut state, "bridge", "2001:db8:d::/64", GatewayMode::Routed);
+    let web = run(&mut state, "web", &["8080:80"]);
+    let settings = &container(&state, &web)["NetworkSettings"];
+    let keys = [
+        "Gateway",
+        "IPAddress",
+        "IPPrefixLen",
+        "IPv6Gateway",
+        "GlobalIPv6Address",
+        "GlobalIPv6PrefixLen",
+        "MacAddress",
+    ];
+    let expected = json!([
+        "172.17.0.1",
+        "172.17.0.2",
+        16,
+        "2001:db8:d::1",
+        "2001:db8:d::242:ac11:2",
+        64,
+        "02:42:ac:11:00:02"
+    ]);
+    for place in [settings, &settings["Networks"]["bridge"]] {
+        let values: Vec<&Value> = keys.iter().map(|key| &place[*key]).collect();
+        assert_eq!(json!(values), expected);
+    }
+    assert_eq!(
+        settings["Ports"],
+        json!({"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"}]})
+    );
+    let bridge = network(&state, state.default_network().unwrap());
+    assert_eq!(
+        (&bridge["EnableIPv4"], &bridge["EnableIPv6"]),
+        (&json!(true), &json!(true))
+    );
+    assert_eq!(
+        bridge["IPAM"]["Config"],
+        json!([
+            {"Subnet": "172.17.0.0/16", "Gateway": "172.17.0.1"},
+            {"Subnet": "2001:db8:d::/64", "Gateway": "2001:db8:d::1"}
+        ])
+    );
+    let entry = &bridge["Containers"][&web.id];
+    assert_eq!(
+        (&entry["IPv4Address"], &entry["IPv6Address"]),
+        (&json!("172.17.0.2/16"), &json!("2001:db8:d::242:ac11:2/64"))
+    );
+    let subnets = bridge["Status"]["IPAM"]["Subnets"].as_object().unwrap();
+    assert!(subnets.contains_key("2001:db8:d::/64"), "{subnets:?}");
+}
+
+#[test]
+fn requested_addresses_and_a_network_without_ipv4() {
+    let (mut state, ..) = fresh();
+    make(&mut state, "n6", |_| {}).unwrap();
+    add_ipv6(&mut state, "n6", "2001:db8:e::/64", GatewayMode::Nat);
+    let both = run_on(&mut state, "both", &["n6"], |r| {
+        let wanted = &mut r.networks[0].settings.ipam_config;
+        wanted.ipv4_address = Some([172, 18, 0, 77].into());
+        wanted.ipv6_address = "2001:db8:e::77".parse().ok();
+    });
+    let shown = &container(&state, &both)["NetworkSettings"]["Networks"]["n6"];
+    assert_eq!(
+        shown["IPAMConfig"],
+        json!({"IPv4Address": "172.18.0.77", "IPv6Address": "2001:db8:e::77"})
+    );
+    assert_eq!(
+        (&shown["IPAddress"], &shown["GlobalIPv6Address"]),
+        (&json!("172.18.0.77"), &json!("2001:db8:e::77"))
+    );
+    let mut refuse = |address: &str, status: u16, text: &str| {
+        let mut wanted = crate::api::types::EndpointSettings::default();
+        wanted.ipam_config.ipv6_address = address.parse().ok();
+        run_once(&mut state);
+        let error = state.connect("plain", "n6", &wanted).unwrap_err();
+        assert_eq!(error.http_status(), status, "{error}");
+        assert!(error.to_string().contains(text), "{error}");
+    };
+    refuse("2001:db8:e::77", 409, "Address already in use");
+    refuse("2001:db8:e::1", 409, "Address already in use");
+    refuse(
+        "2001:db8:f::1",
+        400,
+        "It does not belong to any of this network's subnets",
+    );
+    // What was asked for is there again after a restart; the rest is free.
+    state.set_exited("both", 0, at(2)).unwrap();
+    assert_eq!(state.addresses_in_use(&state.network("n6").unwrap().id), 5);
+    let again = state.restart("both").unwrap().container;
+    assert_eq!(
+        again.endpoint().unwrap().addresses,
+        both.endpoint().unwrap().addresses
+    );
+
+    make(&mut state, "six", |_| {}).unwrap();
+    add_ipv6(&mut state, "six", "fd00:6::/64", GatewayMode::Nat);
+    change_families(&mut state, "six", |families| drop(families.remove(0)));
+    let only = run_on(&mut state, "only", &["six"], |_| {});
+    let shown = &container(&state, &only)["NetworkSettings"]["Networks"]["six"];
+    assert_eq!(
+        (
+            &shown["IPAddress"],
+            &shown["IPPrefixLen"],
+            &shown["Gateway"]
+        ),
+        (&json!(""), &json!(0), &json!(""))
+    );
+    assert_eq!(
+        (&shown["GlobalIPv6Address"], &shown["IPv6Gateway"]),
+        (&json!("fd00:6::2"), &json!("fd00:6::1"))
+    );
+    let mac = only.endpoint().unwrap().mac.to_string();
+    assert!(mac.starts_with("02:42:"), "{mac}");
+    let six = network_summary(state.network("six").unwrap());
+    assert_eq!(
+        (&six["EnableIPv4"], &six["EnableIPv6"]),
+        (&json!(false), &json!(true))
+    );
+}
+
+fn run_once(state: &mut State) {
+    if state.container("plain").is_err() {
+        run_on(state, "plain", &["bridge"], |_| {});
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::control::test_state::{fresh, make, run_on};
+use crate::control::records::GatewayMode;
+use crate::control::test_state::{add_ipv6, change_families, fresh, make, run_on};
 
 fn ip(octets: [u8; 4]) -> IpAddr {
     Ipv4Addr::from(octets).into()
@@ -73,4 +74,37 @@ fn names_of_the_transcript() {
     assert_eq!(views[&alpha.id].addresses("beta"), None);
     assert_eq!(views[&alpha.id].addresses("svc"), Some(&[a][..]));
     assert_eq!(views.len(), 2);
+}
+
+#[test]
+fn names_have_the_addresses_of_both_families() {
+    let (mut state, ..) = fresh();
+    make(&mut state, "dual", |_| {}).unwrap();
+    add_ipv6(&mut state, "dual", "fd00:d::/64", GatewayMode::Nat);
+    make(&mut state, "six", |_| {}).unwrap();
+    add_ipv6(&mut state, "six", "fd00:6::/64", GatewayMode::Routed);
+    change_families(&mut state, "six", |families| drop(families.remove(0)));
+    let web = run_on(&mut state, "web", &["dual"], |_| {});
+    let only = run_on(&mut state, "only", &["six"], |_| {});
+    let views = dns_views(&state, "nameserver 2001:db8::53\nnameserver ::1\n");
+    let six = |text: &str| -> IpAddr { text.parse().unwrap() };
+    let view = &views[&web.id];
+    assert_eq!(
+        view.addresses("web"),
+        Some(&[ip([172, 18, 0, 2]), six("fd00:d::2")][..])
+    );
+    assert_eq!(view.pointer(&six("fd00:d::2")).as_deref(), Some("web.dual"));
+    let view = &views[&only.id];
+    assert_eq!(view.addresses("only.six"), Some(&[six("fd00:6::2")][..]));
+    assert_eq!(view.addresses("web"), None);
+    assert_eq!(view.pointer(&six("fd00:d::2")), None);
+    // A way out over IPv6 is one, and so are servers there.
+    assert!(view.forward);
+    assert_eq!(
+        view.upstreams,
+        [
+            Upstream::host(six("2001:db8::53")),
+            Upstream::host(six("::1"))
+        ]
+    );
 }
