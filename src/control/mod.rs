@@ -22,10 +22,10 @@
 //!
 //! Addresses and ports belong to a container from its creation until it has exited. Numbers of networks
 //! and endpoints ([`records::Counters`]) are never used twice, so that the forwarder cannot mistake a
-//! new container for an old one. Types carry both address families; only IPv4 is allocated.
+//! new container for an old one. Networks, endpoints and ports have one address family or both.
 //!
 //! Blocking: [`State`]'s methods that change something sync a file, and creating with 10,000 published
-//! ports opens 10,000 sockets; call them where blocking is allowed.
+//! ports opens as many sockets of each family; call them where blocking is allowed.
 
 pub mod address_pool;
 mod attachments;
