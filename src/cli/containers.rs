@@ -119,7 +119,7 @@ impl Port {
 }
 
 /// `0.0.0.0:80`, `[::]:80`.
-fn socket_address(address: &str, port: &str) -> String {
+pub(super) fn socket_address(address: &str, port: &str) -> String {
     if address.contains(':') {
         format!("[{address}]:{port}")
     } else {

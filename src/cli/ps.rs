@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::containers::{print_table, table, text};
+use super::containers::{print_table, socket_address, table, text};
 use super::format::{filter_query, go_time, labels, list};
 use super::{Outcome, complain, print, print_json};
 use crate::api::client::Client;
@@ -163,14 +163,18 @@ fn names(container: &Value) -> String {
     names.collect::<Vec<_>>().join(",")
 }
 
-/// The first one there is.
+/// The first one there is; of IPv6 only without one of IPv4.
 fn address(container: &Value) -> &str {
-    let networks = container["NetworkSettings"]["Networks"].as_object();
-    networks
-        .into_iter()
-        .flatten()
-        .map(|(_, network)| text(&network["IPAddress"]))
-        .find(|address| !address.is_empty())
+    let networks = &container["NetworkSettings"]["Networks"];
+    let first = |key: &str| {
+        let mut networks = networks.as_object().into_iter().flatten();
+        networks.find_map(|(_, network)| {
+            let address = text(&network[key]);
+            (!address.is_empty()).then_some(address)
+        })
+    };
+    first("IPAddress")
+        .or_else(|| first("GlobalIPv6Address"))
         .unwrap_or_default()
 }
 
@@ -193,8 +197,10 @@ fn ports(ports: &Value) -> String {
         } else {
             i128::from(public) - i128::from(private)
         };
+        // Open without NAT, in one family or both: like a port that is only exposed.
+        let address = Some(text(&port["IP"])).filter(|_| public != 0);
         let key = (
-            text(&port["IP"]).to_owned(),
+            address.unwrap_or_default().to_owned(),
             text(&port["Type"]).to_owned(),
             distance,
         );
@@ -217,10 +223,8 @@ fn ports(ports: &Value) -> String {
             shown.push(if first.1 == 0 {
                 format!("{private}/{transport}")
             } else {
-                format!(
-                    "{address}:{}->{private}/{transport}",
-                    range(first.1, last.1)
-                )
+                let public = socket_address(&address, &range(first.1, last.1));
+                format!("{public}->{private}/{transport}")
             });
         }
     }
@@ -238,7 +242,11 @@ mod tests {
             port("0.0.0.0", 80, 8000, "tcp"),
             port("0.0.0.0", 81, 8001, "tcp"),
             port("127.0.0.1", 80, 9000, "tcp"),
+            port("::", 80, 8000, "tcp"),
+            port("::", 443, 443, "tcp"),
             json!({"PrivatePort": 53, "Type": "udp"}),
+            json!({"IP": "0.0.0.0", "PrivatePort": 90, "Type": "tcp"}),
+            json!({"IP": "::", "PrivatePort": 90, "Type": "tcp"}),
         ]);
         let mut shown: Vec<String> = ports(&list).split(", ").map(str::to_owned).collect();
         shown.sort();
@@ -247,9 +255,22 @@ mod tests {
             [
                 "0.0.0.0:8000-8001->80-81/tcp",
                 "127.0.0.1:9000->80/tcp",
-                "53/udp"
+                "53/udp",
+                "90/tcp",
+                "[::]:443->443/tcp",
+                "[::]:8000->80/tcp"
             ]
         );
+    }
+
+    #[test]
+    fn the_address_is_one_of_ipv6_only_without_ipv4() {
+        let six = json!({"IPAddress": "", "GlobalIPv6Address": "fd00::2"});
+        let both = json!({"IPAddress": "10.0.0.2", "GlobalIPv6Address": "fd00::3"});
+        let on = |networks| json!({"NetworkSettings": {"Networks": networks}});
+        assert_eq!(address(&on(json!({"a": six, "b": both}))), "10.0.0.2");
+        assert_eq!(address(&on(json!({"a": six}))), "fd00::2");
+        assert_eq!(address(&on(json!({}))), "");
     }
 
     #[test]

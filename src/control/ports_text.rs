@@ -131,6 +131,8 @@ impl Words {
             .find(|(a, t, ..)| *a == address && *t == transport);
         match open {
             None => self.open.push((address, transport, private, private)),
+            // Open without NAT in both families.
+            Some((.., last)) if *last == private => {}
             Some((.., last)) if last.checked_add(1) == Some(private) => *last = private,
             Some(range) => {
                 let ended = std::mem::replace(range, (address, transport, private, private));

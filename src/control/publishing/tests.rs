@@ -160,6 +160,9 @@ fn test_disable_nat() {
         assert_eq!(open.is_empty(), v4 == "nat" && v6 == Nat);
         let listing = ports_text::port_listing(&state, &web);
         assert_eq!(listing.lines().count(), 2, "{listing}");
+        let column = ports_text::ps_column(&state, &web);
+        let words = if v4 == "routed" && v6 == Routed { 1 } else { 2 };
+        assert_eq!(column.split(", ").count(), words, "{column}");
     }
 }
 
