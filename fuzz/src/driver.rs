@@ -18,8 +18,11 @@
 //!   15     routes change (argument)
 //! ```
 
+#[path = "octets.rs"]
+mod octets;
+
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,6 +30,10 @@ use std::time::Duration;
 use tunbridge::forwarder::{
     Access, Config, Egress, EndpointId, EndpointPolicy, FamilyPolicy, Forwarder, Host, HostPorts,
     Instant, NetworkId, NetworkPolicy, Outbox, Policy, Protocol, Published, VNET_HDR_LEN, Verdict,
+};
+
+use octets::{
+    addresses, check_emitted, error_about, exchange, fix, hops_at, is_transport_right, make_partial,
 };
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 10);
@@ -43,6 +50,22 @@ const KNOWN: [Ipv4Addr; 8] = [
     Ipv4Addr::new(10, 20, 0, 1),
     Ipv4Addr::new(10, 80, 0, 1),
     Ipv4Addr::new(10, 9, 0, 50),
+];
+
+const fn wide(network: u16, host: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, network, 0, 0, 0, 0, host)
+}
+
+/// The same in IPv6.
+const KNOWN6: [Ipv6Addr; 8] = [
+    wide(0x17, 2),
+    wide(0x18, 2),
+    wide(0, 10),
+    Ipv6Addr::LOCALHOST,
+    wide(0x17, 1),
+    wide(0x20, 1),
+    wide(0x80, 1),
+    wide(0x9, 50),
 ];
 
 #[derive(Debug)]
@@ -71,10 +94,22 @@ impl Machine {
 
 impl Host for Machine {
     fn route(&self, destination: IpAddr) -> Option<Egress> {
-        let IpAddr::V4(destination) = destination else {
-            return None;
-        };
         let state = self.route.load(Ordering::Relaxed);
+        let destination = match destination {
+            IpAddr::V4(destination) => destination,
+            IpAddr::V6(destination) => {
+                let mtu = match (destination.segments()[2], state % 4) {
+                    (_, 3) => return None,
+                    (0x80, _) => 1280,
+                    _ => 1500,
+                };
+                return Some(Egress {
+                    if_index: 2,
+                    source: IpAddr::V6(wide(u16::from(state % 4 == 2), 10)),
+                    mtu,
+                });
+            }
+        };
         let (source, mtu) = match (destination.octets(), state % 4) {
             (_, 3) => return None,
             ([10, 80, ..], _) => (Ipv4Addr::new(10, 8, 0, 10), 600),
@@ -100,19 +135,29 @@ impl Host for Machine {
 }
 
 fn policy(variant: u8) -> Policy {
+    let family = |subnet: &str, gateway| FamilyPolicy {
+        subnet: subnet.parse().expect("a prefix"),
+        gateway: Some(gateway),
+        masquerade: variant & 4 == 0,
+        source: None,
+        access: match variant >> 5 & 3 {
+            0 => Access::Closed,
+            1 => Access::Ports,
+            _ => Access::Open,
+        },
+    };
     let network = |id: u8, mtu| NetworkPolicy {
         id: NetworkId(id.into()),
-        families: vec![FamilyPolicy {
-            subnet: format!("172.{}.0.0/16", 16 + id).parse().expect("a prefix"),
-            gateway: Some(IpAddr::V4(Ipv4Addr::new(172, 16 + id, 0, 1))),
-            masquerade: variant & 4 == 0,
-            source: None,
-            access: match variant >> 5 & 3 {
-                0 => Access::Closed,
-                1 => Access::Ports,
-                _ => Access::Open,
-            },
-        }],
+        families: vec![
+            family(
+                &format!("172.{}.0.0/16", 16 + id),
+                IpAddr::V4(Ipv4Addr::new(172, 16 + id, 0, 1)),
+            ),
+            family(
+                &format!("2001:db8:{}::/64", 16 + id),
+                IpAddr::V6(wide(0x16 + u16::from(id), 1)),
+            ),
+        ],
         mtu,
         icc: variant & 8 == 0,
         internal: variant & 128 != 0 && id == 2,
@@ -121,24 +166,32 @@ fn policy(variant: u8) -> Policy {
     let endpoint = |id: u8, address| EndpointPolicy {
         id: EndpointId(id.into()),
         network: NetworkId(id.into()),
-        addresses: vec![IpAddr::V4(address)],
+        addresses: vec![
+            IpAddr::V4(address),
+            IpAddr::V6(wide(0x16 + u16::from(id), 2)),
+        ],
         open: Vec::new(),
     };
     let published = |protocol, ports: std::ops::RangeInclusive<u16>, id: u8, address| Published {
         protocol,
-        host_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        host_address: match address {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        },
         host_ports: ports,
         endpoint: EndpointId(id.into()),
-        container_address: IpAddr::V4(address),
+        container_address: address,
         container_port: 80,
     };
     let mut policy = Policy {
         networks: vec![network(1, 1500), network(2, 700)],
         endpoints: vec![endpoint(1, C1), endpoint(2, C2)],
         published: vec![
-            published(Protocol::Tcp, 8080..=8080, 1, C1),
-            published(Protocol::Udp, 8080..=8089, 1, C1),
-            published(Protocol::Udp, 61_000..=61_001, 2, C2),
+            published(Protocol::Tcp, 8080..=8080, 1, KNOWN6[0].into()),
+            published(Protocol::Udp, 8080..=8089, 1, KNOWN6[0].into()),
+            published(Protocol::Tcp, 8080..=8080, 1, C1.into()),
+            published(Protocol::Udp, 8080..=8089, 1, C1.into()),
+            published(Protocol::Udp, 61_000..=61_001, 2, C2.into()),
         ],
         links: Vec::new(),
         local_addresses: vec![
@@ -147,6 +200,9 @@ fn policy(variant: u8) -> Policy {
             IpAddr::V4(Ipv4Addr::new(10, 8, 0, 10)),
             IpAddr::V4(Ipv4Addr::new(172, 17, 0, 1)),
             IpAddr::V4(Ipv4Addr::new(172, 18, 0, 1)),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+            IpAddr::V6(wide(0, 10)),
+            IpAddr::V6(wide(1, 10)),
         ],
     };
     if variant & 1 != 0 {
@@ -233,12 +289,17 @@ impl Player {
                 let mut frame = octets.to_vec();
                 if frame.len() >= VNET_HDR_LEN + 20 {
                     let packet = &mut frame[VNET_HDR_LEN..];
-                    if argument & 1 != 0 {
-                        packet[12..16]
-                            .copy_from_slice(&KNOWN[usize::from(argument >> 2 & 7)].octets());
+                    let (from, to) = (usize::from(argument >> 2 & 7), usize::from(argument >> 5));
+                    let [src, dst] = addresses(packet);
+                    let octets = |known: usize| match src.len() {
+                        4 => KNOWN[known].octets().to_vec(),
+                        _ => KNOWN6[known].octets().to_vec(),
+                    };
+                    if argument & 1 != 0 && src.end <= packet.len() {
+                        packet[src.clone()].copy_from_slice(&octets(from));
                     }
-                    if argument & 2 != 0 {
-                        packet[16..20].copy_from_slice(&KNOWN[usize::from(argument >> 5)].octets());
+                    if argument & 2 != 0 && dst.end <= packet.len() {
+                        packet[dst].copy_from_slice(&octets(to));
                     }
                     fix(packet);
                 }
@@ -303,10 +364,8 @@ impl Player {
                         "transport checksum: {before:02x?} became {frame:02x?}"
                     );
                 }
-                assert!(
-                    frame[VNET_HDR_LEN + 8] < before[VNET_HDR_LEN + 8],
-                    "TTL does not fall"
-                );
+                let ttl = VNET_HDR_LEN + hops_at(&frame[VNET_HDR_LEN..]);
+                assert!(frame[ttl] < before[ttl], "TTL does not fall");
                 self.last = frame;
             }
             Verdict::ToHost => assert_eq!(frame, before, "a frame for the host was changed"),
@@ -386,153 +445,4 @@ impl Player {
         );
         assert_eq!(self.forwarder.poll_timeout(), None);
     }
-}
-
-/// What leaves must be a packet that a kernel accepts.
-fn check_emitted(frame: &[u8]) {
-    let packet = &frame[VNET_HDR_LEN..];
-    assert!(
-        packet.len() >= 20 && packet[0] >> 4 == 4,
-        "not IPv4: {packet:02x?}"
-    );
-    let header = usize::from(packet[0] & 0x0f) * 4;
-    assert!(
-        (20..=packet.len()).contains(&header),
-        "header length {header}"
-    );
-    assert_eq!(
-        sum(0, &packet[..header]),
-        0xffff,
-        "IP header checksum of {packet:02x?}"
-    );
-    assert!(
-        usize::from(u16::from_be_bytes([packet[2], packet[3]])) <= packet.len(),
-        "total length"
-    );
-}
-
-/// The transport checksum is complete and right, or partial and right. False if there is none to judge.
-fn is_transport_right(frame: &[u8]) -> bool {
-    let packet = &frame[VNET_HDR_LEN.min(frame.len())..];
-    if packet.len() < 20 {
-        return false;
-    }
-    let total = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
-    let Some(packet) = packet.get(..total) else {
-        return false;
-    };
-    let Some((header, at)) = transport(packet) else {
-        return false;
-    };
-    if (packet[6] & 0x3f, packet[7]) != (0, 0) {
-        return false;
-    }
-    let field = u16::from_be_bytes([packet[at], packet[at + 1]]);
-    if frame[0] & 1 != 0 {
-        return field == pseudo(packet, header);
-    }
-    (packet[9] == 17 && field == 0)
-        || sum(pseudo(packet, header).into(), &packet[header..]) == 0xffff
-}
-
-fn sum(start: u32, data: &[u8]) -> u16 {
-    let mut total = u64::from(start);
-    for pair in data.chunks(2) {
-        total += u64::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
-    }
-    while total > 0xffff {
-        total = (total & 0xffff) + (total >> 16);
-    }
-    u16::try_from(total).expect("folded")
-}
-
-/// Offset of the transport header and of its checksum, if the packet is long enough.
-fn transport(packet: &[u8]) -> Option<(usize, usize)> {
-    let header = usize::from(packet.first()? & 0x0f) * 4;
-    let offset = match *packet.get(9)? {
-        1 => 2,
-        6 => 16,
-        17 => 6,
-        _ => return None,
-    };
-    (header >= 20 && packet.len() >= header + offset + 2).then_some((header, header + offset))
-}
-
-fn pseudo(packet: &[u8], header: usize) -> u16 {
-    if packet[9] == 1 {
-        return 0;
-    }
-    let length = u32::try_from(packet.len() - header).unwrap_or(u32::MAX) & 0xffff;
-    sum(u32::from(packet[9]) + length, &packet[12..20])
-}
-
-/// Puts version, length and checksums right, so that the fuzzer need not find them.
-fn fix(packet: &mut [u8]) {
-    if packet.len() < 20 {
-        return;
-    }
-    packet[0] = 0x40 | (packet[0] & 0x0f);
-    let length = u16::try_from(packet.len()).unwrap_or(u16::MAX);
-    packet[2..4].copy_from_slice(&length.to_be_bytes());
-    if let Some((header, at)) = transport(packet) {
-        packet[at..at + 2].fill(0);
-        let value = !sum(pseudo(packet, header).into(), &packet[header..]);
-        packet[at..at + 2].copy_from_slice(&value.to_be_bytes());
-    }
-    let header = (usize::from(packet[0] & 0x0f) * 4).clamp(20, packet.len());
-    packet[10..12].fill(0);
-    let value = !sum(0, &packet[..header]);
-    packet[10..12].copy_from_slice(&value.to_be_bytes());
-}
-
-/// Turns a complete checksum into a partial one.
-fn make_partial(frame: &mut [u8]) {
-    let Some((header, at)) = transport(&frame[VNET_HDR_LEN..]) else {
-        return;
-    };
-    let value = pseudo(&frame[VNET_HDR_LEN..], header);
-    frame[VNET_HDR_LEN + at..VNET_HDR_LEN + at + 2].copy_from_slice(&value.to_be_bytes());
-    frame[0] = 1;
-    frame[6..8].copy_from_slice(&u16::try_from(header).unwrap_or(0).to_ne_bytes());
-    frame[8..10].copy_from_slice(&u16::try_from(at - header).unwrap_or(0).to_ne_bytes());
-}
-
-/// Exchanges source and destination, so that a packet becomes its answer; `argument` becomes TCP's flags.
-fn exchange(packet: &mut [u8], argument: u8) {
-    let (a, b) = (packet[12..16].to_vec(), packet[16..20].to_vec());
-    packet[12..16].copy_from_slice(&b);
-    packet[16..20].copy_from_slice(&a);
-    packet[8] = 64;
-    if let Some((header, _)) = transport(packet) {
-        if packet[9] == 1 {
-            packet[header] ^= 8;
-        } else {
-            let ports = packet[header..header + 4].to_vec();
-            packet[header..header + 2].copy_from_slice(&ports[2..]);
-            packet[header + 2..header + 4].copy_from_slice(&ports[..2]);
-        }
-        if packet[9] == 6 && packet.len() >= header + 20 {
-            let (sequence, ack) = (
-                packet[header + 4..header + 8].to_vec(),
-                packet[header + 8..header + 12].to_vec(),
-            );
-            packet[header + 4..header + 8].copy_from_slice(&ack);
-            packet[header + 8..header + 12].copy_from_slice(&sequence);
-            packet[header + 13] = argument & 0x1f;
-        }
-    }
-    fix(packet);
-}
-
-/// An ICMP error to the sender of `packet` that quotes it.
-fn error_about(packet: &[u8], argument: u8) -> Vec<u8> {
-    let quote = &packet[..packet.len().min(28 + usize::from(argument & 0x1f))];
-    let mut frame = vec![0; VNET_HDR_LEN];
-    frame.extend([0x45, 0, 0, 0, 0, 1, 0, 0, 64, 1, 0, 0, 10, 20, 0, 1]);
-    frame.extend(&packet[12..16]);
-    let kind = [3, 11, 12, 5][usize::from(argument >> 6)];
-    frame.extend([kind, argument >> 5 & 1, 0, 0, 0, 0, 2, 0]);
-    frame.extend(quote);
-    fix(&mut frame[VNET_HDR_LEN..]);
-    frame
 }

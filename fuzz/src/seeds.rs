@@ -11,6 +11,25 @@ fn ip(protocol: u8, src: [u8; 4], dst: [u8; 4], flags: u16, l4: &[u8]) -> Bytes 
     bytes
 }
 
+/// The same in IPv6, between addresses of 2001:db8::/32: network and host.
+fn wide(next: u8, src: [u8; 2], dst: [u8; 2], l4: &[u8]) -> Bytes {
+    let mut bytes = vec![0x60, 0, 0, 0, 0, 0, next, 64];
+    for [network, host] in [src, dst] {
+        bytes.extend([0x20, 0x01, 0x0d, 0xb8, 0, network, 0, 0]);
+        bytes.extend([0, 0, 0, 0, 0, 0, 0, host]);
+    }
+    bytes.extend(l4);
+    bytes
+}
+
+/// `l4` behind an extension header.
+fn extended(next: u8, octets: [u8; 7], l4: &[u8]) -> Bytes {
+    let mut bytes = vec![next];
+    bytes.extend(octets);
+    bytes.extend(l4);
+    bytes
+}
+
 fn udp(sport: u16, dport: u16, payload: &[u8]) -> Bytes {
     let mut l4 = [sport.to_be_bytes(), dport.to_be_bytes()].concat();
     l4.extend(
@@ -53,6 +72,11 @@ const SERVER: [u8; 4] = [10, 20, 0, 1];
 const NARROW: [u8; 4] = [10, 80, 0, 1];
 const LAN: [u8; 4] = [10, 9, 0, 50];
 
+const C1_6: [u8; 2] = [0x17, 2];
+const HOST_6: [u8; 2] = [0, 10];
+const SERVER_6: [u8; 2] = [0x20, 1];
+const NARROW_6: [u8; 2] = [0x80, 1];
+
 /// Names and inputs.
 pub fn seeds() -> Vec<(&'static str, Bytes)> {
     let question = with(8, &ip(17, C1, SERVER, 0, &udp(4000, 9000, b"question")));
@@ -66,6 +90,13 @@ pub fn seeds() -> Vec<(&'static str, Bytes)> {
     let wait = |n| vec![11, n, 12, 0];
     let first = with(8, &ip(17, C1, SERVER, 0x2000, &udp(4000, 9000, &[1; 24])));
     let later = with(8, &ip(17, C1, SERVER, 4, &[2; 24]));
+    let question6 = with(8, &wide(17, C1_6, SERVER_6, &udp(4000, 9000, b"question")));
+    let syn6 = with(8, &wide(6, C1_6, SERVER_6, &tcp(4000, 80, 2, b"")));
+    let first6 = extended(17, [0, 0, 1, 0, 0, 0, 9], &udp(4000, 9000, &[1; 24]));
+    let first6 = with(8, &wide(44, C1_6, SERVER_6, &first6));
+    let later6 = extended(17, [0, 0, 32, 0, 0, 0, 9], &[2; 24]);
+    let later6 = with(8, &wide(44, C1_6, SERVER_6, &later6));
+    let options6 = extended(17, [0, 1, 4, 0, 0, 0, 0], &udp(4000, 9000, b"question"));
     let mut gso = vec![1, 1, 40, 0, 100, 0, 20, 0, 16, 0];
     gso.extend(ip(6, C1, SERVER, 0x4000, &tcp(4000, 80, 0x10, &[3; 300])));
     vec![
@@ -166,7 +197,63 @@ pub fn seeds() -> Vec<(&'static str, Bytes)> {
         ),
         (
             "super-packet",
-            [syn.clone(), answer, with(4, &gso)].concat(),
+            [syn.clone(), answer.clone(), with(4, &gso)].concat(),
+        ),
+        (
+            "udp-6",
+            [
+                question6.clone(),
+                vec![9, 0],
+                vec![9, 0],
+                error(0x1f),
+                error(0x5f),
+                error(0x9f),
+                error(0xdf),
+                wait(200),
+            ]
+            .concat(),
+        ),
+        (
+            "tcp-6",
+            [
+                syn6,
+                answer.clone(),
+                vec![9, 0x10],
+                vec![9, 0x11],
+                wait(255),
+            ]
+            .concat(),
+        ),
+        (
+            "extensions-6",
+            [
+                with(8, &wide(60, C1_6, SERVER_6, &options6)),
+                with(7, &wide(0, C1_6, SERVER_6, &options6)),
+                question6,
+                vec![9, 0],
+            ]
+            .concat(),
+        ),
+        (
+            "fragments-6",
+            [first6.clone(), later6.clone(), vec![9, 0]].concat(),
+        ),
+        (
+            "fragments-out-of-order-6",
+            [later6, first6, wait(60)].concat(),
+        ),
+        (
+            "published-6",
+            [
+                with(8, &wide(6, SERVER_6, HOST_6, &tcp(5000, 8080, 2, b""))),
+                answer.clone(),
+                vec![9, 0x10],
+            ]
+            .concat(),
+        ),
+        (
+            "too-big-6",
+            with(8, &wide(17, C1_6, NARROW_6, &udp(5000, 9000, &[5; 1400]))),
         ),
         (
             "policy",
