@@ -4,7 +4,7 @@
 //! the transport field holds the *uncomplemented* sum of the pseudo header only; the sender's kernel
 //! or NIC adds the rest later. Hence two ways to apply a [`Delta`].
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Difference between two versions of the octets under a checksum.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,8 +25,8 @@ impl Delta {
     /// An address at an even offset changes.
     pub(super) fn address(self, old: IpAddr, new: IpAddr) -> Self {
         match (old, new) {
-            (IpAddr::V4(old), IpAddr::V4(new)) => self.octets(&old.octets(), &new.octets()),
-            (IpAddr::V6(old), IpAddr::V6(new)) => self.wide(old.to_bits(), new.to_bits()),
+            (IpAddr::V4(old), IpAddr::V4(new)) => self.ipv4(old, new),
+            (IpAddr::V6(old), IpAddr::V6(new)) => self.ipv6(old, new),
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
                 debug_assert!(false, "a rewritten packet keeps its family");
                 self
@@ -63,23 +63,16 @@ impl Delta {
         self.removed_word(sum)
     }
 
-    fn octets(mut self, old: &[u8], new: &[u8]) -> Self {
-        for (old, new) in old.chunks_exact(2).zip(new.chunks_exact(2)) {
-            self = self.word(
-                u16::from_be_bytes([old[0], old[1]]),
-                u16::from_be_bytes([new[0], new[1]]),
-            );
-        }
+    /// An IPv4 address changes. Modulo 0xffff a number is the sum of its digits to the base 2^16, so
+    /// two words count as one of 32 bits.
+    pub(super) fn ipv4(mut self, old: Ipv4Addr, new: Ipv4Addr) -> Self {
+        self.0 += u64::from(!old.to_bits()) + u64::from(new.to_bits());
         self
     }
 
-    /// Eight words at a time: modulo 0xffff a number is the sum of its digits to the base 2^16, and
-    /// so of its 32-bit halves.
-    fn wide(mut self, old: u128, new: u128) -> Self {
-        for (old, new) in [(old >> 64, new >> 64), (old, new)] {
-            let (old, new) = (halves(!old), halves(new));
-            self.0 += old + new;
-        }
+    /// An IPv6 address changes.
+    pub(super) fn ipv6(mut self, old: Ipv6Addr, new: Ipv6Addr) -> Self {
+        self.0 += digits(!old.to_bits()) + digits(new.to_bits());
         self
     }
 
@@ -121,10 +114,10 @@ impl Delta {
     }
 }
 
-/// Sum of the two lowest 32-bit digits.
-fn halves(value: u128) -> u64 {
-    let digit = |value: u128| u64::try_from(value & 0xffff_ffff).unwrap_or(0);
-    digit(value) + digit(value >> 32)
+/// Sum of the digits to the base 2^32.
+fn digits(value: u128) -> u64 {
+    let digit = |shift: u32| u64::try_from(value >> shift & 0xffff_ffff).unwrap_or(0);
+    digit(0) + digit(32) + digit(64) + digit(96)
 }
 
 /// Folds a sum of 16-bit words.

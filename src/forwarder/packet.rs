@@ -395,20 +395,20 @@ impl<'a> Packet<'a> {
 
     /// Changes the addresses, with the time to live one less; returns the difference they make to
     /// sums over them.
+    #[inline]
     fn replace_addresses(&mut self, src: IpAddr, dst: IpAddr) -> Delta {
-        let addresses = Delta::default()
-            .address(self.src(), src)
-            .address(self.dst(), dst);
         match (self.version, src, dst) {
             (Version::V4, IpAddr::V4(src), IpAddr::V4(dst)) => {
-                ipv4::readdress(self.octets_mut(), src, dst, addresses);
+                ipv4::readdress(self.octets_mut(), src, dst)
             }
             (Version::V6, IpAddr::V6(src), IpAddr::V6(dst)) => {
-                ipv6::readdress(self.octets_mut(), src, dst);
+                ipv6::readdress(self.octets_mut(), src, dst)
             }
-            _ => debug_assert!(false, "a rewritten packet keeps its family"),
+            _ => {
+                debug_assert!(false, "a rewritten packet keeps its family");
+                Delta::default()
+            }
         }
-        addresses
     }
 
     /// The packet passes with its addresses, the time to live one less.

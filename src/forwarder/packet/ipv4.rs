@@ -17,6 +17,7 @@ const OPTION_LSRR: u8 = 131;
 const OPTION_SSRR: u8 = 137;
 
 /// Reads the header of `packet`, which padding may follow.
+#[inline]
 pub(super) fn parse(packet: &[u8]) -> Result<Layout, DropReason> {
     if packet.len() < HEADER_LEN {
         return Err(DropReason::Malformed);
@@ -52,10 +53,15 @@ pub(super) fn parse(packet: &[u8]) -> Result<Layout, DropReason> {
     })
 }
 
-/// Changes the addresses, with the time to live one less; `addresses` is the difference they make.
-pub(super) fn readdress(octets: &mut [u8], src: Ipv4Addr, dst: Ipv4Addr, addresses: Delta) {
+/// Changes the addresses, with the time to live one less; returns the difference that the addresses
+/// make.
+#[inline]
+pub(super) fn readdress(octets: &mut [u8], src: Ipv4Addr, dst: Ipv4Addr) -> Delta {
     let protocol = octets[9];
     let mut ip = Ipv4Packet::new_unchecked(octets);
+    let addresses = Delta::default()
+        .ipv4(ip.src_addr(), src)
+        .ipv4(ip.dst_addr(), dst);
     let ttl = ip.hop_limit();
     let hop = Delta::default().word(
         u16::from_be_bytes([ttl, protocol]),
@@ -66,6 +72,7 @@ pub(super) fn readdress(octets: &mut [u8], src: Ipv4Addr, dst: Ipv4Addr, address
     ip.set_hop_limit(ttl.saturating_sub(1));
     let field = addresses.and(hop).apply(ip.checksum());
     ip.set_checksum(field);
+    addresses
 }
 
 pub(super) fn set_ident(octets: &mut [u8], ident: u16) {

@@ -16,6 +16,7 @@ use std::net::Ipv6Addr;
 use smoltcp::wire::Ipv6Packet;
 
 use super::super::DropReason;
+use super::super::checksum::Delta;
 use super::{FragmentRange, Layout, Version};
 
 pub(crate) const HEADER_LEN: usize = 40;
@@ -124,6 +125,7 @@ fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
 }
 
 /// Reads the headers of `packet`, which padding may follow.
+#[inline]
 pub(super) fn parse(packet: &[u8]) -> Result<Layout, DropReason> {
     if packet.len() < HEADER_LEN {
         return Err(DropReason::Malformed);
@@ -169,11 +171,17 @@ fn fragment_range(octets: &[u8], at: usize) -> Result<Option<FragmentRange>, Dro
     }))
 }
 
-/// Changes the addresses, with the hop limit one less.
-pub(super) fn readdress(octets: &mut [u8], src: Ipv6Addr, dst: Ipv6Addr) {
+/// Changes the addresses, with the hop limit one less; returns the difference that the addresses
+/// make.
+#[inline]
+pub(super) fn readdress(octets: &mut [u8], src: Ipv6Addr, dst: Ipv6Addr) -> Delta {
     let mut ip = Ipv6Packet::new_unchecked(octets);
+    let addresses = Delta::default()
+        .ipv6(ip.src_addr(), src)
+        .ipv6(ip.dst_addr(), dst);
     let hop_limit = ip.hop_limit();
     ip.set_src_addr(src);
     ip.set_dst_addr(dst);
     ip.set_hop_limit(hop_limit.saturating_sub(1));
+    addresses
 }

@@ -19,6 +19,7 @@ pub(super) const TCP_OPTION_MSS: u8 = 2;
 pub(super) const TCP_OPTION_WINDOW_SCALE: u8 = 3;
 
 /// Reads the header of `protocol` at the start of `payload`.
+#[inline]
 pub(super) fn parse(
     version: Version,
     protocol: u8,

@@ -221,6 +221,18 @@ fn martians() {
 }
 
 #[test]
+fn the_hosts_own_listener_reports_end_here() {
+    // The kernel's, for the groups that it joins on the TUN itself.
+    let mut lab = Lab::new();
+    for source in ["::", "fe80::1"] {
+        let report = icmp_query(143, source, "ff02::16", 0, 20);
+        let alert: Extension<'_> = (0, &[0, 0, 5, 2, 0, 0, 1, 0]);
+        lab.dropped(behind(report, &[alert]), DropReason::Broadcast);
+    }
+    assert!(lab.out.is_empty());
+}
+
+#[test]
 fn extension_headers_are_skipped_and_kept() {
     let chains: [&[Extension<'_>]; 5] = [
         &[(60, &PAD)],
