@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::core::Core;
 use crate::api::types::{Finding, Severity};
+use crate::control::records::GatewayMode;
 use crate::forwarder::Config;
 use crate::kernel::doctor::{self, Network, Scope};
 
@@ -25,6 +26,14 @@ impl Core {
                     .iter()
                     .map(ipnet::IpNet::trunc)
                     .collect(),
+                routed: network
+                    .config
+                    .families
+                    .iter()
+                    .filter(|family| family.mode == GatewayMode::Routed)
+                    .map(|family| family.subnet)
+                    .collect(),
+                ndp_proxy: network.config.ndp_proxy.clone(),
                 mtu: network.config.mtu,
             });
             (networks.collect(), state.host_interfaces())

@@ -7,6 +7,7 @@
 
 mod checks;
 mod forwarding;
+mod ipv6;
 pub mod sysctl_files;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +65,10 @@ pub struct Network {
     pub internal: bool,
     /// Its subnets in which the bridge has an address; without one, the host's routes do not concern it.
     pub subnets: Vec<IpNet>,
+    /// Those of them whose containers are reached at their own addresses, without NAT.
+    pub routed: Vec<IpNet>,
+    /// Names of the interfaces on which the daemon answers for its containers (`--ndp-proxy`).
+    pub ndp_proxy: Vec<String>,
     /// Largest IP packet in octets.
     pub mtu: u32,
 }
@@ -177,6 +182,7 @@ fn judge(facts: &Facts, scope: &Scope) -> Vec<Finding> {
     findings.extend(checks::bridge_netfilter(facts));
     findings.extend(checks::route_localnet(facts));
     findings.extend(checks::local_ports(facts, scope));
+    findings.extend(ipv6::check(facts, scope));
     findings
 }
 
@@ -190,6 +196,12 @@ fn read_sysctls(links: &[Link]) -> BTreeMap<String, String> {
     read(&["net", "ipv4", "ip_forward"]);
     read(&["net", "ipv4", "ip_local_port_range"]);
     read(&["net", "bridge", "bridge-nf-call-iptables"]);
+    let no_ports = links.iter().filter(|link| link.master.is_none());
+    for name in no_ports.map(|link| link.name.as_str()).chain(["all"]) {
+        for parameter in ["forwarding", "accept_ra", "disable_ipv6"] {
+            read(&["net", "ipv6", "conf", name, parameter]);
+        }
+    }
     for name in links.iter().map(|link| link.name.as_str()).chain(["all"]) {
         for parameter in ["rp_filter", "route_localnet"] {
             read(&["net", "ipv4", "conf", name, parameter]);

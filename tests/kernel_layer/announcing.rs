@@ -162,6 +162,28 @@ fn neighbours_that_remember_another_mac_learn_the_new_one() {
 }
 
 #[test]
+fn an_ipv6_address_is_announced_beside_the_other() {
+    in_fresh_namespace(|| async {
+        let listener = Listener::new().await;
+        let address = "2001:db8:d::2";
+        run("sysctl -w net.ipv6.conf.kl0.disable_ipv6=0");
+        run("ip addr add 2001:db8:d::1/64 dev kl0 nodad");
+        for address in [address, "172.17.0.2"] {
+            let old = "lladdr 02:00:00:00:00:99 dev kl0 nud reachable";
+            run(&format!("ip neigh replace {address} {old}"));
+        }
+        let namespace = listener.container().as_fd();
+        let addresses = [ADDRESS.into(), address.parse().unwrap()];
+        let announcement = announce(namespace, "eth0", MAC, &addresses, 1, INTERVAL).await;
+        assert!(announcement.unwrap().is_over());
+        for address in [address, "172.17.0.2"] {
+            let neighbour = run(&format!("ip neigh show {address} dev kl0"));
+            assert!(neighbour.contains("02:42:ac:11:00:02"), "{neighbour}");
+        }
+    });
+}
+
+#[test]
 fn an_announcement_that_is_not_true_any_more_ends() {
     in_fresh_namespace(|| async {
         let listener = Listener::new().await;

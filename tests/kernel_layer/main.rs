@@ -8,6 +8,7 @@ mod containers;
 mod interfaces;
 mod ipv6;
 mod namespaces;
+mod ndp;
 mod reading;
 mod scale;
 mod watching;

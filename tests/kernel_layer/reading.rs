@@ -139,6 +139,8 @@ fn doctor_looks_at_the_live_host() {
                 managed: true,
                 internal: false,
                 subnets: vec!["172.17.0.0/16".parse().unwrap()],
+                routed: Vec::new(),
+                ndp_proxy: Vec::new(),
                 mtu: 1500,
             }],
             ports: BTreeSet::new(),

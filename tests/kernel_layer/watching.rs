@@ -16,6 +16,15 @@ fn watcher_sees_links_addresses_routes_and_rules() {
             ("ip route add 10.2.0.0/16 via 10.1.0.2", Event::RouteChanged),
             ("ip route del 10.2.0.0/16", Event::RouteChanged),
             ("ip rule add pref 5 lookup 99", Event::RuleChanged),
+            (
+                "ip addr add 2001:db8::1/64 dev kl1 nodad",
+                Event::AddressChanged,
+            ),
+            (
+                "ip -6 route add 2001:db8:1::/48 via 2001:db8::2",
+                Event::RouteChanged,
+            ),
+            ("ip -6 rule add pref 5 lookup 99", Event::RuleChanged),
             ("ip addr del 10.1.0.1/24 dev kl1", Event::AddressChanged),
             ("ip link del kl1", Event::LinkChanged),
         ] {

@@ -14,7 +14,7 @@ const KERNEL_TUN_USO: (u32, u32) = (6, 2);
 /// tcx links, which end with the daemon.
 const KERNEL_TCX: (u32, u32) = (6, 6);
 
-fn finding(
+pub(super) fn finding(
     severity: Severity,
     subject: impl Into<String>,
     found: impl Into<String>,
@@ -161,7 +161,10 @@ pub(super) fn reverse_path(facts: &Facts, scope: &Scope) -> Vec<Finding> {
 
 /// Senders behind a router can arrive on several uplinks; those on the link itself cannot.
 fn leads_to_a_router(facts: &Facts, link: &Link) -> bool {
-    facts.main_routes().any(|route| {
+    let mut ipv4 = facts
+        .main_routes()
+        .filter(|route| route.destination.addr().is_ipv4());
+    ipv4.any(|route| {
         route.next_hops.iter().any(|hop| {
             hop.if_index == link.index
                 && (hop.gateway.is_some() || route.destination.prefix_len() == 0)
@@ -231,7 +234,13 @@ pub(super) fn overlaps(facts: &Facts, scope: &Scope) -> Vec<Finding> {
         for subnet in &network.subnets {
             for route in &foreign {
                 let destination = route.destination;
-                if subnet.contains(&destination) || destination.contains(subnet) {
+                let is_proxied = route.next_hops.iter().any(|hop| {
+                    let link = facts.links.iter().find(|link| link.index == hop.if_index);
+                    link.is_some_and(|link| network.ndp_proxy.contains(&link.name))
+                });
+                // A part of that link's prefix is the containers', as it should be.
+                let is_wanted = is_proxied && destination.prefix_len() < subnet.prefix_len();
+                if !is_wanted && (subnet.contains(&destination) || destination.contains(subnet)) {
                     findings.push(overlap(network, subnet, route, facts));
                 }
             }
@@ -366,7 +375,7 @@ pub(super) fn local_ports(facts: &Facts, scope: &Scope) -> Vec<Finding> {
 }
 
 /// An interface name as a segment of a sysctl's name.
-fn sysctl_interface(name: &str) -> String {
+pub(super) fn sysctl_interface(name: &str) -> String {
     name.replace('.', "/")
 }
 

@@ -42,6 +42,8 @@ fn network(name: &str, bridge: &str, subnet: &str) -> Network {
         managed: true,
         internal: false,
         subnets: vec![subnet.parse().unwrap()],
+        routed: Vec::new(),
+        ndp_proxy: Vec::new(),
         mtu: 1500,
     }
 }
@@ -355,4 +357,92 @@ fn other_switches_are_explained() {
     let finding = only_problem(|facts, _| set(facts, name, "32768\t61000"));
     assert_eq!(finding.severity, Severity::Warning);
     assert!(finding.found.contains("61000-65534"), "{finding:?}");
+}
+
+/// The default network has IPv6 too, in a routed prefix.
+fn with_ipv6(facts: &mut Facts, scope: &mut Scope) {
+    let prefix: IpNet = "2001:db8:1:0:5::/80".parse().unwrap();
+    scope.networks[0].subnets.push(prefix);
+    scope.networks[0].routed.push(prefix);
+    facts.routes.push(route("2001:db8:1:0:5::/80", 3));
+    facts.routes.push(route("fe80::/64", 2));
+    facts.routes.push(route("::/0", 2));
+    for (name, value) in [
+        ("forwarding", "0"),
+        ("accept_ra", "1"),
+        ("disable_ipv6", "0"),
+    ] {
+        for interface in ["eth0", "tb0", "all"] {
+            let name = format!("net.ipv6.conf.{interface}.{name}");
+            facts.sysctls.insert(name, value.into());
+        }
+    }
+}
+
+#[test]
+fn a_host_with_ipv6_is_healthy() {
+    let (mut facts, mut scope) = healthy();
+    with_ipv6(&mut facts, &mut scope);
+    assert_eq!(problems(&facts, &scope), []);
+    let subject = "prefix 2001:db8:1:0:5::/80 of network bridge";
+    let findings = judge(&facts, &scope);
+    assert!(
+        findings.iter().any(|f| f.subject == subject),
+        "{findings:?}"
+    );
+}
+
+#[test]
+fn a_default_route_that_forwarding_takes_away_is_a_problem() {
+    let forwarding = |facts: &mut Facts, scope: &mut Scope| {
+        with_ipv6(facts, scope);
+        let name = "net.ipv6.conf.eth0.forwarding";
+        facts.sysctls.insert(name.into(), "1".into());
+    };
+    let finding = only_problem(|facts, scope| {
+        forwarding(facts, scope);
+        if let Some(route) = facts.routes.last_mut() {
+            route.advertised = true;
+        }
+    });
+    assert_eq!(finding.severity, Severity::Warning);
+    assert_eq!(finding.fix, "sysctl -w net.ipv6.conf.eth0.accept_ra=2");
+    // One that somebody has configured stays.
+    let (mut facts, mut scope) = healthy();
+    forwarding(&mut facts, &mut scope);
+    assert_eq!(problems(&facts, &scope), []);
+}
+
+#[test]
+fn a_host_without_a_way_out_over_ipv6_is_told() {
+    let finding = only_problem(|facts, scope| {
+        with_ipv6(facts, scope);
+        facts.routes.pop();
+    });
+    assert_eq!(
+        (finding.severity, finding.fix.as_str()),
+        (Severity::Note, "")
+    );
+    let finding = only_problem(|facts, scope| {
+        with_ipv6(facts, scope);
+        facts.routes.pop();
+        let name = "net.ipv6.conf.eth0.disable_ipv6";
+        facts.sysctls.insert(name.into(), "1".into());
+    });
+    assert_eq!(finding.fix, "sysctl -w net.ipv6.conf.eth0.disable_ipv6=0");
+}
+
+#[test]
+fn a_prefix_of_the_link_needs_a_proxy() {
+    let (mut facts, mut scope) = healthy();
+    with_ipv6(&mut facts, &mut scope);
+    facts.routes.push(route("2001:db8:1::/64", 2));
+    let fixes: Vec<String> = problems(&facts, &scope)
+        .into_iter()
+        .map(|f| f.fix)
+        .collect();
+    let fix = "tunbridge daemon --ndp-proxy eth0".to_owned();
+    assert!(fixes.contains(&fix), "{fixes:?}");
+    scope.networks[0].ndp_proxy.push("eth0".into());
+    assert_eq!(problems(&facts, &scope), []);
 }
