@@ -237,6 +237,7 @@ snapshot_here() {
     ip -6 route show table all | sed -E 's/ expires [0-9]+sec//; s/^/route6 /'
     ip -6 rule | sed 's/^/rule6 /'
     ip -6 neighbour show proxy | sed 's/^/proxy6 /'
+    ip maddress | awk '/^[0-9]+:/ { dev = $2; next } $1 != "inet" { print "group", dev, $1, $2 }'
     local dev
     for dev in $(ip -o link | awk '{ sub(/@.*|:$/, "", $2); print $2 }'); do
         tc qdisc show dev "$dev" | sed "s/^/qdisc /"
