@@ -282,6 +282,26 @@ fn every_path_works_with_a_strict_reverse_path_filter() {
     });
 }
 
+#[test]
+fn the_verifier_has_little_to_do() {
+    // It gives up at a million instructions; older kernels recognise fewer states that they have seen.
+    Lab::run(|_| {
+        let _steering = Steering::load().unwrap();
+        let mut most = 0;
+        for file in std::fs::read_dir("/proc/self/fdinfo").unwrap() {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap_or_default();
+            let verified = text
+                .lines()
+                .find_map(|line| line.strip_prefix("verified_insns:"));
+            if let Some(verified) = verified {
+                most = most.max(verified.trim().parse::<u32>().unwrap());
+            }
+        }
+        eprintln!("at most {most} instructions were verified");
+        assert!(most < 100_000, "{most}");
+    });
+}
+
 /// Set for the child of the next test.
 const WITHOUT_CAPABILITIES: &str = "STEERING_TEST_WITHOUT_CAPABILITIES";
 

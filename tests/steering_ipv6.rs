@@ -14,7 +14,9 @@ use steering_lab::ipv6::{
 };
 use steering_lab::nat::Nat;
 use steering_lab::tun::Served;
-use steering_lab::{C1, GATEWAY, Lab, TCP, UDP, ask_udp, counter, ip, serve_at, who_am_i};
+use steering_lab::{
+    C1, GATEWAY, Lab, Netns, TCP, UDP, ask_udp, counter, echo_through, ip, serve_at, who_am_i,
+};
 use tunbridge::steering::Steering;
 
 /// Steering and a translator that publishes TCP and UDP port 8080 of every address to port 80 of the
@@ -128,6 +130,35 @@ fn every_path_works_without_forwarding() {
             "no_endpoint",
         ] {
             assert_eq!(counter(&steering, name), 0, "{name}");
+        }
+    });
+}
+
+#[test]
+fn super_packets_pass_whole_in_both_directions() {
+    Lab::run(|lab| {
+        let (_steering, _tun) = start(lab, true);
+        for (client, server) in [
+            (&lab.c1, "[2001:db8:1::2]:80"),
+            (&lab.wan, "[2001:db8:1::1]:8080"),
+        ] {
+            let packets = |namespace: &Netns| {
+                let interface = if namespace.name == lab.wan.name {
+                    "up0"
+                } else {
+                    "eth0"
+                };
+                let all = namespace.sh(&format!(
+                    "awk '/{interface}/ {{ print $3 + $11 }}' /proc/net/dev"
+                ));
+                all.trim().parse::<usize>().unwrap()
+            };
+            let before = packets(client);
+            let received = client.run(|| echo_through(server, 1 << 20));
+            assert_eq!(received, 1 << 20, "{server}");
+            // One packet per 1,428 octets would be 734 of them, each way.
+            let used = packets(client) - before;
+            assert!(used < 700, "{server}: {used} packets");
         }
     });
 }

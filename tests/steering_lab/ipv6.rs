@@ -119,6 +119,15 @@ impl<'a> Bench<'a> {
         Lab::run(|lab| test(Bench::new6(lab)));
     }
 
+    /// Makes both containers' network one without icc.
+    pub fn icc_off(&mut self, linked: [bool; 2]) {
+        for (number, linked) in [(1, linked[0]), (2, linked[1])] {
+            let mut port = self.lab.container_port6(number, false);
+            port.linked = linked;
+            self.steering.attach_container(&port).unwrap();
+        }
+    }
+
     /// Sends an IPv6 packet from the first container to a MAC address.
     pub fn c1_sends6_to(&self, mac: [u8; 6], packet: &[u8]) {
         self.c1_sends_frame(&frames::ethernet(self.mac(1), mac, TYPE_IPV6, packet));

@@ -364,6 +364,24 @@ pub fn who_am_i(server: &str) -> Result<String, std::io::Error> {
     Ok(String::from_utf8_lossy(&reply).into_owned())
 }
 
+/// Sends `length` octets through a server of [`echo_tcp`]; how many came back within two seconds each.
+pub fn echo_through(server: &str, length: usize) -> usize {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    let sender = thread::spawn(move || {
+        writer.write_all(&vec![b'x'; length]).unwrap();
+        writer.shutdown(std::net::Shutdown::Write).unwrap();
+    });
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    sender.join().unwrap();
+    let greeting = all.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    all.len() - greeting
+}
+
 /// A UDP server that answers each datagram with the sender's address and the datagram's length.
 pub fn echo_udp(socket: UdpSocket) {
     thread::spawn(move || {
