@@ -8,10 +8,10 @@ use proptest::prelude::*;
 
 use super::port_allocator::PortRequest;
 use super::portspec::HostPorts;
-use super::records::{Container, Network};
+use super::records::{Container, GatewayMode, Network};
 use super::state::{DEFAULT_NETWORK, State};
 use super::store::Records;
-use super::test_state::{Memory, Paper, at, fresh, open, request};
+use super::test_state::{Memory, Paper, add_ipv6, at, change_families, fresh, open, request};
 use super::transport::Transport;
 use crate::api::types::{CreateContainer, CreateNetwork, EndpointSettings, NetworkAttachment};
 
@@ -26,6 +26,18 @@ enum Flavour {
     Internal,
     Routed,
     Loopback,
+    Dual,
+    OnlyIpv6,
+}
+
+impl Flavour {
+    fn has(self, ipv4: bool) -> bool {
+        match self {
+            Self::Dual => true,
+            Self::OnlyIpv6 => !ipv4,
+            Self::Plain | Self::Internal | Self::Routed | Self::Loopback => ipv4,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -50,7 +62,9 @@ fn op() -> impl Strategy<Value = Op> {
         Just(Flavour::Plain),
         Just(Flavour::Internal),
         Just(Flavour::Routed),
-        Just(Flavour::Loopback)
+        Just(Flavour::Loopback),
+        Just(Flavour::Dual),
+        Just(Flavour::OnlyIpv6)
     ];
     prop_oneof![
         3 => (1..NETWORKS.len(), flavour).prop_map(|(n, f)| Op::Create(n, f)),
@@ -84,8 +98,8 @@ struct Model {
     life: Life,
     places: Vec<(usize, i64)>,
     port: Option<u16>,
-    /// Where its port is held.
-    held: Option<IpAddr>,
+    /// Where its port is held: IPv4 first.
+    held: Vec<IpAddr>,
 }
 
 #[derive(Default)]
@@ -103,48 +117,59 @@ fn any6() -> IpAddr {
 }
 
 impl World {
-    /// The network of the default route, by Docker's order.
-    fn gateway(&self, places: &[(usize, i64)]) -> Option<usize> {
+    /// The network of the default route of a family, by Docker's order.
+    fn gateway(&self, places: &[(usize, i64)], ipv4: bool) -> Option<usize> {
         let mut order: Vec<_> = places
             .iter()
-            .filter(|(n, _)| !matches!(self.networks[n], Flavour::Internal))
-            .map(|(n, priority)| (-priority, NETWORKS[*n], *n))
+            .map(|(n, priority)| (self.networks[n], -priority, *n))
+            .filter(|(flavour, ..)| !matches!(flavour, Flavour::Internal))
+            .map(|(flavour, priority, n)| {
+                let one = !matches!(flavour, Flavour::Dual);
+                (priority, one, NETWORKS[n], n)
+            })
             .collect();
         order.sort();
-        order.first().map(|(_, _, n)| *n)
+        let mut order = order.into_iter().map(|(.., n)| n);
+        order.find(|n| self.networks[n].has(ipv4))
     }
 
-    /// On which host address the ports of a container are held that is on `places`.
-    fn address(&self, places: &[(usize, i64)]) -> Option<IpAddr> {
-        match self.networks[&self.gateway(places)?] {
-            Flavour::Plain => Some(any()),
+    fn gateways(&self, places: &[(usize, i64)]) -> [Option<usize>; 2] {
+        [true, false].map(|ipv4| self.gateway(places, ipv4))
+    }
+
+    /// On which host addresses the ports of a container are held that is on `places`.
+    fn addresses(&self, places: &[(usize, i64)]) -> Vec<IpAddr> {
+        let [v4, v6] = self.gateways(places);
+        let v4 = v4.and_then(|n| match self.networks[&n] {
+            Flavour::Plain | Flavour::Dual => Some(any()),
             Flavour::Loopback => Some([127, 0, 0, 1].into()),
-            Flavour::Routed | Flavour::Internal => None,
-        }
+            Flavour::Routed | Flavour::Internal | Flavour::OnlyIpv6 => None,
+        });
+        // To IPv6, or translated to IPv4.
+        let v6 = v6.is_some() || v4 == Some(any());
+        v4.into_iter().chain(v6.then(any6)).collect()
     }
 
     fn free(&self, port: u16, address: IpAddr, but: usize) -> bool {
+        let conflicts = |held: &IpAddr| {
+            let all = held.is_unspecified() || address.is_unspecified();
+            held.is_ipv4() == address.is_ipv4() && (*held == address || all)
+        };
         self.containers.iter().all(|(c, model)| {
-            *c == but
-                || model.port != Some(port)
-                || model
-                    .held
-                    .is_none_or(|held| held != address && held != any() && address != any())
+            *c == but || model.port != Some(port) || !model.held.iter().any(conflicts)
         })
     }
 
     /// What a container would hold on `places`; `None` if it cannot be had.
-    fn wants(
-        &self,
-        c: usize,
-        places: &[(usize, i64)],
-        port: Option<u16>,
-    ) -> Option<Option<IpAddr>> {
-        let address = self.address(places).filter(|_| port.is_some());
-        let free = port
-            .zip(address)
-            .is_none_or(|(port, address)| self.free(port, address, c));
-        free.then_some(address)
+    fn wants(&self, c: usize, places: &[(usize, i64)], port: Option<u16>) -> Option<Vec<IpAddr>> {
+        let Some(port) = port else {
+            return Some(Vec::new());
+        };
+        let addresses = self.addresses(places);
+        let mut wanted = addresses.iter();
+        wanted
+            .all(|address| self.free(port, *address, c))
+            .then_some(addresses)
     }
 
     fn known(&self, places: &[(usize, i64)]) -> bool {
@@ -162,7 +187,7 @@ fn network_request(n: usize, flavour: Flavour) -> CreateNetwork {
         request.options.insert(key, value.to_owned());
     };
     match flavour {
-        Flavour::Plain => {}
+        Flavour::Plain | Flavour::Dual | Flavour::OnlyIpv6 => {}
         Flavour::Internal => request.internal = true,
         Flavour::Routed => option("gateway_mode_ipv4", "routed"),
         Flavour::Loopback => option("host_binding_ipv4", "127.0.0.1"),
@@ -222,6 +247,17 @@ fn step(state: &mut State, world: &mut World, op: &Op) {
                 state.create_network(&network_request(n, flavour), &Default::default(), at(0));
             assert_eq!(made.is_ok(), expected, "{made:?}");
             if expected {
+                if flavour.has(false) {
+                    add_ipv6(
+                        state,
+                        NETWORKS[n],
+                        &format!("fd00:{n}::/64"),
+                        GatewayMode::Nat,
+                    );
+                }
+                change_families(state, NETWORKS[n], |families| {
+                    families.retain(|family| flavour.has(family.is_ipv4()));
+                });
                 world.networks.insert(n, flavour);
             }
         }
@@ -270,7 +306,7 @@ fn step(state: &mut State, world: &mut World, op: &Op) {
             assert_eq!(done.is_ok(), model.is_some());
             if let Some(model) = model {
                 model.life = Life::Exited;
-                model.held = None;
+                model.held.clear();
             }
         }
         Op::Cancel(c) => {
@@ -280,7 +316,7 @@ fn step(state: &mut State, world: &mut World, op: &Op) {
             assert_eq!(matches!(done, Ok(Some(_))), again.is_some());
             if let Some(model) = again {
                 model.life = Life::Exited;
-                model.held = None;
+                model.held.clear();
             }
         }
         Op::Restart(c) => {
@@ -321,13 +357,13 @@ fn step(state: &mut State, world: &mut World, op: &Op) {
                 assert!(text.contains("already exists in network"), "{text}");
                 return;
             }
-            let before = world.gateway(&model.places);
+            let before = world.gateways(&model.places);
             model.places.push((n, priority));
-            let moved = world.gateway(&model.places) != before;
+            let moved = world.gateways(&model.places) != before;
             let held = if moved {
                 world.wants(c, &model.places, model.port)
             } else {
-                Some(model.held)
+                Some(model.held.clone())
             };
             assert_eq!(done.is_ok(), held.is_some(), "{done:?}");
             if let Some(held) = held {
@@ -355,9 +391,9 @@ fn step(state: &mut State, world: &mut World, op: &Op) {
             }
             let done = done.unwrap();
             let exited = model.life == Life::Exited;
-            let before = (!exited).then(|| world.gateway(&model.places));
+            let before = (!exited).then(|| world.gateways(&model.places));
             model.places.remove(at);
-            let moved = before.is_some_and(|before| world.gateway(&model.places) != before);
+            let moved = before.is_some_and(|before| world.gateways(&model.places) != before);
             assert_eq!(done.changed_gateway, moved);
             if moved {
                 let held = world.wants(c, &model.places, model.port);
@@ -367,7 +403,7 @@ fn step(state: &mut State, world: &mut World, op: &Op) {
                     "{:?}",
                     done.warnings
                 );
-                model.held = held.flatten();
+                model.held = held.unwrap_or_default();
             }
             world.containers.insert(c, model);
         }
@@ -399,12 +435,12 @@ fn check(state: &State, memory: &Memory, world: &World, numbers: &mut BTreeMap<S
         let addresses: BTreeSet<_> = on_it.iter().map(|(_, e)| e.addresses.clone()).collect();
         assert_eq!(addresses.len(), on_it.len());
         let used = state.addresses_in_use(&network.id);
-        assert_eq!(
-            used,
-            3 + u128::try_from(on_it.len()).unwrap(),
-            "{}",
-            network.name
-        );
+        // The subnet's own, the broadcast address of IPv4, the gateway.
+        let families = network.config.families.iter();
+        let reserved: u128 = families.map(|f| if f.is_ipv4() { 3 } else { 2 }).sum();
+        let taken: usize = on_it.iter().map(|(_, e)| e.addresses.len()).sum();
+        let taken = u128::try_from(taken).unwrap();
+        assert_eq!(used, reserved + taken, "{}", network.name);
         assert_eq!(again.addresses_in_use(&network.id), used);
         let macs: BTreeSet<_> = on_it.iter().map(|(_, e)| e.mac).collect();
         assert_eq!(macs.len(), on_it.len());
@@ -430,31 +466,33 @@ fn check(state: &State, memory: &Memory, world: &World, numbers: &mut BTreeMap<S
         assert_eq!(endpoints, if exited { 0 } else { expected.len() });
         let names: BTreeSet<_> = container.endpoints().map(|(_, e)| &e.interface).collect();
         assert_eq!(names.len(), endpoints);
-        let gateway = state
-            .gateway_endpoint(container, true)
-            .map(|(_, n, _)| n.name.as_str());
-        let expected = if exited {
-            None
-        } else {
-            world.gateway(&model.places)
-        };
-        assert_eq!(gateway, expected.map(|n| NETWORKS[n]));
+        for ipv4 in [true, false] {
+            let gateway = state
+                .gateway_endpoint(container, ipv4)
+                .map(|(_, n, _)| n.name.as_str());
+            let expected = (!exited).then(|| world.gateway(&model.places, ipv4));
+            assert_eq!(gateway, expected.flatten().map(|n| NETWORKS[n]));
+        }
         let bindings: Vec<_> = container
             .bindings
             .iter()
             .map(|b| (b.host_address, b.host_port))
             .collect();
-        let held = model.held.into_iter().flat_map(|address| {
-            let both = (address == any()).then_some(any6());
-            std::iter::once(address).chain(both)
-        });
+        let held = model.held.iter();
         let held: Vec<_> = held
-            .filter_map(|address| Some((address, model.port?)))
+            .filter_map(|address| Some((*address, model.port?)))
             .collect();
         assert_eq!(bindings, held);
     }
     for port in PORTS {
-        for address in [any(), [127, 0, 0, 1].into(), [192, 0, 2, 1].into()] {
+        let loopback6 = std::net::Ipv6Addr::LOCALHOST.into();
+        for address in [
+            any(),
+            [127, 0, 0, 1].into(),
+            [192, 0, 2, 1].into(),
+            any6(),
+            loopback6,
+        ] {
             let wanted = PortRequest {
                 spec: String::new(),
                 transport: Transport::Tcp,
@@ -464,26 +502,11 @@ fn check(state: &State, memory: &Memory, world: &World, numbers: &mut BTreeMap<S
             };
             let free = world.free(port, address, usize::MAX);
             assert_eq!(
-                state.ports.allocate(std::slice::from_ref(&wanted)).is_ok(),
+                state.ports.allocate(&[wanted]).is_ok(),
                 free,
                 "{address}:{port}"
             );
         }
-        // Only what is published on all addresses is published on IPv6 ones.
-        let wanted = PortRequest {
-            spec: String::new(),
-            transport: Transport::Tcp,
-            addresses: vec![any6()],
-            host: HostPorts::Exact(port..=port),
-            container: port..=port,
-        };
-        let mut models = world.containers.values();
-        let held = models.any(|model| model.held == Some(any()) && model.port == Some(port));
-        assert_eq!(
-            state.ports.allocate(&[wanted]).is_ok(),
-            !held,
-            "[::]:{port}"
-        );
     }
     let policy = super::projections::policy(state, &[]);
     assert_eq!(policy.networks.len(), world.networks.len());
