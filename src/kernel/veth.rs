@@ -119,9 +119,10 @@ impl Netlink {
     async fn complete_pair(&self, spec: &VethSpec<'_>, inside: &Self) -> Result<u32, NetlinkError> {
         let host = self.existing_link(spec.host_name).await?;
         let container = inside.existing_link(spec.container_name).await?;
-        self.switch_ipv6(&host, false).await?;
+        // If neither can be switched, it is the container's that is named.
         let ipv6 = spec.ipv6 && !inside.ipv6_is_refused().await?;
         inside.switch_ipv6(&container, ipv6).await?;
+        self.switch_ipv6(&host, false).await?;
         inside.set_sysctls(&container, spec.sysctls).await?;
         let (host, container) = (host.index, container.index);
         inside

@@ -148,6 +148,9 @@ fn a_bridge_of_the_user_gets_only_what_it_lacks() {
 #[test]
 fn a_bridge_that_cannot_have_ipv6_says_why() {
     in_fresh_namespace(|| async {
+        // Before there are other threads of this runtime, which would see the mounts of before.
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        run("mount --make-rprivate / && mount --bind /proc/sys /proc/sys");
         let netlink = Netlink::new().unwrap();
         let narrow = BridgeSpec {
             mtu: 1279,
@@ -170,8 +173,6 @@ fn a_bridge_that_cannot_have_ipv6_says_why() {
         netlink.delete_link("kl0").await.unwrap();
 
         // As in a container that may not write.
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        run("mount --make-rprivate / && mount --bind /proc/sys /proc/sys");
         run("mount -o remount,ro,bind /proc/sys");
         run("ip link add kl0 type bridge; ip link add klv8 type veth peer klv9");
         let error = netlink
@@ -192,7 +193,7 @@ fn a_bridge_that_cannot_have_ipv6_says_why() {
         // IPv6 is on in new interfaces, and it may not be switched off.
         let error = netlink.create_veth(&veth_spec(&container, &bridge)).await;
         let error = error.unwrap_err().to_string();
-        let text = "failed to disable IPv6 on container's interface klv1: ";
+        let text = "failed to disable IPv6 on container's interface eth0: ";
         assert!(error.starts_with(text), "{error}");
         assert!(
             netlink.link("klv1").await.unwrap().is_none(),
