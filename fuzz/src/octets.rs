@@ -68,25 +68,21 @@ fn whole(packet: &[u8]) -> Option<&[u8]> {
     (field(6)? & 0x3fff == 0 && total >= 20).then(|| packet.get(..total))?
 }
 
-/// The transport checksum is complete and right, or partial and right. False if there is none to judge.
-pub(super) fn is_transport_right(frame: &[u8]) -> bool {
-    let Some(packet) = whole(&frame[VNET_HDR_LEN.min(frame.len())..]) else {
-        return false;
-    };
-    let Some(Transport {
+/// The transport checksum is complete and right, or partial and right. `None` if there is none to judge.
+pub(super) fn is_transport_right(frame: &[u8]) -> Option<bool> {
+    let packet = whole(frame.get(VNET_HDR_LEN..)?)?;
+    let Transport {
         protocol,
         header,
         at,
-    }) = transport(packet)
-    else {
-        return false;
-    };
+    } = transport(packet)?;
     let field = u16::from_be_bytes([packet[at], packet[at + 1]]);
     let pseudo = pseudo(packet, protocol, header);
     if frame[0] & 1 != 0 {
-        return field == pseudo;
+        return Some(field == pseudo);
     }
-    (protocol == 17 && field == 0) || sum(pseudo.into(), &packet[header..]) == 0xffff
+    let none = protocol == 17 && field == 0;
+    Some(none || sum(pseudo.into(), &packet[header..]) == 0xffff)
 }
 
 fn sum(start: u32, data: &[u8]) -> u16 {

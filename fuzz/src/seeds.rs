@@ -252,6 +252,19 @@ pub fn seeds() -> Vec<(&'static str, Bytes)> {
             .concat(),
         ),
         (
+            "across",
+            [
+                with(8, &wide(6, SERVER_6, HOST_6, &tcp(5000, 9090, 2, b""))),
+                answer.clone(),
+                vec![9, 0x10],
+                error(0x1f),
+                with(8, &wide(17, SERVER_6, HOST_6, &udp(5000, 9090, &[4; 700]))),
+                error(0x5f),
+                vec![9, 0],
+            ]
+            .concat(),
+        ),
+        (
             "too-big-6",
             with(8, &wide(17, C1_6, NARROW_6, &udp(5000, 9000, &[5; 1400]))),
         ),
