@@ -286,3 +286,80 @@ pub(crate) fn reassembled(mut pieces: Vec<Vec<u8>>) -> Vec<u8> {
         packet.set_more_frags(false);
     })
 }
+
+pub(crate) const A6: &str = "fd00:17::2";
+pub(crate) const B6: &str = "fd00:17::3";
+pub(crate) const H6: &str = "2001:db8::10";
+pub(crate) const OUT6: &str = "2001:db8:ff::7";
+
+pub(crate) const PAD: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
+/// Routing header whose two segments are used up.
+pub(crate) const USED_UP: [u8; 8] = [0, 0, 0, 0, 0, 0, 0, 0];
+
+pub(crate) fn at(address: &str, port: u16) -> String {
+    format!("[{address}]:{port}")
+}
+
+/// Kind and octets of an extension header.
+pub(crate) type Extension<'a> = (u8, &'a [u8]);
+
+/// Puts extension headers of the given kinds in front of the transport header.
+pub(crate) fn behind(mut frame: Vec<u8>, extensions: &[Extension<'_>]) -> Vec<u8> {
+    let mut at = VNET_HDR_LEN + 40;
+    let mut named_at = VNET_HDR_LEN + 6;
+    for (kind, header) in extensions {
+        let next = std::mem::replace(&mut frame[named_at], *kind);
+        frame.splice(at..at, header.iter().copied());
+        frame[at] = next;
+        named_at = at;
+        at += header.len();
+    }
+    with_length(frame)
+}
+
+pub(crate) fn with_length(mut frame: Vec<u8>) -> Vec<u8> {
+    let length = u16::try_from(frame.len() - VNET_HDR_LEN - 40).unwrap();
+    frame[VNET_HDR_LEN + 4..VNET_HDR_LEN + 6].copy_from_slice(&length.to_be_bytes());
+    frame
+}
+
+pub(crate) fn with_hops(mut frame: Vec<u8>, hops: u8) -> Vec<u8> {
+    frame[VNET_HDR_LEN + 7] = hops;
+    frame
+}
+
+/// Fragments with `size` octets of payload each.
+pub(crate) fn cut(frame: &[u8], size: usize, ident: u32) -> Vec<Vec<u8>> {
+    let (header, payload) = frame.split_at(VNET_HDR_LEN + 40);
+    let count = payload.len().div_ceil(size);
+    let pieces = payload.chunks(size).enumerate();
+    pieces
+        .map(|(n, piece)| {
+            let place = u16::try_from(n * size).unwrap() | u16::from(n + 1 < count);
+            let mut extension = [0; 8];
+            extension[2..4].copy_from_slice(&place.to_be_bytes());
+            extension[4..].copy_from_slice(&ident.to_be_bytes());
+            let whole = [header, piece].concat();
+            behind(whole, &[(44, &extension)])
+        })
+        .collect()
+}
+
+/// The packet that fragments without other extension headers make, and their identification.
+#[track_caller]
+pub(crate) fn joined(mut pieces: Vec<Vec<u8>>) -> (Vec<u8>, u32) {
+    let place = |frame: &[u8]| u16::from_be_bytes([frame[52], frame[53]]);
+    pieces.sort_by_key(|frame| place(frame) & !7);
+    let mut whole = pieces[0][..VNET_HDR_LEN + 40].to_vec();
+    whole[VNET_HDR_LEN + 6] = pieces[0][50];
+    let idents: BTreeSet<_> = pieces.iter().map(|frame| seen(frame).ident).collect();
+    assert_eq!(idents.len(), 1, "one identification");
+    for (n, piece) in pieces.iter().enumerate() {
+        assert_eq!(piece[VNET_HDR_LEN + 6], 44);
+        let offset = usize::from(place(piece) & !7);
+        assert_eq!(offset, whole.len() - VNET_HDR_LEN - 40);
+        assert_eq!(place(piece) & 1 == 1, n + 1 < pieces.len());
+        whole.extend_from_slice(&piece[VNET_HDR_LEN + 48..]);
+    }
+    (with_length(whole), *idents.first().unwrap())
+}

@@ -1,84 +1,7 @@
-//! IPv6 through the forwarder: what the IPv4 tests ask, and what IPv6 alone has.
+//! IPv6 through the forwarder: what the IPv4 tests ask, and who is told what.
 
 use super::*;
-use crate::forwarder::packet::{Packet, Transport};
-
-const A6: &str = "fd00:17::2";
-const B6: &str = "fd00:17::3";
-const H6: &str = "2001:db8::10";
-const OUT6: &str = "2001:db8:ff::7";
-
-const PAD: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
-/// Routing header whose two segments are used up.
-const USED_UP: [u8; 8] = [0, 0, 0, 0, 0, 0, 0, 0];
-
-fn at(address: &str, port: u16) -> String {
-    format!("[{address}]:{port}")
-}
-
-/// Kind and octets of an extension header.
-type Extension<'a> = (u8, &'a [u8]);
-
-/// Puts extension headers of the given kinds in front of the transport header.
-fn behind(mut frame: Vec<u8>, extensions: &[Extension<'_>]) -> Vec<u8> {
-    let mut at = VNET_HDR_LEN + 40;
-    let mut named_at = VNET_HDR_LEN + 6;
-    for (kind, header) in extensions {
-        let next = std::mem::replace(&mut frame[named_at], *kind);
-        frame.splice(at..at, header.iter().copied());
-        frame[at] = next;
-        named_at = at;
-        at += header.len();
-    }
-    with_length(frame)
-}
-
-fn with_length(mut frame: Vec<u8>) -> Vec<u8> {
-    let length = u16::try_from(frame.len() - VNET_HDR_LEN - 40).unwrap();
-    frame[VNET_HDR_LEN + 4..VNET_HDR_LEN + 6].copy_from_slice(&length.to_be_bytes());
-    frame
-}
-
-fn with_hops(mut frame: Vec<u8>, hops: u8) -> Vec<u8> {
-    frame[VNET_HDR_LEN + 7] = hops;
-    frame
-}
-
-/// Fragments with `size` octets of payload each.
-fn cut(frame: &[u8], size: usize, ident: u32) -> Vec<Vec<u8>> {
-    let (header, payload) = frame.split_at(VNET_HDR_LEN + 40);
-    let count = payload.len().div_ceil(size);
-    let pieces = payload.chunks(size).enumerate();
-    pieces
-        .map(|(n, piece)| {
-            let place = u16::try_from(n * size).unwrap() | u16::from(n + 1 < count);
-            let mut extension = [0; 8];
-            extension[2..4].copy_from_slice(&place.to_be_bytes());
-            extension[4..].copy_from_slice(&ident.to_be_bytes());
-            let whole = [header, piece].concat();
-            behind(whole, &[(44, &extension)])
-        })
-        .collect()
-}
-
-/// The packet that fragments without other extension headers make, and their identification.
-#[track_caller]
-fn joined(mut pieces: Vec<Vec<u8>>) -> (Vec<u8>, u32) {
-    let place = |frame: &[u8]| u16::from_be_bytes([frame[52], frame[53]]);
-    pieces.sort_by_key(|frame| place(frame) & !7);
-    let mut whole = pieces[0][..VNET_HDR_LEN + 40].to_vec();
-    whole[VNET_HDR_LEN + 6] = pieces[0][50];
-    let idents: BTreeSet<_> = pieces.iter().map(|frame| seen(frame).ident).collect();
-    assert_eq!(idents.len(), 1, "one identification");
-    for (n, piece) in pieces.iter().enumerate() {
-        assert_eq!(piece[VNET_HDR_LEN + 6], 44);
-        let offset = usize::from(place(piece) & !7);
-        assert_eq!(offset, whole.len() - VNET_HDR_LEN - 40);
-        assert_eq!(place(piece) & 1 == 1, n + 1 < pieces.len());
-        whole.extend_from_slice(&piece[VNET_HDR_LEN + 48..]);
-    }
-    (with_length(whole), *idents.first().unwrap())
-}
+use crate::forwarder::packet::Packet;
 
 #[test]
 fn egress_has_a_mapping_and_answers_come_back() {
@@ -230,224 +153,6 @@ fn the_hosts_own_listener_reports_end_here() {
         lab.dropped(behind(report, &[alert]), DropReason::Broadcast);
     }
     assert!(lab.out.is_empty());
-}
-
-#[test]
-fn extension_headers_are_skipped_and_kept() {
-    let chains: [&[Extension<'_>]; 5] = [
-        &[(60, &PAD)],
-        &[(0, &PAD), (60, &PAD), (43, &USED_UP), (60, &PAD)],
-        &[(43, &USED_UP)],
-        // RFC 6946: an atomic fragment is a whole packet.
-        &[(44, &[0, 0, 0, 0, 1, 2, 3, 4])],
-        &[(0, &PAD), (44, &[0, 0, 0, 0, 1, 2, 3, 4]), (60, &PAD)],
-    ];
-    for chain in chains {
-        let mut lab = Lab::new();
-        let plain = udp(&at(A6, 4000), &at(OUT6, 53));
-        let sent = behind(plain.clone(), chain);
-        let mut frame = sent.clone();
-        assert_eq!(lab.verdict(&mut frame), Verdict::Forward, "{chain:?}");
-        let out = seen(&frame);
-        assert_eq!(out.src, lab.send(plain).src, "the same flow");
-        let end = frame.len() - 13;
-        assert_eq!(frame[50..end], sent[50..end]);
-        lab.send(partial(sent, 0, 0));
-        lab.send(behind(udp(&at(OUT6, 53), &out.src), chain))
-            .is(&at(OUT6, 53), &at(A6, 4000));
-    }
-}
-
-#[test]
-fn chains_that_lead_nowhere() {
-    let mut lab = Lab::new();
-    let plain = udp(&at(A6, 4000), &at(OUT6, 53));
-    let pad: Extension<'_> = (60, &PAD);
-    let routed = [0, 2, 0, 1, 0, 0, 0, 0].iter().chain(&[0; 16]).copied();
-    let routed: Vec<u8> = routed.collect();
-    let atomic: Extension<'_> = (44, &[0; 8]);
-    let cases: [(&[Extension<'_>], DropReason); 9] = [
-        (&[(43, &routed)], DropReason::SourceRoute),
-        (&[pad, (0, &PAD)], DropReason::Malformed),
-        (&[(0, &[0, 0, 0xc2, 4, 0, 1, 0, 0])], DropReason::Malformed),
-        (&[(0, &[0, 0, 1, 9, 0, 0, 0, 0])], DropReason::Malformed),
-        (&[(60, &[0, 200, 1, 4, 0, 0, 0, 0])], DropReason::Malformed),
-        (&[atomic, atomic], DropReason::Malformed),
-        (&[pad; 9], DropReason::Malformed),
-        (&[(50, &PAD)], DropReason::UnsupportedProtocol),
-        (&[(51, &PAD)], DropReason::UnsupportedProtocol),
-    ];
-    for (chain, reason) in cases {
-        lab.dropped(behind(plain.clone(), chain), reason);
-    }
-    lab.send(behind(plain.clone(), &[pad; 8]));
-    let mut none = plain.clone();
-    none[VNET_HDR_LEN + 6] = 59;
-    lab.dropped(none, DropReason::UnsupportedProtocol);
-    let mut old_icmp = plain.clone();
-    old_icmp[VNET_HDR_LEN + 6] = 1;
-    lab.dropped(old_icmp, DropReason::UnsupportedProtocol);
-    // A jumbogram has no length.
-    let mut jumbo = behind(plain.clone(), &[(0, &[0, 0, 0xc2, 4, 0, 1, 0, 0])]);
-    jumbo[VNET_HDR_LEN + 4..VNET_HDR_LEN + 6].fill(0);
-    lab.dropped(jumbo, DropReason::Malformed);
-    for length in [VNET_HDR_LEN + 39, plain.len() - 1] {
-        lab.dropped(plain[..length].to_vec(), DropReason::Malformed);
-    }
-    let mut padded = plain;
-    padded.extend_from_slice(&[0xee; 7]);
-    lab.send(padded);
-}
-
-fn big(from: &str, to: &str) -> Vec<u8> {
-    udp_bytes(from, to, &[0x5a; 4000])
-}
-
-#[test]
-fn fragments_in_and_out_of_order() {
-    // RFC 4787 REQ-14
-    for reverse in [false, true] {
-        let mut lab = Lab::new();
-        let frames = [
-            big(&at(A6, 1), &at(OUT6, 5000)),
-            big(&at(OUT6, 5), &at(H6, 8080)),
-            icmp_query(128, A6, OUT6, 9, 4000),
-            big(&at(A6, 1), &at(B6, 1)),
-            big(&at("2001:db8:20::2", 1), &at(OUT6, 1)),
-        ];
-        for (n, frame) in frames.iter().enumerate() {
-            let mut pieces = cut(frame, 1448, 77);
-            if reverse {
-                pieces.reverse();
-            }
-            let mut arrived = Vec::new();
-            for mut piece in pieces {
-                let verdict = lab.verdict(&mut piece);
-                assert!(matches!(verdict, Verdict::Forward | Verdict::Consumed));
-                arrived.extend((verdict == Verdict::Forward).then_some(piece));
-                arrived.extend(lab.out.drain());
-            }
-            let (whole, ident) = joined(arrived);
-            let whole = seen(&whole);
-            assert_eq!(whole.ttl, 63);
-            // Those that share their address get an identification that does not collide.
-            let shared = n == 0 || n == 2;
-            assert_eq!(ident == 77, !shared, "{whole:?}");
-        }
-    }
-}
-
-#[test]
-fn fragments_for_the_host_are_left_alone() {
-    let mut lab = Lab::new();
-    for piece in cut(&big(&at(OUT6, 5), &at(H6, 53)), 1448, 5) {
-        lab.left_to_host(piece);
-    }
-}
-
-#[test]
-fn fragments_that_no_host_sends() {
-    let mut lab = Lab::new();
-    // RFC 5722: overlapping.
-    let mut pieces = cut(&big(&at(A6, 1), &at(OUT6, 5000)), 1448, 1);
-    assert_eq!(lab.verdict(&mut pieces[0]), Verdict::Forward);
-    pieces[1][VNET_HDR_LEN + 42..VNET_HDR_LEN + 44].copy_from_slice(&(1440_u16 | 1).to_be_bytes());
-    lab.dropped(pieces[1].clone(), DropReason::FragmentOverlap);
-    lab.dropped(pieces[2].clone(), DropReason::FragmentOverlap);
-    // RFC 8200 §4.5: whichever protocol the later ones name.
-    let mut pieces = cut(&big(&at(A6, 1), &at(OUT6, 5000)), 1448, 2);
-    pieces[1][VNET_HDR_LEN + 40] = 6;
-    assert_eq!(lab.verdict(&mut pieces[0]), Verdict::Forward);
-    assert_eq!(lab.verdict(&mut pieces[1]), Verdict::Forward);
-    // RFC 7112: headers not all in the first one.
-    let small = tcp(&at(A6, 1), &at(OUT6, 5000), SYN, 1, 0, 0);
-    lab.dropped(cut(&small, 16, 3)[0].clone(), DropReason::FragmentTiny);
-    let hidden = cut(&behind(small, &[(60, &PAD)]), 8, 4);
-    lab.dropped(hidden[0].clone(), DropReason::FragmentTiny);
-    // RFC 8200 §4.5: not in units of 8 octets, or beyond the largest packet.
-    let mut odd = cut(&big(&at(A6, 1), &at(OUT6, 5000)), 1448, 5)[0].clone();
-    odd.pop();
-    lab.dropped(with_length(odd), DropReason::Malformed);
-    let mut beyond = cut(&big(&at(A6, 1), &at(OUT6, 5000)), 1448, 5)[1].clone();
-    beyond[VNET_HDR_LEN + 42..VNET_HDR_LEN + 44].copy_from_slice(&0xfff8_u16.to_be_bytes());
-    lab.dropped(beyond, DropReason::Malformed);
-}
-
-#[test]
-fn too_big_is_told_and_never_cut() {
-    // RFC 4787 REQ-13
-    let mut lab = Lab::new();
-    lab.host.egress.lock().mtu = 1400;
-    let frame = udp_bytes(&at(A6, 1), &at(OUT6, 5000), &[7; 1400]);
-    lab.dropped(frame.clone(), DropReason::FragmentationNeeded);
-    let error = lab.generated();
-    assert_eq!(&error[50..52], [2, 0]);
-    assert_eq!(error[54..58], 1400_u32.to_be_bytes());
-    assert_eq!(seen(&error).src, at("fd00:17::1", 0));
-    assert_eq!(error.len(), VNET_HDR_LEN + 1280);
-    assert_eq!(error[58..], frame[10..10 + 1232]);
-    // A fragment is too big all the same, the first one and, in IPv6, every other one.
-    let pieces = cut(&big(&at(A6, 2), &at(OUT6, 5000)), 1448, 1);
-    lab.dropped(pieces[0].clone(), DropReason::FragmentationNeeded);
-    let _ = lab.generated();
-    let mut small = cut(&big(&at(A6, 2), &at(OUT6, 5000)), 1296, 2);
-    assert_eq!(lab.verdict(&mut small[0]), Verdict::Forward);
-    let mut later = cut(&big(&at(A6, 2), &at(OUT6, 5000)), 1296, 2)[1].clone();
-    later.extend_from_slice(&[0; 800]);
-    lab.dropped(with_length(later), DropReason::FragmentationNeeded);
-    assert_eq!(&lab.generated()[50..52], [2, 0]);
-    // Super-packets by their segments, whose size only the sender chooses.
-    let big = |size| {
-        partial(
-            tcp(&at(A6, 1), &at(OUT6, 80), SYN, 1001, 0, 30_000),
-            4,
-            size,
-        )
-    };
-    lab.send(big(1332));
-    lab.dropped(big(1333), DropReason::FragmentationNeeded);
-    let _ = lab.generated();
-    let udp_big = |size| partial(udp_bytes(&at(A6, 1), &at(OUT6, 80), &[1; 9000]), 5, size);
-    lab.send(udp_big(1352));
-    lab.dropped(udp_big(1353), DropReason::FragmentationNeeded);
-}
-
-#[test]
-fn the_hosts_own_packets_are_cut_like_by_their_source() {
-    let mut lab = Lab::new();
-    let mut idents = BTreeSet::new();
-    let big = || udp_bytes("[::1]:1", "[::1]:8080", &[0x3c; 4000]);
-    for chain in [&[][..], &[], &[(0, &PAD[..]), (60, &PAD[..])]] {
-        let mut frame = behind(big(), chain);
-        assert_eq!(lab.verdict(&mut frame), Verdict::Consumed);
-        let pieces: Vec<_> = lab.out.drain().collect();
-        assert_eq!(pieces.len(), 3);
-        assert!(
-            pieces
-                .iter()
-                .all(|piece| piece.len() <= VNET_HDR_LEN + 1500)
-        );
-        if chain.is_empty() {
-            let (whole, ident) = joined(pieces);
-            assert_eq!(seen(&whole).dst, at(A6, 80));
-            idents.insert(ident);
-        } else {
-            // Hop-by-hop options are in all of them, destination options in the first.
-            assert!(pieces.iter().all(|piece| piece[16] == 0 && piece[50] == 44));
-            assert_eq!(pieces[0][58], 60);
-        }
-    }
-    assert_eq!(idents.len(), 2);
-    // Its fragments for the loopback interface are cut again.
-    let mut arrived = Vec::new();
-    for mut piece in cut(&big(), 2000, 8) {
-        let verdict = lab.verdict(&mut piece);
-        assert!(matches!(verdict, Verdict::Forward | Verdict::Consumed));
-        arrived.extend((verdict == Verdict::Forward).then_some(piece));
-        arrived.extend(lab.out.drain());
-    }
-    assert_eq!(arrived.len(), 5);
-    assert_eq!(seen(&joined(arrived).0).dst, at(A6, 80));
 }
 
 #[test]
@@ -604,14 +309,50 @@ fn an_unsolicited_syn_is_answered_late() {
 }
 
 #[test]
-fn a_transport_is_that_of_its_family() {
-    let kind = |mut frame: Vec<u8>| Packet::parse(&mut frame).unwrap().transport;
-    assert_eq!(
-        kind(icmp_query(128, A6, OUT6, 1, 0)),
-        Transport::IcmpQuery(128)
-    );
-    let mut foreign = udp("172.17.0.2:1", "198.51.100.7:1");
-    foreign[VNET_HDR_LEN + 9] = 58;
-    let foreign = with_ip(foreign, |_| ());
-    assert_eq!(kind(foreign), Transport::Other);
+fn a_change_of_one_family_ends_flows_of_that_one() {
+    let mut lab = Lab::new();
+    let open = |lab: &mut Lab| {
+        lab.send(udp("172.17.0.2:1", "198.51.100.7:5000"));
+        lab.send(udp(&at(A6, 1), &at(OUT6, 5000)));
+        lab.send(tcp(&at(OUT6, 1), &at(H6, 8080), SYN, 1, 0, 0));
+        lab.send(udp(&at(OUT6, 1), "[2001:db8:20::2]:53"));
+    };
+    let left = |lab: &Lab| {
+        let flows = lab.forwarder.flows(lab.now);
+        let sources: BTreeSet<_> = flows.iter().map(|flow| flow.original.0).collect();
+        (flows.len(), sources.iter().any(|source| source.is_ipv4()))
+    };
+    open(&mut lab);
+    assert_eq!(left(&lab), (4, true));
+    let mut next = policy();
+    next.networks[0].families[1].masquerade = false;
+    lab.forwarder.set_policy(next.clone(), lab.now);
+    assert_eq!(left(&lab), (3, true), "the one to the outside");
+    next.networks[3].families[1].access = Access::Closed;
+    lab.forwarder.set_policy(next.clone(), lab.now);
+    assert_eq!(left(&lab), (2, true), "the one to the routed network");
+    next.published
+        .retain(|published| published.host_address.is_ipv4());
+    lab.forwarder.set_policy(next.clone(), lab.now);
+    assert_eq!(left(&lab), (1, true), "the one to the published port");
+    next.networks[0].families.remove(0);
+    next.endpoints[0].addresses.remove(0);
+    lab.forwarder.set_policy(next, lab.now);
+    assert_eq!(left(&lab), (0, false));
+    let own = lab.send(udp(&at(A6, 1), &at(OUT6, 5000)));
+    assert_eq!(own.src, at(A6, 1));
+}
+
+#[test]
+fn errors_about_a_routed_containers_packets_reach_it() {
+    // RFC 4787 REQ-12a
+    let mut lab = Lab::new();
+    let routed = "2001:db8:20::2";
+    let sent = udp_bytes(&at(routed, 4000), &at(OUT6, 53), &[7; 1300]);
+    let mut frame = sent.clone();
+    assert_eq!(lab.verdict(&mut frame), Verdict::Forward);
+    let error = icmp_error(2, 0, "2001:db8:ff::1", routed, &frame, 1232);
+    lab.send(error).is("[2001:db8:ff::1]:0", &at(routed, 0));
+    let stranger = icmp_error(2, 0, "2001:db8:ff::1", "2001:db8:20::3", &frame, 1232);
+    lab.dropped(stranger, DropReason::IcmpNoFlow);
 }

@@ -16,6 +16,7 @@
 //! ```
 
 mod drops;
+mod extensions;
 mod fragments;
 mod frames;
 mod icmp;
