@@ -67,3 +67,5 @@ mod resolv_conf;
 mod robustness;
 #[path = "netns/scale/mod.rs"]
 mod scale;
+#[path = "netns/translated.rs"]
+mod translated;
