@@ -71,6 +71,23 @@ struct DaemonSettings {
     /// Default gateway of containers, if it is not the bridge
     #[arg(long, value_name = "IP")]
     default_gateway: Option<String>,
+    /// Give the default network IPv6, too [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    ipv6: Option<bool>,
+    /// IPv6 address and prefix length of the bridge, which is the containers' gateway
+    #[arg(long, value_name = "CIDR")]
+    bip6: Option<String>,
+    /// IPv6 subnet of the default network, or the part of it that container addresses are taken from
+    /// [default: a /64 of the host's own fd00::/8 prefix]
+    #[arg(long, value_name = "CIDR")]
+    fixed_cidr_v6: Option<String>,
+    /// IPv6 default gateway of containers, if it is not the bridge; fe80::1 is the bridge
+    #[arg(long, value_name = "IP")]
+    default_gateway_v6: Option<String>,
+    /// Answer neighbour solicitations for containers of the default network on the link of this interface, for
+    /// routers that have no route to them; may be repeated
+    #[arg(long, value_name = "IF")]
+    ndp_proxy: Vec<String>,
     /// Set net.ipv4.ip_forward and keep it set; nothing of tunbridge needs it
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     ip_forward: Option<bool>,
@@ -80,13 +97,13 @@ struct DaemonSettings {
     /// Let containers of the network talk to each other [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     icc: Option<bool>,
-    /// Host address of published ports that name none [default: 0.0.0.0]
+    /// Host address of published ports that name none [default: all, of both address families]
     #[arg(long, value_name = "ADDR")]
     ip: Option<String>,
     /// MTU of the containers' interfaces in octets [default: 1500]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     mtu: Option<i64>,
-    /// Where default subnets are taken from, base=CIDR,size=N; may be repeated
+    /// Where default subnets are taken from, base=CIDR,size=N, IPv4 or IPv6; may be repeated
     #[arg(long, value_name = "POOL")]
     default_address_pool: Vec<String>,
     /// Option of user-defined networks that do not give it, bridge=KEY=VALUE; may be repeated
@@ -141,6 +158,11 @@ impl DaemonCommand {
                 bip: flags.bip.or(file.bip),
                 fixed_cidr: flags.fixed_cidr.or(file.fixed_cidr),
                 default_gateway: flags.default_gateway.or(file.default_gateway),
+                ipv6: flags.ipv6.or(file.ipv6).unwrap_or(defaults.ipv6),
+                bip6: flags.bip6.or(file.bip6),
+                fixed_cidr_v6: flags.fixed_cidr_v6.or(file.fixed_cidr_v6),
+                default_gateway_v6: flags.default_gateway_v6.or(file.default_gateway_v6),
+                ndp_proxy: either(flags.ndp_proxy, file.ndp_proxy),
                 mtu: flags.mtu.or(file.mtu),
                 ip: flags.ip.or(file.ip),
                 icc: flags.icc.or(file.icc).unwrap_or(defaults.icc),
@@ -225,6 +247,31 @@ mod tests {
         assert_eq!(args.bridge.mtu, Some(1300));
         assert!(!args.bridge.icc);
         assert_eq!(args.dns, ["10.0.0.53".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn ipv6_from_flags_and_file() {
+        let file = file(
+            "ipv6 = true\nfixed-cidr-v6 = \"2001:db8:1::/64\"\ndefault-gateway-v6 = \"fe80::1\"\nndp-proxy = [\"eth0\"]\n",
+        );
+        let path = file.path().to_str().unwrap();
+        let args = resolve(&[
+            "--config",
+            path,
+            "--ndp-proxy",
+            "eth1",
+            "--ndp-proxy",
+            "eth2",
+        ]);
+        let bridge = args.unwrap().bridge;
+        assert!(bridge.ipv6);
+        assert_eq!(bridge.fixed_cidr_v6.as_deref(), Some("2001:db8:1::/64"));
+        assert_eq!(bridge.default_gateway_v6.as_deref(), Some("fe80::1"));
+        assert_eq!(bridge.ndp_proxy, ["eth1", "eth2"]);
+        let args = resolve(&["--config", path, "--ipv6=false", "--bip6", "2001:db8::1/64"]);
+        let bridge = args.unwrap().bridge;
+        assert!(!bridge.ipv6);
+        assert_eq!(bridge.bip6.as_deref(), Some("2001:db8::1/64"));
     }
 
     #[test]

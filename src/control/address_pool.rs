@@ -3,11 +3,16 @@
 //! Docker's pools and order: 172.17/16, 172.18/16, 172.19/16, three /14 split in /16, and
 //! 192.168/16 split in /20; 31 subnets in all. A subnet is skipped if a network of ours has it, or if it
 //! overlaps a route of the host or a name server (the caller lists these; default routes are ignored).
+//!
+//! IPv6 subnets come from the host's own unique local prefix (RFC 4193): `fd` and 40 bits that follow from an id of the
+//! host (Docker's `deriveULABaseNetwork`, since 27.0), split in /64. Pools of the user's replace the default ones of
+//! their address family.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use sha2::{Digest, Sha256};
 
 /// A block that is split into subnets of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,45 +84,48 @@ pub struct AddressPools(Vec<AddressPool>);
 
 impl Default for AddressPools {
     fn default() -> Self {
-        let block = |octets: [u8; 4], prefix, size| AddressPool {
-            base: IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from(octets), prefix)),
-            size,
-        };
-        Self(vec![
-            block([172, 17, 0, 0], 16, 16),
-            block([172, 18, 0, 0], 16, 16),
-            block([172, 19, 0, 0], 16, 16),
-            block([172, 20, 0, 0], 14, 16),
-            block([172, 24, 0, 0], 14, 16),
-            block([172, 28, 0, 0], 14, 16),
-            block([192, 168, 0, 0], 16, 20),
-        ])
+        Self::new(Vec::new(), "")
     }
 }
 
 impl AddressPools {
-    /// The user's list in place of the default one; an empty one means the default.
-    pub fn new(mut pools: Vec<AddressPool>) -> Self {
-        if pools.is_empty() {
-            return Self::default();
+    /// The user's list; of a family of which it has none, the default pools. `host` is the host's id.
+    pub fn new(mut pools: Vec<AddressPool>, host: &str) -> Self {
+        let has = |pools: &[AddressPool], ipv4| {
+            let mut families = pools.iter().map(|pool| pool.base.addr().is_ipv4());
+            families.any(|family| family == ipv4)
+        };
+        if !has(&pools, true) {
+            pools.extend(default_v4());
+        }
+        if !has(&pools, false) {
+            pools.push(AddressPool {
+                base: unique_local(host).into(),
+                size: 64,
+            });
         }
         pools.sort_unstable();
         Self(pools)
     }
 
-    /// The lowest IPv4 subnet that overlaps nothing in `taken`.
-    pub fn next_free(&self, taken: &[IpNet]) -> Option<IpNet> {
-        self.v4().find_map(|pool| first_fit(pool, taken))
+    /// The lowest subnet of a family that overlaps nothing in `taken`.
+    pub fn next_free(&self, ipv4: bool, taken: &[IpNet]) -> Option<IpNet> {
+        self.family(ipv4).find_map(|pool| first_fit(pool, taken))
     }
 
-    /// The lowest IPv4 subnet with a prefix length of `size` that overlaps nothing in `taken`, whatever size the pools
-    /// are normally split into: `--subnet 0.0.0.0/24`.
+    /// The lowest subnet of a family with a prefix length of `size` that overlaps nothing in `taken`, whatever size
+    /// the pools are normally split into: `--subnet 0.0.0.0/24`, `--subnet ::/56`.
     ///
     /// # Errors
     /// No pool has a subnet of that size, or all have been taken.
-    pub fn next_free_of_size(&self, size: u8, taken: &[IpNet]) -> Result<IpNet, NoSubnet> {
+    pub fn next_free_of_size(
+        &self,
+        ipv4: bool,
+        size: u8,
+        taken: &[IpNet],
+    ) -> Result<IpNet, NoSubnet> {
         let mut fitting = self
-            .v4()
+            .family(ipv4)
             .filter(|pool| (pool.base.prefix_len()..=pool.base.max_prefix_len()).contains(&size))
             .peekable();
         if fitting.peek().is_none() {
@@ -128,10 +136,36 @@ impl AddressPools {
             .ok_or(NoSubnet::Taken)
     }
 
-    fn v4(&self) -> impl Iterator<Item = AddressPool> {
+    fn family(&self, ipv4: bool) -> impl Iterator<Item = AddressPool> {
         let pools = self.0.iter().copied();
-        pools.filter(|pool| pool.base.addr().is_ipv4())
+        pools.filter(move |pool| pool.base.addr().is_ipv4() == ipv4)
     }
+}
+
+fn default_v4() -> impl Iterator<Item = AddressPool> {
+    [
+        ([172, 17, 0, 0], 16, 16),
+        ([172, 18, 0, 0], 16, 16),
+        ([172, 19, 0, 0], 16, 16),
+        ([172, 20, 0, 0], 14, 16),
+        ([172, 24, 0, 0], 14, 16),
+        ([172, 28, 0, 0], 14, 16),
+        ([192, 168, 0, 0], 16, 20),
+    ]
+    .into_iter()
+    .map(|(octets, prefix, size)| AddressPool {
+        base: IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from(octets), prefix)),
+        size,
+    })
+}
+
+/// `fd`, and the 40 low bits of the first 64 of the id's SHA-256, as Docker computes it.
+fn unique_local(host: &str) -> Ipv6Net {
+    let digest: [u8; 32] = Sha256::digest(host.as_bytes()).into();
+    let mut octets = [0; 16];
+    octets[0] = 0xfd;
+    octets[1..6].copy_from_slice(&digest[3..8]);
+    Ipv6Net::new_assert(Ipv6Addr::from(octets), 48)
 }
 
 /// Why the pools have no subnet of a size.
@@ -171,7 +205,7 @@ fn successor(address: IpAddr) -> Option<IpAddr> {
         IpAddr::V6(v6) => v6
             .to_bits()
             .checked_add(1)
-            .map(|bits| std::net::Ipv6Addr::from(bits).into()),
+            .map(|bits| Ipv6Addr::from(bits).into()),
     }
 }
 
@@ -187,7 +221,7 @@ mod tests {
     fn dockers_31_subnets_in_order() {
         let pools = AddressPools::default();
         let mut taken = Vec::new();
-        while let Some(free) = pools.next_free(&taken) {
+        while let Some(free) = pools.next_free(true, &taken) {
             taken.push(free);
         }
         assert_eq!(taken.len(), 31);
@@ -198,7 +232,7 @@ mod tests {
         assert_eq!(taken, expected);
         taken.remove(3);
         assert_eq!(
-            pools.next_free(&taken),
+            pools.next_free(true, &taken),
             Some(net("172.20.0.0/16")),
             "gaps are used again"
         );
@@ -208,40 +242,72 @@ mod tests {
     fn routes_of_the_host_are_avoided_but_not_default_ones() {
         let pools = AddressPools::default();
         assert_eq!(
-            pools.next_free(&["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "172.17.5.0/24"].map(net)),
+            pools.next_free(
+                true,
+                &["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "172.17.5.0/24"].map(net)
+            ),
             Some(net("172.18.0.0/16"))
         );
         assert_eq!(
-            pools.next_free(&[net("172.16.0.0/12")]),
+            pools.next_free(true, &[net("172.16.0.0/12")]),
             Some(net("192.168.0.0/20"))
         );
         assert_eq!(
-            pools.next_free(&[net("172.16.0.0/12"), net("192.168.0.10/32")]),
+            pools.next_free(true, &[net("172.16.0.0/12"), net("192.168.0.10/32")]),
             Some(net("192.168.16.0/20"))
         );
         assert_eq!(
-            pools.next_free(&[net("172.16.0.0/12"), net("192.168.0.0/16")]),
+            pools.next_free(true, &[net("172.16.0.0/12"), net("192.168.0.0/16")]),
             None
         );
     }
 
     #[test]
     fn own_pools_replace_the_list_and_large_ones_are_fast() {
-        let pools = AddressPools::new(vec![
-            "base=10.99.0.0/16,size=24".parse().unwrap(),
-            "base=10.0.0.0/10,size=30".parse().unwrap(),
-        ]);
-        assert_eq!(pools.next_free(&[]), Some(net("10.0.0.0/30")));
+        let pools = AddressPools::new(
+            vec![
+                "base=10.99.0.0/16,size=24".parse().unwrap(),
+                "base=10.0.0.0/10,size=30".parse().unwrap(),
+            ],
+            "",
+        );
+        assert_eq!(pools.next_free(true, &[]), Some(net("10.0.0.0/30")));
         assert_eq!(
-            pools.next_free(&[net("10.0.0.0/11"), net("10.32.0.0/11")]),
+            pools.next_free(true, &[net("10.0.0.0/11"), net("10.32.0.0/11")]),
             Some(net("10.99.0.0/24"))
         );
         assert_eq!(
-            AddressPools::new(vec!["base=255.255.255.0/24,size=25".parse().unwrap()])
-                .next_free(&[net("255.0.0.0/8")]),
+            AddressPools::new(vec!["base=255.255.255.0/24,size=25".parse().unwrap()], "")
+                .next_free(true, &[net("255.0.0.0/8")]),
             None
         );
-        assert_eq!(AddressPools::new(Vec::new()), AddressPools::default());
+        assert_eq!(
+            AddressPools::new(vec!["base=fd00:5::/56,size=64".parse().unwrap()], "")
+                .next_free(true, &[]),
+            Some(net("172.17.0.0/16")),
+            "the other family's defaults stay"
+        );
+    }
+
+    #[test]
+    fn unique_local_subnets_follow_from_the_host() {
+        // SHA-256 of "abc" begins with ba7816bf8f01cfea, that of "" with e3b0c44298fc1c14.
+        let of = |host: &str, taken: &[IpNet]| {
+            AddressPools::new(Vec::new(), host)
+                .next_free(false, taken)
+                .unwrap()
+        };
+        assert_eq!(of("abc", &[]), net("fdbf:8f01:cfea::/64"));
+        assert_eq!(of("", &[]), net("fd42:98fc:1c14::/64"));
+        let taken = ["fd42:98fc:1c14::/64", "::/0", "fd42:98fc:1c14:1:8000::/65"].map(net);
+        assert_eq!(of("", &taken), net("fd42:98fc:1c14:2::/64"));
+        let pools = AddressPools::default();
+        let sized = |size| pools.next_free_of_size(false, size, &[net("fd42:98fc:1c14::/64")]);
+        assert_eq!(sized(56), Ok(net("fd42:98fc:1c14:100::/56")));
+        assert_eq!(sized(48), Err(NoSubnet::Taken));
+        assert_eq!(sized(47), Err(NoSubnet::Size));
+        let own = AddressPools::new(vec!["base=2001:db8:5::/56,size=64".parse().unwrap()], "");
+        assert_eq!(own.next_free(false, &[]), Some(net("2001:db8:5::/64")));
     }
 
     #[test]
@@ -249,7 +315,7 @@ mod tests {
         let pools = AddressPools::default();
         let next = |size, taken: &[&str]| {
             let taken: Vec<IpNet> = taken.iter().map(|text| net(text)).collect();
-            pools.next_free_of_size(size, &taken)
+            pools.next_free_of_size(true, size, &taken)
         };
         assert_eq!(next(24, &[]), Ok(net("172.17.0.0/24")));
         assert_eq!(

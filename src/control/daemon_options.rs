@@ -2,17 +2,24 @@
 //!
 //! Flags come in as text, so that every message can name the flag and quote the value, whether it came
 //! from the command line or from a configuration file. What comes out is a [`NetworkConfig`] that needs
-//! no further checks. Subnet of the default network, in this order (Docker's):
+//! no further checks. Subnet of the default network, in this order (Docker's), for each of its address families:
 //!
-//! 1. `--bip`; 2. an address that the bridge already has; 3. `--fixed-cidr`; 4. the first default pool
-//!    that no route of the host overlaps, normally 172.17.0.0/16.
+//! 1. `--bip`, `--bip6`; 2. an address that the bridge already has; 3. `--fixed-cidr`, `--fixed-cidr-v6`; 4. the
+//!    first subnet of the default pools that no route of the host overlaps, normally 172.17.0.0/16, and the first /64 of
+//!    the host's own unique local prefix.
+//!
+//! It has IPv6 only with `--ipv6`, as with Docker; without it the other IPv6 flags have no effect, and a warning says so.
 //!
 //! Unlike Docker, a subnet that overlaps an on-link route of the host is refused: the containers would
-//! hide that network from the host, or it would hide them.
+//! hide that network from the host, or it would hide them. An IPv6 subnet may be a part of the prefix that is on
+//! the link of an interface with an NDP proxy, which makes the two one link to their neighbours.
+
+mod error;
+mod ipv6;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::address_pool::{AddressPool, AddressPoolError, AddressPools, overlap};
@@ -20,6 +27,9 @@ use super::names::is_interface_name;
 use super::network_config::{
     Advertise, DEFAULT_INTERFACE_PREFIX, FamilyConfig, GatewayMode, Ipv6Allocation, NetworkConfig,
 };
+
+pub use error::OptionError;
+pub(super) use ipv6::{MIN_MTU_IPV6, Special, special};
 
 /// Name of the default bridge, which the daemon makes itself.
 pub const DEFAULT_BRIDGE: &str = "tb0";
@@ -42,6 +52,16 @@ pub struct BridgeOptions {
     pub fixed_cidr: Option<String>,
     /// `--default-gateway` of containers, if it is not the bridge.
     pub default_gateway: Option<String>,
+    /// `--ipv6`: the default network has IPv6, too.
+    pub ipv6: bool,
+    /// `--bip6`: IPv6 address of the bridge with its prefix length.
+    pub bip6: Option<String>,
+    /// `--fixed-cidr-v6`: the IPv6 subnet, or the part of it where dynamic addresses come from.
+    pub fixed_cidr_v6: Option<String>,
+    /// `--default-gateway-v6` of containers, if it is not the bridge.
+    pub default_gateway_v6: Option<String>,
+    /// `--ndp-proxy`: interfaces on whose links neighbour solicitations for containers are answered.
+    pub ndp_proxy: Vec<String>,
     /// `--mtu` in octets.
     pub mtu: Option<i64>,
     /// `--ip`: host address of published ports that name none.
@@ -61,6 +81,11 @@ impl Default for BridgeOptions {
             bip: None,
             fixed_cidr: None,
             default_gateway: None,
+            ipv6: false,
+            bip6: None,
+            fixed_cidr_v6: None,
+            default_gateway_v6: None,
+            ndp_proxy: Vec::new(),
             mtu: None,
             ip: None,
             icc: true,
@@ -85,6 +110,8 @@ pub struct HostFacts {
     pub own_subnets: Vec<IpNet>,
     /// The host has IPv6.
     pub has_ipv6: bool,
+    /// Names of all interfaces.
+    pub interfaces: Vec<String>,
 }
 
 /// An on-link route of the host.
@@ -94,115 +121,6 @@ pub struct HostRoute {
     pub prefix: IpNet,
     /// Name of its interface.
     pub device: String,
-}
-
-/// Why the flags cannot be used: one line with flag, value and fix.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages are the documentation")]
-pub enum OptionError {
-    #[error(
-        "You specified -b & --bip, mutually exclusive options. Please specify only one (given: --bridge {bridge} and --bip {bip})"
-    )]
-    BridgeAndBip { bridge: String, bip: String },
-    #[error(
-        "bridge device with non default name {0} must be created manually: run `ip link add {0} type bridge`, or leave --bridge out for {DEFAULT_BRIDGE}"
-    )]
-    BridgeMissing(String),
-    #[error(
-        "invalid --bridge \"{0}\": an interface name has 1 to 15 characters and no space, '/' or ':'; give the name of an existing bridge, or none"
-    )]
-    BridgeName(String),
-    #[error(
-        "invalid {flag} \"{value}\": invalid CIDR address: {value}; give an IPv4 address and prefix length, as in {flag} {example}"
-    )]
-    Cidr {
-        flag: &'static str,
-        value: String,
-        example: &'static str,
-    },
-    #[error("invalid {flag} \"{value}\": IPv6 comes with --ipv6; give an IPv4 {what}")]
-    Ipv6 {
-        flag: &'static str,
-        value: String,
-        what: &'static str,
-    },
-    #[error(
-        "invalid {flag} \"{value}\": {value} is not a subnet for containers; choose a unicast one such as {example}"
-    )]
-    Special {
-        flag: &'static str,
-        value: String,
-        example: &'static str,
-    },
-    #[error(
-        "invalid --bip \"{value}\": {address} is the {which} address of {subnet}, not one of a host; give --bip {suggestion}"
-    )]
-    BipNotHost {
-        value: String,
-        address: IpAddr,
-        which: &'static str,
-        subnet: IpNet,
-        suggestion: IpNet,
-    },
-    #[error(
-        "invalid --bip \"{0}\": a /32 has no room for containers; give a prefix length of at most 31, as in --bip 172.17.0.1/16"
-    )]
-    NoRoom(String),
-    #[error(
-        "invalid --fixed-cidr \"{value}\": invalid subnet {value}: it should be {expected}; give --fixed-cidr {expected}"
-    )]
-    FixedCidrHostBits { value: String, expected: IpNet },
-    #[error(
-        "invalid --fixed-cidr \"{range}\": invalid ip-range {range}: parent subnet {subnet} doesn't contain ip-range; choose a part of {subnet} or change --bip"
-    )]
-    FixedCidrOutside { range: IpNet, subnet: IpNet },
-    #[error("invalid {flag} \"{value}\": not an IP address; give one as in {flag} {example}")]
-    Address {
-        flag: &'static str,
-        value: String,
-        example: &'static str,
-    },
-    #[error(
-        "invalid --default-gateway \"{gateway}\": default gateway ip must be part of the network; choose an address in {subnet} or change --bip"
-    )]
-    GatewayOutside { gateway: IpAddr, subnet: IpNet },
-    #[error(
-        "invalid --default-gateway \"{gateway}\": it is the {which} address of {subnet}; choose another address in {subnet}"
-    )]
-    GatewayReserved {
-        gateway: IpAddr,
-        which: &'static str,
-        subnet: IpNet,
-    },
-    #[error(
-        "invalid MTU number: {0} (in --mtu {0}): use {MIN_MTU} to {MAX_MTU} octets, as in --mtu 1500"
-    )]
-    Mtu(i64),
-    #[error(
-        "{flag} {subnet} overlaps the host's route {route} (dev {device}): the next free one is --bip {free}"
-    )]
-    Overlap {
-        flag: String,
-        subnet: IpNet,
-        route: IpNet,
-        device: String,
-        free: IpNet,
-    },
-    #[error(
-        "{flag} {subnet} overlaps the host's route {route} (dev {device}), and all predefined address pools have been fully subnetted: choose another subnet with --bip"
-    )]
-    OverlapNoneFree {
-        flag: String,
-        subnet: IpNet,
-        route: IpNet,
-        device: String,
-    },
-    #[error(
-        "all predefined address pools have been fully subnetted: every default subnet overlaps a route of the host; choose one with --bip"
-    )]
-    NoPool,
-    #[error(transparent)]
-    AddressPool(#[from] AddressPoolError),
 }
 
 impl BridgeOptions {
@@ -216,37 +134,45 @@ impl BridgeOptions {
         }
     }
 
-    /// The default pools, or the user's.
+    /// The default pools, or the user's. `host_id` is [`super::identity::Identity::host`].
     ///
     /// # Errors
     /// For a malformed `--default-address-pool`.
-    pub fn address_pools(&self) -> Result<AddressPools, AddressPoolError> {
+    pub fn address_pools(&self, host_id: &str) -> Result<AddressPools, AddressPoolError> {
         let pools: Result<Vec<AddressPool>, _> = self
             .default_address_pools
             .iter()
             .map(|pool| pool.parse())
             .collect();
-        Ok(AddressPools::new(pools?))
+        Ok(AddressPools::new(pools?, host_id))
     }
 
     /// Checks everything. `Ok(None)`: no default network is wanted.
     ///
     /// # Errors
     /// The first contradiction found.
-    pub fn resolve(&self, host: &HostFacts) -> Result<Option<NetworkConfig>, OptionError> {
+    pub fn resolve(
+        &self,
+        host: &HostFacts,
+        pools: &AddressPools,
+    ) -> Result<Option<NetworkConfig>, OptionError> {
         let mtu = self.checked_mtu()?;
         let host_address = self.checked_host_address()?;
         let bip = self.checked_bip()?;
         let fixed = self.checked_fixed_cidr()?;
-        let pools = self.address_pools()?;
-        if let (Some(bridge), Some(bip)) = (
-            self.bridge.as_deref().filter(|b| !b.is_empty()),
-            self.bip.as_deref(),
-        ) {
-            return Err(OptionError::BridgeAndBip {
-                bridge: bridge.to_owned(),
-                bip: bip.to_owned(),
-            });
+        let wanted_v6 = self.checked_ipv6()?;
+        let ndp_proxy = self.checked_ndp_proxy()?;
+        if let Some(bridge) = self.bridge.as_deref().filter(|name| !name.is_empty()) {
+            let both = [("--bip", &self.bip), ("--bip6", &self.bip6)];
+            for (flag, bip) in both {
+                if let Some(bip) = bip {
+                    return Err(OptionError::BridgeAndBip {
+                        bridge: bridge.to_owned(),
+                        flag,
+                        bip: bip.clone(),
+                    });
+                }
+            }
         }
         let Some(name) = self.bridge_name() else {
             return Ok(None);
@@ -258,10 +184,50 @@ impl BridgeOptions {
         }
         let context = Context {
             host,
-            pools: &pools,
+            pools,
             bridge: name,
+            managed,
+            ndp_proxy: &ndp_proxy,
         };
-        let (address, allocation_range) = context.choose(bip, fixed, managed)?;
+        let mut families = vec![self.ipv4_family(&context, bip, fixed)?];
+        let mut link_local = false;
+        if self.ipv6 {
+            let family = self.ipv6_family(&context, wanted_v6)?;
+            link_local = family.is_none();
+            families.extend(family);
+        }
+        Ok(Some(NetworkConfig {
+            bridge: name.to_owned(),
+            managed,
+            families,
+            link_local,
+            internal: false,
+            icc: self.icc,
+            mtu,
+            host_address,
+            interface_prefix: DEFAULT_INTERFACE_PREFIX.to_owned(),
+            advertise: Advertise::default(),
+            ipv6_address: Ipv6Allocation::Mac,
+            ndp_proxy: if self.ipv6 { ndp_proxy } else { Vec::new() },
+        }))
+    }
+
+    /// What has no effect, one sentence each.
+    pub fn warnings(&self, host: &HostFacts) -> Vec<String> {
+        let mut warnings = self.ipv6_warnings();
+        if self.ipv6 {
+            warnings.extend(missing_interfaces("--ndp-proxy", &self.ndp_proxy, host));
+        }
+        warnings
+    }
+
+    fn ipv4_family(
+        &self,
+        context: &Context<'_>,
+        bip: Option<IpNet>,
+        fixed: Option<IpNet>,
+    ) -> Result<FamilyConfig, OptionError> {
+        let (address, allocation_range) = context.choose(&IPV4_FLAGS, bip, fixed)?;
         let subnet = address.trunc();
         let container_gateway = self
             .checked_gateway(subnet)?
@@ -271,7 +237,7 @@ impl BridgeOptions {
             .map(|gateway| ("DefaultGatewayIPv4".to_owned(), gateway))
             .into_iter()
             .collect();
-        let family = FamilyConfig {
+        Ok(FamilyConfig {
             subnet,
             configured: true,
             allocation_range,
@@ -282,100 +248,174 @@ impl BridgeOptions {
             mode: GatewayMode::Nat,
             masquerade: self.ip_masq,
             source: None,
-        };
-        Ok(Some(NetworkConfig {
-            bridge: name.to_owned(),
-            managed,
-            families: vec![family],
-            internal: false,
-            icc: self.icc,
-            mtu,
-            host_address,
-            interface_prefix: DEFAULT_INTERFACE_PREFIX.to_owned(),
-            advertise: Advertise::default(),
-            ipv6_address: Ipv6Allocation::Mac,
-            ndp_proxy: Vec::new(),
-        }))
+        })
     }
 
     fn checked_mtu(&self) -> Result<u32, OptionError> {
         let Some(given) = self.mtu else {
             return Ok(DEFAULT_MTU);
         };
-        u32::try_from(given)
+        let mtu = u32::try_from(given)
             .ok()
             .filter(|mtu| (MIN_MTU..=MAX_MTU).contains(mtu))
-            .ok_or(OptionError::Mtu(given))
+            .ok_or(OptionError::Mtu(given))?;
+        if self.ipv6 && mtu < MIN_MTU_IPV6 {
+            return Err(OptionError::MtuIpv6(mtu));
+        }
+        Ok(mtu)
     }
 
     fn checked_host_address(&self) -> Result<IpAddr, OptionError> {
         let Some(value) = self.ip.as_deref() else {
             return Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         };
-        parse_v4("--ip", value, "0.0.0.0").map(IpAddr::V4)
+        let address: IpAddr = value.parse().map_err(|_| OptionError::Address {
+            flag: "--ip",
+            value: value.escape_debug().to_string(),
+            example: "0.0.0.0",
+        })?;
+        if address.is_multicast() {
+            return Err(OptionError::Special {
+                flag: "--ip",
+                value: value.to_owned(),
+                what: "an address of the host",
+                example: "0.0.0.0",
+            });
+        }
+        Ok(address)
     }
 
     fn checked_bip(&self) -> Result<Option<IpNet>, OptionError> {
         let Some(value) = self.bip.as_deref() else {
             return Ok(None);
         };
-        let example = "172.17.0.1/16";
-        let net = parse_v4_cidr("--bip", value, example)?;
-        if net.prefix_len() == 32 {
-            return Err(OptionError::NoRoom(value.to_owned()));
-        }
-        if net.prefix_len() <= 30 {
-            let which = match net.addr() {
-                address if address == net.network() => "network",
-                address if address == net.broadcast() => "broadcast",
-                _ => return Ok(Some(net.into())),
-            };
-            return Err(OptionError::BipNotHost {
-                value: value.to_owned(),
-                address: net.addr().into(),
-                which,
-                subnet: net.trunc().into(),
-                suggestion: first_host(net.into()),
-            });
-        }
-        Ok(Some(net.into()))
+        let net = parse_cidr(&IPV4_FLAGS, IPV4_FLAGS.bip, value)?;
+        IPV4_FLAGS.check_host(value, net)?;
+        Ok(Some(net))
     }
 
     fn checked_fixed_cidr(&self) -> Result<Option<IpNet>, OptionError> {
-        let Some(value) = self.fixed_cidr.as_deref() else {
-            return Ok(None);
-        };
-        let net = parse_v4_cidr("--fixed-cidr", value, "172.17.0.0/24")?;
-        if net != net.trunc() {
-            return Err(OptionError::FixedCidrHostBits {
-                value: value.to_owned(),
-                expected: net.trunc().into(),
-            });
-        }
-        Ok(Some(net.into()))
+        let value = self.fixed_cidr.as_deref();
+        value
+            .map(|value| parse_subnet(&IPV4_FLAGS, value))
+            .transpose()
     }
 
     fn checked_gateway(&self, subnet: IpNet) -> Result<Option<IpAddr>, OptionError> {
         let Some(value) = self.default_gateway.as_deref() else {
             return Ok(None);
         };
-        let gateway = IpAddr::V4(parse_v4("--default-gateway", value, "172.17.0.254")?);
+        let gateway = parse_address(&IPV4_FLAGS, value)?;
+        let flag = IPV4_FLAGS.gateway;
         if !subnet.contains(&gateway) {
-            return Err(OptionError::GatewayOutside { gateway, subnet });
+            return Err(OptionError::GatewayOutside {
+                flag,
+                gateway,
+                subnet,
+                bip: IPV4_FLAGS.bip,
+            });
         }
-        if subnet.prefix_len() <= 30 {
-            let which = match gateway {
-                address if address == subnet.network() => "network",
-                address if address == subnet.broadcast() => "broadcast",
-                _ => return Ok(Some(gateway)),
-            };
-            return Err(OptionError::GatewayReserved {
+        match reserved_as(subnet, gateway) {
+            None => Ok(Some(gateway)),
+            Some(which) => Err(OptionError::GatewayReserved {
+                flag,
                 gateway,
                 which,
                 subnet,
-            });
+            }),
         }
-        Ok(Some(gateway))
+    }
+}
+
+/// The flags of an address family, for messages.
+#[derive(Debug)]
+struct Flags {
+    ipv4: bool,
+    bip: &'static str,
+    fixed: &'static str,
+    gateway: &'static str,
+    example_bip: &'static str,
+    example_fixed: &'static str,
+    example_gateway: &'static str,
+    /// Longest prefix with room for a container besides the bridge.
+    longest: u8,
+}
+
+const IPV4_FLAGS: Flags = Flags {
+    ipv4: true,
+    bip: "--bip",
+    fixed: "--fixed-cidr",
+    gateway: "--default-gateway",
+    example_bip: "172.17.0.1/16",
+    example_fixed: "172.17.0.0/24",
+    example_gateway: "172.17.0.254",
+    longest: 31,
+};
+
+impl Flags {
+    const fn version(&self) -> u8 {
+        if self.ipv4 { 4 } else { 6 }
+    }
+
+    /// The same flag of the other family.
+    fn other(&self, flag: &str) -> &'static str {
+        let other = if self.ipv4 {
+            &ipv6::IPV6_FLAGS
+        } else {
+            &IPV4_FLAGS
+        };
+        match flag {
+            _ if flag == self.bip => other.bip,
+            _ if flag == self.fixed => other.fixed,
+            _ => other.gateway,
+        }
+    }
+
+    /// The bridge must have an address of a host, and leave one to others.
+    fn check_host(&self, value: &str, net: IpNet) -> Result<(), OptionError> {
+        self.check_room(self.bip, value, net)?;
+        match reserved_as(net, net.addr()) {
+            None => Ok(()),
+            Some(which) => Err(OptionError::BipNotHost {
+                flag: self.bip,
+                value: value.to_owned(),
+                address: net.addr(),
+                which,
+                subnet: net.trunc(),
+                suggestion: first_host(net),
+            }),
+        }
+    }
+
+    fn check_room(&self, flag: &'static str, value: &str, net: IpNet) -> Result<(), OptionError> {
+        if net.prefix_len() <= self.longest {
+            return Ok(());
+        }
+        Err(OptionError::NoRoom {
+            flag,
+            value: value.to_owned(),
+            prefix: net.prefix_len(),
+            longest: self.longest,
+            example: if flag == self.bip {
+                self.example_bip
+            } else {
+                self.example_fixed
+            },
+        })
+    }
+}
+
+/// What an address is in a subnet, if no host can have it.
+fn reserved_as(subnet: IpNet, address: IpAddr) -> Option<&'static str> {
+    if subnet.prefix_len() + 2 > subnet.max_prefix_len() {
+        return None;
+    }
+    match subnet {
+        IpNet::V6(subnet) => {
+            (address == IpAddr::V6(subnet.network())).then_some("subnet-router anycast")
+        }
+        IpNet::V4(subnet) if address == IpAddr::V4(subnet.network()) => Some("network"),
+        IpNet::V4(subnet) => (address == IpAddr::V4(subnet.broadcast())).then_some("broadcast"),
     }
 }
 
@@ -384,32 +424,29 @@ struct Context<'a> {
     host: &'a HostFacts,
     pools: &'a AddressPools,
     bridge: &'a str,
+    managed: bool,
+    ndp_proxy: &'a [String],
 }
 
 impl Context<'_> {
     /// Bridge address and allocation range.
     fn choose(
         &self,
+        flags: &'static Flags,
         bip: Option<IpNet>,
         fixed: Option<IpNet>,
-        managed: bool,
     ) -> Result<(IpNet, Option<IpNet>), OptionError> {
-        let existing = self
-            .host
-            .bridge_addresses
-            .iter()
-            .copied()
-            .filter(|address| address.addr().is_ipv4())
-            // On our own bridge an old address that does not fit new flags is replaced; somebody else's is obeyed.
-            .find(|address| {
-                !managed || fixed.is_none_or(|fixed| overlap(&address.trunc(), &fixed))
-            });
+        let existing = self.existing(flags, fixed);
         let (address, flag) = match (bip, existing, fixed) {
-            (Some(bip), ..) => (bip, "--bip"),
+            (Some(bip), ..) => (bip, flags.bip),
             (None, Some(existing), _) => (existing, "the address of the bridge,"),
-            (None, None, Some(fixed)) => (first_host(fixed), "--fixed-cidr"),
+            (None, None, Some(fixed)) => {
+                flags.check_room(flags.fixed, &fixed.to_string(), fixed)?;
+                (first_host(fixed), flags.fixed)
+            }
             (None, None, None) => {
-                let free = self.next_free().ok_or(OptionError::NoPool)?;
+                let free = self.next_free(flags);
+                let free = free.ok_or(OptionError::NoPool { bip: flags.bip })?;
                 return Ok((free, None));
             }
         };
@@ -420,36 +457,52 @@ impl Context<'_> {
             }
             Some(range) if !address.contains(&range) => {
                 return Err(OptionError::FixedCidrOutside {
+                    flag: flags.fixed,
                     range,
                     subnet: address.trunc(),
+                    bip: flags.bip,
                 });
             }
             Some(_) | None => address,
         };
-        self.refuse_overlap(flag, address)?;
+        self.refuse_overlap(flags, flag, address)?;
         Ok((address, fixed))
     }
 
-    fn refuse_overlap(&self, flag: &str, address: IpNet) -> Result<(), OptionError> {
+    /// An address that the bridge has already. On our own bridge an old address that does not fit new flags is
+    /// replaced; somebody else's is obeyed.
+    fn existing(&self, flags: &Flags, fixed: Option<IpNet>) -> Option<IpNet> {
+        let addresses = self.host.bridge_addresses.iter().copied();
+        addresses
+            .filter(|address| address.addr().is_ipv4() == flags.ipv4)
+            .find(|address| {
+                !self.managed || fixed.is_none_or(|fixed| overlap(&address.trunc(), &fixed))
+            })
+    }
+
+    fn refuse_overlap(&self, flags: &Flags, flag: &str, address: IpNet) -> Result<(), OptionError> {
+        let mut routes = self.host.routes.iter();
         let Some(HostRoute {
             prefix: route,
             device,
-        }) = self
-            .host
-            .routes
-            .iter()
-            .find(|route| route.device != self.bridge && overlap(&route.prefix, &address))
+        }) = routes
+            .find(|route| {
+                route.device != self.bridge
+                    && overlap(&route.prefix, &address)
+                    && !is_proxied(route, address, self.ndp_proxy)
+            })
             .cloned()
         else {
             return Ok(());
         };
-        let (flag, subnet) = (flag.to_owned(), address);
-        Err(match self.next_free() {
+        let (flag, subnet, bip) = (flag.to_owned(), address, flags.bip);
+        Err(match self.next_free(flags) {
             Some(free) => OptionError::Overlap {
                 flag,
                 subnet,
                 route,
                 device,
+                bip,
                 free,
             },
             None => OptionError::OverlapNoneFree {
@@ -457,12 +510,13 @@ impl Context<'_> {
                 subnet,
                 route,
                 device,
+                bip,
             },
         })
     }
 
     /// The first free default subnet, as address of the bridge in it.
-    fn next_free(&self) -> Option<IpNet> {
+    fn next_free(&self, flags: &Flags) -> Option<IpNet> {
         let host = self.host;
         let routes = host
             .routes
@@ -473,16 +527,37 @@ impl Context<'_> {
             .chain(host.own_subnets.iter().copied())
             .chain(host.name_servers.iter().map(|server| IpNet::from(*server)))
             .collect();
-        self.pools.next_free(&taken).map(first_host)
+        self.pools.next_free(flags.ipv4, &taken).map(first_host)
     }
+}
+
+/// The subnet is a part of the prefix on the link of an interface with an NDP proxy: its neighbours are answered.
+pub(super) fn is_proxied(route: &HostRoute, subnet: IpNet, ndp_proxy: &[String]) -> bool {
+    !subnet.addr().is_ipv4()
+        && ndp_proxy.contains(&route.device)
+        && route.prefix.contains(&subnet.trunc())
+        && route.prefix.prefix_len() < subnet.prefix_len()
+}
+
+/// One sentence for each interface that is not there; it may come later.
+pub(super) fn missing_interfaces<'a>(
+    option: &'a str,
+    names: &'a [String],
+    host: &'a HostFacts,
+) -> impl Iterator<Item = String> {
+    let missing = names.iter().filter(|name| !host.interfaces.contains(name));
+    missing.map(move |name| {
+        format!("{option} {name}: there is no such interface; answering begins when there is")
+    })
 }
 
 /// The first address of a subnet that a host can have, with the prefix length.
 fn first_host(subnet: IpNet) -> IpNet {
-    let address = if subnet.prefix_len() >= 31 {
-        subnet.network()
-    } else {
-        subnet.hosts().next().unwrap_or_else(|| subnet.network())
+    let first = subnet.network();
+    let address = match (reserved_as(subnet, first), first) {
+        (None, first) => first,
+        (Some(_), IpAddr::V4(first)) => Ipv4Addr::from(first.to_bits() + 1).into(),
+        (Some(_), IpAddr::V6(first)) => std::net::Ipv6Addr::from(first.to_bits() + 1).into(),
     };
     IpNet::new(address, subnet.prefix_len()).unwrap_or(subnet)
 }
@@ -495,63 +570,79 @@ fn check_interface_name(name: &str) -> Result<(), OptionError> {
     }
 }
 
-fn parse_v4_cidr(
-    flag: &'static str,
-    value: &str,
-    example: &'static str,
-) -> Result<Ipv4Net, OptionError> {
-    let net = match value.parse::<IpNet>() {
-        Ok(IpNet::V4(net)) => net,
-        Ok(IpNet::V6(_)) => {
-            return Err(OptionError::Ipv6 {
-                flag,
-                value: value.to_owned(),
-                what: "subnet",
-            });
-        }
-        Err(_) => {
-            return Err(OptionError::Cidr {
-                flag,
-                value: value.escape_debug().to_string(),
-                example,
-            });
-        }
+fn parse_cidr(flags: &Flags, flag: &'static str, value: &str) -> Result<IpNet, OptionError> {
+    let example = if flag == flags.bip {
+        flags.example_bip
+    } else {
+        flags.example_fixed
     };
-    let address = net.addr();
-    let special = address.is_multicast()
-        || address.is_loopback()
-        || address.octets()[0] == 0
-        || address.octets()[0] >= 240
-        || net.prefix_len() == 0;
-    if special {
-        Err(OptionError::Special {
+    let net: IpNet = value.parse().map_err(|_| OptionError::Cidr {
+        flag,
+        value: value.escape_debug().to_string(),
+        version: flags.version(),
+        example,
+    })?;
+    if net.addr().is_ipv4() != flags.ipv4 {
+        return Err(OptionError::OtherFamily {
+            flag,
+            value: value.to_owned(),
+            version: flags.version(),
+            other: flags.other(flag),
+            example,
+        });
+    }
+    match special(net) {
+        None => Ok(net),
+        Some(Special::Multicast) if !flags.ipv4 => Err(OptionError::Multicast {
             flag,
             value: value.to_owned(),
             example,
-        })
-    } else {
-        Ok(net)
+        }),
+        Some(Special::LinkLocal) => Err(OptionError::LinkLocal {
+            flag,
+            value: value.to_owned(),
+            example,
+        }),
+        Some(Special::Multicast | Special::Other) => Err(OptionError::Special {
+            flag,
+            value: value.to_owned(),
+            what: "a subnet for containers",
+            example,
+        }),
     }
 }
 
-fn parse_v4(
-    flag: &'static str,
-    value: &str,
-    example: &'static str,
-) -> Result<Ipv4Addr, OptionError> {
-    match value.parse::<IpAddr>() {
-        Ok(IpAddr::V4(address)) => Ok(address),
-        Ok(IpAddr::V6(_)) => Err(OptionError::Ipv6 {
-            flag,
-            value: value.to_owned(),
-            what: "address",
-        }),
-        Err(_) => Err(OptionError::Address {
-            flag,
-            value: value.escape_debug().to_string(),
-            example,
-        }),
+/// `--fixed-cidr`, `--fixed-cidr-v6`: without host bits.
+fn parse_subnet(flags: &Flags, value: &str) -> Result<IpNet, OptionError> {
+    let net = parse_cidr(flags, flags.fixed, value)?;
+    if net == net.trunc() {
+        return Ok(net);
     }
+    Err(OptionError::FixedCidrHostBits {
+        flag: flags.fixed,
+        value: value.to_owned(),
+        expected: net.trunc(),
+    })
+}
+
+/// `--default-gateway`, `--default-gateway-v6`.
+fn parse_address(flags: &Flags, value: &str) -> Result<IpAddr, OptionError> {
+    let (flag, example) = (flags.gateway, flags.example_gateway);
+    let address: IpAddr = value.parse().map_err(|_| OptionError::Address {
+        flag,
+        value: value.escape_debug().to_string(),
+        example,
+    })?;
+    if address.is_ipv4() == flags.ipv4 {
+        return Ok(address);
+    }
+    Err(OptionError::OtherFamily {
+        flag,
+        value: value.to_owned(),
+        version: flags.version(),
+        other: flags.other(flag),
+        example,
+    })
 }
 
 #[cfg(test)]

@@ -58,9 +58,11 @@ pub enum ControlError {
     )]
     ActiveEndpoints { network: String, users: String },
     #[error(
-        "cannot create network bridge ({bridge}): conflicts with network {id} ({network}): networks have overlapping IPv4: choose another --bip, or remove network {network} first"
+        "cannot create network bridge ({bridge}): conflicts with network {id} ({network}): networks have overlapping IPv{version}: choose another {flag}, or remove network {network} first"
     )]
     DefaultOverlaps {
+        version: u8,
+        flag: &'static str,
         bridge: String,
         network: String,
         id: String,

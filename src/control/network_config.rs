@@ -20,14 +20,18 @@ pub struct NetworkConfig {
     pub managed: bool,
     /// At most one per address family, IPv4 first. None for `host` and `none`.
     pub families: Vec<FamilyConfig>,
+    /// Containers have link-local IPv6 addresses and no others (`--fixed-cidr-v6 fe80::/64` alone); there is no IPv6
+    /// family then.
+    #[serde(default)]
+    pub link_local: bool,
     /// Has no way out (`--internal`).
     pub internal: bool,
     /// Containers may talk to each other (`com.docker.network.bridge.enable_icc`).
     pub icc: bool,
     /// In octets (`com.docker.network.driver.mtu`).
     pub mtu: u32,
-    /// Host address of published ports that name none; `0.0.0.0` is every IPv4 address
-    /// (`com.docker.network.bridge.host_binding_ipv4`).
+    /// Host address of published ports that name none; `0.0.0.0` is every address of both families
+    /// (`com.docker.network.bridge.host_binding_ipv4`, which may be an IPv6 address all the same).
     pub host_address: IpAddr,
     /// Interfaces in containers are this and a number (`com.docker.network.container_iface_prefix`).
     pub interface_prefix: String,
@@ -65,11 +69,11 @@ pub struct FamilyConfig {
     /// Rewrite the source of what leaves the host; always false if `mode` has no NAT.
     pub masquerade: bool,
     /// Rewrite it to this address, not to that of the outgoing interface
-    /// (`com.docker.network.host_ipv4`).
+    /// (`com.docker.network.host_ipv4`, `com.docker.network.host_ipv6`).
     pub source: Option<IpAddr>,
 }
 
-/// Docker's gateway modes (`com.docker.network.bridge.gateway_mode_ipv4`).
+/// Docker's gateway modes (`com.docker.network.bridge.gateway_mode_ipv4`, `…_ipv6`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GatewayMode {
@@ -85,6 +89,19 @@ pub enum GatewayMode {
 }
 
 impl GatewayMode {
+    /// That of a family whose mode nobody chose: addresses of the whole Internet are routed, private and unique local
+    /// ones (RFC 4193) are translated. All of IPv4 is, as in Docker.
+    pub fn default_of(subnet: IpNet) -> Self {
+        match subnet {
+            IpNet::V6(subnet)
+                if !subnet.addr().is_unique_local() && !subnet.addr().is_unicast_link_local() =>
+            {
+                Self::Routed
+            }
+            IpNet::V4(_) | IpNet::V6(_) => Self::Nat,
+        }
+    }
+
     /// Ports can be published on host addresses.
     pub const fn has_nat(self) -> bool {
         matches!(self, Self::Nat | Self::NatUnprotected)
@@ -134,6 +151,7 @@ impl NetworkConfig {
             bridge: String::new(),
             managed: false,
             families: Vec::new(),
+            link_local: false,
             internal: false,
             icc: true,
             mtu: super::daemon_options::DEFAULT_MTU,
@@ -158,6 +176,11 @@ impl NetworkConfig {
     /// The IPv6 part.
     pub fn v6(&self) -> Option<&FamilyConfig> {
         self.family(false)
+    }
+
+    /// Its interfaces have IPv6, be it only link-local addresses.
+    pub fn has_ipv6(&self) -> bool {
+        self.link_local || self.v6().is_some()
     }
 
     /// The addresses that the bridge bears, with prefix length; none if it is isolated or inhibited.

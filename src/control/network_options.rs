@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Options that are not known here are kept and have no effect, as with Docker; those that begin with
-//! `com.docker.network.` with a warning, for a misspelt `enable_icc` would leave open what was to be closed.
+//! `com.docker.network.` or `com.tunbridge.` with a warning, for a misspelt `enable_icc` would leave open what was to be closed.
 //! As for the default network, a subnet that overlaps an on-link route of the host is refused, which Docker does
 //! not do: the containers would hide that network from the host, or it would hide them.
 
@@ -19,13 +19,15 @@ mod error;
 mod subnets;
 mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
 use super::address_pool::AddressPools;
-use super::daemon_options::{DEFAULT_MTU, HostFacts, MAX_MTU, MIN_MTU};
+use super::daemon_options::{
+    DEFAULT_MTU, HostFacts, MAX_MTU, MIN_MTU, MIN_MTU_IPV6, missing_interfaces,
+};
 use super::names;
 use super::network_config::{
     Advertise, DEFAULT_INTERFACE_PREFIX, GatewayMode, Ipv6Allocation, NetworkConfig,
@@ -70,8 +72,15 @@ pub const ADVERTISE_COUNT: &str = "com.docker.network.advertise_addr_nmsgs";
 /// `-o com.docker.network.advertise_addr_ms`.
 pub const ADVERTISE_INTERVAL: &str = "com.docker.network.advertise_addr_ms";
 
+/// `-o com.tunbridge.ipv6_address`.
+pub const IPV6_ADDRESS: &str = "com.tunbridge.ipv6_address";
+/// `-o com.tunbridge.ndp_proxy`.
+pub const NDP_PROXY: &str = "com.tunbridge.ndp_proxy";
+
 /// Those that have a meaning, or a warning of their own.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 19] = [
+    IPV6_ADDRESS,
+    NDP_PROXY,
     BRIDGE_NAME,
     ENABLE_ICC,
     ENABLE_IP_MASQUERADE,
@@ -161,15 +170,27 @@ pub fn check(
             .or_insert_with(|| value.clone());
     }
     let mut warnings = Vec::new();
-    check_families(request, &mut options, &mut warnings)?;
+    let enabled = check_families(request, &mut options)?;
     let wanted = subnets::parse(&request.ipam.config)?;
+    warnings.extend(wanted.unused(enabled));
     check_kind(request)?;
     let advertise = advertise(&options)?;
     let options_given = Options::parse(&options, context.id)?;
-    if options_given.mode == GatewayMode::Isolated && !request.internal {
-        return Err(NetworkOptionError::Isolated);
+    let isolated = |family: &FamilyOptions, label| {
+        let isolated = family.mode == Some(GatewayMode::Isolated);
+        (isolated && !request.internal).then_some(label)
+    };
+    let v4 = isolated(&options_given.v4, GATEWAY_MODE_IPV4).filter(|_| enabled.ipv4);
+    let v6 = isolated(&options_given.v6, GATEWAY_MODE_IPV6).filter(|_| enabled.ipv6);
+    if let Some(label) = v4.or(v6) {
+        return Err(NetworkOptionError::Isolated(label));
     }
-    let dockers = |name: &&String| name.starts_with("com.docker.network.");
+    if enabled.ipv6 && options_given.mtu < MIN_MTU_IPV6 {
+        return Err(NetworkOptionError::MtuIpv6(options_given.mtu));
+    }
+    let dockers = |name: &&String| {
+        name.starts_with("com.docker.network.") || name.starts_with("com.tunbridge.")
+    };
     for name in request.options.keys().filter(dockers) {
         if !KNOWN.contains(&name.as_str()) {
             warnings.push(format!(
@@ -183,7 +204,13 @@ pub fn check(
             "{TRUSTED_HOST_INTERFACES} has no effect: containers are reached directly in gateway mode routed or nat-unprotected"
         ));
     }
-    let family = subnets::family(wanted, &options_given, request.internal, context)?;
+    if enabled.ipv6 {
+        let interfaces = &options_given.ndp_proxy;
+        warnings.extend(missing_interfaces(NDP_PROXY, interfaces, context.host));
+    } else if options.contains_key(NDP_PROXY) {
+        warnings.push(format!("{NDP_PROXY} has no effect without --ipv6"));
+    }
+    let families = subnets::families(wanted, enabled, &options_given, request.internal, context)?;
     let same_bridge = |network: &&Neighbour| network.bridge == options_given.bridge;
     if let Some(other) = context.networks.iter().find(same_bridge) {
         return Err(NetworkOptionError::SameBridge {
@@ -195,15 +222,20 @@ pub fn check(
     let config = NetworkConfig {
         managed: !context.host.bridge_exists,
         bridge: options_given.bridge,
-        families: vec![family],
+        families,
+        link_local: false,
         internal: request.internal,
         icc: options_given.icc,
         mtu: options_given.mtu,
         host_address: options_given.host_address,
         interface_prefix: options_given.interface_prefix,
         advertise,
-        ipv6_address: Ipv6Allocation::default(),
-        ndp_proxy: Vec::new(),
+        ipv6_address: options_given.ipv6_address,
+        ndp_proxy: if enabled.ipv6 {
+            options_given.ndp_proxy
+        } else {
+            Vec::new()
+        },
     };
     Ok(Checked {
         config,
@@ -229,12 +261,18 @@ fn check_name(name: &str, networks: &[Neighbour]) -> Result<(), NetworkOptionErr
     Ok(())
 }
 
+/// The address families that a network has; at least one.
+#[derive(Clone, Copy, Debug)]
+struct Enabled {
+    ipv4: bool,
+    ipv6: bool,
+}
+
 /// `--ipv4` and `--ipv6` go before the options of the same meaning, which then vanish.
 fn check_families(
     request: &CreateNetwork,
     options: &mut BTreeMap<String, String>,
-    warnings: &mut Vec<String>,
-) -> Result<(), NetworkOptionError> {
+) -> Result<Enabled, NetworkOptionError> {
     let mut enabled = |label: &'static str, field: Option<bool>, default: bool| match field {
         Some(enabled) => {
             options.remove(label);
@@ -246,16 +284,10 @@ fn check_families(
     };
     let ipv4 = enabled(ENABLE_IPV4, request.enable_ipv4, true)?;
     let ipv6 = enabled(ENABLE_IPV6, request.enable_ipv6, false)?;
-    if !ipv4 {
+    if !ipv4 && !ipv6 {
         return Err(NetworkOptionError::NoFamily);
     }
-    if ipv6 {
-        warnings.push(format!(
-            "IPv6 of network {} has no effect: networks have only IPv4 so far",
-            request.name
-        ));
-    }
-    Ok(())
+    Ok(Enabled { ipv4, ipv6 })
 }
 
 /// The daemon's `--default-network-opt` values, `DRIVER=KEY=VALUE`, for driver `bridge`; those for other drivers
@@ -354,6 +386,14 @@ fn advertise(options: &BTreeMap<String, String>) -> Result<Advertise, NetworkOpt
     })
 }
 
+/// Options that each address family has.
+#[derive(Clone, Copy, Debug, Default)]
+struct FamilyOptions {
+    /// `None`: what the subnet suggests.
+    mode: Option<GatewayMode>,
+    source: Option<IpAddr>,
+}
+
 /// Options of the bridge driver.
 struct Options {
     bridge: String,
@@ -361,9 +401,11 @@ struct Options {
     icc: bool,
     masquerade: bool,
     inhibit_ipv4: bool,
-    mode: GatewayMode,
+    v4: FamilyOptions,
+    v6: FamilyOptions,
     host_address: IpAddr,
-    source: Option<IpAddr>,
+    ipv6_address: Ipv6Allocation,
+    ndp_proxy: Vec<String>,
     interface_prefix: String,
 }
 
@@ -375,9 +417,11 @@ impl Options {
             icc: true,
             masquerade: true,
             inhibit_ipv4: false,
-            mode: GatewayMode::Nat,
+            v4: FamilyOptions::default(),
+            v6: FamilyOptions::default(),
             host_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            source: None,
+            ipv6_address: Ipv6Allocation::default(),
+            ndp_proxy: Vec::new(),
             interface_prefix: DEFAULT_INTERFACE_PREFIX.to_owned(),
         };
         let mut default_bridge = false;
@@ -391,18 +435,20 @@ impl Options {
                 }
                 INHIBIT_IPV4 => parsed.inhibit_ipv4 = boolean(INHIBIT_IPV4, value)?,
                 DEFAULT_BRIDGE => default_bridge = boolean(DEFAULT_BRIDGE, value)?,
-                GATEWAY_MODE_IPV4 => parsed.mode = gateway_mode(GATEWAY_MODE_IPV4, value)?,
-                // For a family that the network does not have; checked all the same, as by Docker.
+                GATEWAY_MODE_IPV4 => {
+                    parsed.v4.mode = Some(gateway_mode(GATEWAY_MODE_IPV4, value)?);
+                }
+                // Checked whether or not the network has the family, as by Docker.
                 GATEWAY_MODE_IPV6 => {
-                    gateway_mode(GATEWAY_MODE_IPV6, value)?;
+                    parsed.v6.mode = Some(gateway_mode(GATEWAY_MODE_IPV6, value)?);
                 }
                 HOST_BINDING_IPV4 => {
-                    parsed.host_address = IpAddr::V4(ipv4(HOST_BINDING_IPV4, value)?);
+                    parsed.host_address = address(HOST_BINDING_IPV4, value)?;
                 }
-                HOST_IPV4 => parsed.source = Some(source(value)?),
-                HOST_IPV6 => {
-                    address(HOST_IPV6, value)?;
-                }
+                HOST_IPV4 => parsed.v4.source = Some(source(HOST_IPV4, value, true)?),
+                HOST_IPV6 => parsed.v6.source = Some(source(HOST_IPV6, value, false)?),
+                IPV6_ADDRESS => parsed.ipv6_address = ipv6_allocation(value)?,
+                NDP_PROXY => parsed.ndp_proxy = interfaces(value)?,
                 CONTAINER_IFACE_PREFIX if !value.is_empty() => {
                     parsed.interface_prefix = interface_prefix(value)?;
                 }
@@ -478,31 +524,52 @@ fn address(label: &'static str, value: &str) -> Result<IpAddr, NetworkOptionErro
         .map_err(|_| refuse(label, value, "nil ip".to_owned(), "give an IP address"))
 }
 
-fn ipv4(label: &'static str, value: &str) -> Result<Ipv4Addr, NetworkOptionError> {
-    match address(label, value)? {
-        IpAddr::V4(address) => Ok(address),
-        IpAddr::V6(address) => Err(NetworkOptionError::Ipv6(format!("{label}={address}"))),
+/// Where packets come from that leave the host: an address of the family that somebody can answer to.
+fn source(label: &'static str, value: &str, ipv4: bool) -> Result<IpAddr, NetworkOptionError> {
+    let address = address(label, value)?;
+    let usable = address.is_ipv4() == ipv4
+        && !address.is_unspecified()
+        && !address.is_multicast()
+        && !address.is_loopback()
+        && match address {
+            IpAddr::V4(address) => !address.is_broadcast(),
+            IpAddr::V6(address) => {
+                !address.is_unicast_link_local() && address.to_ipv4_mapped().is_none()
+            }
+        };
+    if usable {
+        return Ok(address);
+    }
+    let fix = if ipv4 {
+        "give an IPv4 address of the host's"
+    } else {
+        "give an IPv6 address of the host's"
+    };
+    Err(refuse(label, value, "not a source address".to_owned(), fix))
+}
+
+fn ipv6_allocation(value: &str) -> Result<Ipv6Allocation, NetworkOptionError> {
+    match value {
+        "mac" => Ok(Ipv6Allocation::Mac),
+        "sequential" => Ok(Ipv6Allocation::Sequential),
+        "stable" => Ok(Ipv6Allocation::Stable),
+        _ => {
+            let problem = "unknown way to choose addresses".to_owned();
+            let fix = "give mac, sequential or stable";
+            Err(refuse(IPV6_ADDRESS, value, problem, fix))
+        }
     }
 }
 
-/// Where packets come from that leave the host: an address that somebody can answer to.
-fn source(value: &str) -> Result<IpAddr, NetworkOptionError> {
-    let address = ipv4(HOST_IPV4, value)?;
-    let usable = !address.is_unspecified()
-        && !address.is_multicast()
-        && !address.is_broadcast()
-        && !address.is_loopback();
-    if usable {
-        Ok(address.into())
-    } else {
-        let problem = "not a source address".to_owned();
-        Err(refuse(
-            HOST_IPV4,
-            value,
-            problem,
-            "give an address of the host's",
-        ))
+/// `eth0,eth1`, sorted.
+fn interfaces(value: &str) -> Result<Vec<String>, NetworkOptionError> {
+    let names: BTreeSet<&str> = value.split(',').map(str::trim).collect();
+    if let Some(wrong) = names.iter().find(|name| !names::is_interface_name(name)) {
+        let problem = format!("\"{}\" is no name of an interface", wrong.escape_debug());
+        let fix = "give interfaces of the host, as in eth0,eth1";
+        return Err(refuse(NDP_PROXY, value, problem, fix));
     }
+    Ok(names.into_iter().map(str::to_owned).collect())
 }
 
 /// Room for three digits must be left.

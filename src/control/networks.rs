@@ -5,41 +5,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
+
 use super::address_pool::overlap;
 use super::daemon_options::HostFacts;
 use super::error::ControlError;
 use super::mac::MacAddress;
 use super::names;
-use super::network_config::{FamilyConfig, NetworkConfig};
+use super::network_config::NetworkConfig;
 use super::network_options::{self, Context, Neighbour};
+use super::readdressing::{self, DefaultChange};
 use super::records::{BRIDGE_DRIVER, Container, Endpoint, Network};
 use super::requests::{HOST, NONE};
 use super::state::{DEFAULT_NETWORK, NetworkEntry, State};
 use super::store::Change;
 use super::timestamp::Timestamp;
 use crate::api::types::CreateNetwork;
-
-/// What a change of the default network means for whoever arranges it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DefaultChange {
-    /// For the user, one sentence each.
-    pub warnings: Vec<String>,
-    /// Endpoints of running containers that have other IPv6 addresses now.
-    pub readdressed: Vec<Readdressed>,
-}
-
-/// A running container's endpoint whose IPv6 address, prefix length or gateway has changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Readdressed {
-    /// Its container, as it is now.
-    pub container: Container,
-    /// The network, as it is now.
-    pub network: Network,
-    /// As it was.
-    pub before: Endpoint,
-    /// As it is.
-    pub after: Endpoint,
-}
 
 impl State {
     /// Makes a network: number, name, subnet, bridge name, all stored. The caller then makes the
@@ -152,7 +133,7 @@ impl State {
 
     /// Makes the default network what the flags say, or removes it (`None`, `--bridge none`). Its id and
     /// the bridge's MAC are kept while the bridge and its subnet are the same. While containers are on
-    /// it, only `icc`, `ip-masq` and `ip` take effect, and a warning says so. Also makes the records of
+    /// it, IPv4 subnet and MTU stay as they are, and a warning says so; when its IPv6 changes, they get new addresses. Also makes the records of
     /// `host` and `none`, if they are missing.
     ///
     /// # Errors
@@ -171,6 +152,18 @@ impl State {
         let wanted = match (current.as_ref(), config) {
             (None, None) => return Ok(change),
             (None, Some(config)) => self.new_default_network(config, now)?,
+            (Some(current), Some(config))
+                if busy
+                    && !readdressing::same_shape(&current.config, config)
+                    && readdressing::only_ipv6_differs(&current.config, config) =>
+            {
+                let wanted = Network {
+                    config: config.clone(),
+                    ..current.clone()
+                };
+                self.refuse_overlap(&wanted)?;
+                return self.readdress(wanted);
+            }
             (Some(_), _) if busy && !same_shape(current.as_ref(), config) => {
                 change.warnings.push(
                     "there are running containers, updated network configuration will not take effect; stop them and restart the daemon"
@@ -236,23 +229,24 @@ impl State {
 
     /// The flags may have changed since the other networks were made.
     fn refuse_overlap(&self, wanted: &Network) -> Result<(), ControlError> {
-        let subnets = wanted.subnets();
-        let clash = |other: &&Network| {
+        let others = self
+            .bridge_networks()
+            .filter(|other| other.name != wanted.name);
+        for other in others {
             let theirs = other.subnets();
-            let mut pairs = subnets
-                .iter()
-                .flat_map(|own| theirs.iter().map(move |their| (own, their)));
-            pairs.any(|(own, their)| overlap(own, their))
-        };
-        let others = self.bridge_networks();
-        match others.filter(|other| other.name != wanted.name).find(clash) {
-            None => Ok(()),
-            Some(other) => Err(ControlError::DefaultOverlaps {
-                bridge: wanted.config.bridge.clone(),
-                network: other.name.clone(),
-                id: other.id.clone(),
-            }),
+            let clash = |own: &IpNet| theirs.iter().any(|their| overlap(own, their));
+            if let Some(subnet) = wanted.subnets().into_iter().find(clash) {
+                let ipv4 = subnet.addr().is_ipv4();
+                return Err(ControlError::DefaultOverlaps {
+                    version: if ipv4 { 4 } else { 6 },
+                    flag: if ipv4 { "--bip" } else { "--bip6" },
+                    bridge: wanted.config.bridge.clone(),
+                    network: other.name.clone(),
+                    id: other.id.clone(),
+                });
+            }
         }
+        Ok(())
     }
 
     fn new_default_network(
@@ -311,22 +305,8 @@ fn neighbour(network: &Network) -> Neighbour {
 
 /// What cannot change under running containers.
 fn same_shape(current: Option<&Network>, config: Option<&NetworkConfig>) -> bool {
-    let shape = |family: &FamilyConfig| {
-        (
-            family.subnet,
-            family.gateway,
-            family.allocation_range,
-            family.container_gateway,
-        )
-    };
-    match (current.map(|network| &network.config), config) {
-        (Some(a), Some(b)) => {
-            (&a.bridge, a.mtu) == (&b.bridge, b.mtu)
-                && a.families
-                    .iter()
-                    .map(shape)
-                    .eq(b.families.iter().map(shape))
-        }
+    match (current, config) {
+        (Some(current), Some(config)) => readdressing::same_shape(&current.config, config),
         (None, None) => true,
         _ => false,
     }

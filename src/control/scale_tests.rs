@@ -9,8 +9,10 @@ use crate::api::types::{CreateContainer, EndpointSettings};
 #[test]
 fn hundreds_of_networks_and_containers() {
     let (mut state, memory, _) = fresh();
-    state.settings.pools =
-        super::address_pool::AddressPools::new(vec!["base=10.64.0.0/10,size=24".parse().unwrap()]);
+    state.settings.pools = super::address_pool::AddressPools::new(
+        vec!["base=10.64.0.0/10,size=24".parse().unwrap()],
+        "",
+    );
     let begun = Instant::now();
     let names: Vec<String> = (0..200).map(|i| format!("net{i}")).collect();
     for name in &names {

@@ -80,7 +80,9 @@ impl Journal for Memory {
 pub(super) fn config(set: impl FnOnce(&mut BridgeOptions)) -> NetworkConfig {
     let mut options = BridgeOptions::default();
     set(&mut options);
-    options.resolve(&HostFacts::default()).unwrap().unwrap()
+    let pools = options.address_pools("").unwrap();
+    let resolved = options.resolve(&HostFacts::default(), &pools);
+    resolved.unwrap().unwrap()
 }
 
 pub(super) fn settings() -> Settings {

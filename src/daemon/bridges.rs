@@ -126,7 +126,7 @@ fn spec(network: &Network) -> BridgeSpec {
         name: config.bridge.clone(),
         addresses: config.bridge_addresses(),
         // Where the host has no address it has no link-local one either: the network is isolated from it.
-        ipv6: config.v6().is_some_and(|family| family.bridge_address),
+        ipv6: config.link_local || config.v6().is_some_and(|family| family.bridge_address),
         mtu: config.mtu,
         mac: network.bridge_mac.octets(),
         user_managed: !config.managed,

@@ -2,6 +2,8 @@
 
 use std::net::{Ipv6Addr, UdpSocket};
 
+use ipnet::IpNet;
+
 use super::files::HostFiles;
 use crate::control::daemon_options::{HostFacts, HostRoute};
 use crate::control::files;
@@ -31,7 +33,7 @@ pub(super) async fn host_facts<'a>(
         .await?
         .into_iter()
         .filter(|route| route.kind == RouteKind::Unicast && route.table == TABLE_MAIN)
-        .filter(|route| route.destination.prefix_len() > 0 && route.destination.addr().is_ipv4())
+        .filter(|route| route.destination.prefix_len() > 0 && !is_on_every_link(route.destination))
         .filter_map(|route| {
             let hop = route.next_hops.first().copied()?;
             let on_link = hop.gateway.is_none() && !ours.contains(&hop.if_index);
@@ -56,7 +58,16 @@ pub(super) async fn host_facts<'a>(
         bridge_addresses,
         own_subnets: own.flat_map(Network::subnets).collect(),
         has_ipv6: has_ipv6(),
+        interfaces: links.into_iter().map(|link| link.name).collect(),
     })
+}
+
+/// Link-local and multicast prefixes of IPv6: every interface has routes to them.
+fn is_on_every_link(prefix: IpNet) -> bool {
+    match prefix {
+        IpNet::V4(_) => false,
+        IpNet::V6(net) => net.addr().is_unicast_link_local() || net.addr().is_multicast(),
+    }
 }
 
 /// Something can listen on the host's IPv6 loopback address: the kernel has IPv6, and it is not switched off.

@@ -42,7 +42,7 @@ impl Core {
             netns: namespace.as_fd(),
             mac: endpoint.mac.octets(),
             addresses: &endpoint.addresses,
-            ipv6: network.config.v6().is_some(),
+            ipv6: network.config.has_ipv6(),
             mtu: Some(network.config.mtu),
             sysctls: &sysctls,
             bridge_if_index: bridge.if_index,
@@ -157,7 +157,7 @@ impl Core {
         let port = ContainerPort {
             if_index,
             addresses: endpoint.addresses.iter().map(IpNet::addr).collect(),
-            ipv6: network.config.v6().is_some(),
+            ipv6: network.config.has_ipv6(),
             mac: endpoint.mac.octets(),
             bridge_if_index: bridge.if_index,
             bridge_mac: bridge.mac,
@@ -246,7 +246,7 @@ impl Core {
                 &after.interface,
                 &differing(before, after),
                 &differing(after, before),
-                network.config.v6().is_some(),
+                network.config.has_ipv6(),
             )
             .await
             .map_err(networking_failed)?;

@@ -18,6 +18,7 @@ use super::process;
 use super::sysctls::LoopbackSysctls;
 use crate::api::events::EventBus;
 use crate::cli::daemon::DaemonArgs;
+use crate::control::address_pool::AddressPools;
 use crate::control::files::DnsSettings;
 use crate::control::port_allocator::{
     FALLBACK_EPHEMERAL, PortAllocator, parse_local_port_range, parse_reserved_ports,
@@ -65,7 +66,8 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
     let watcher = Watcher::new().context("cannot subscribe to kernel notifications")?;
     let netlink = Netlink::new().context("cannot open a netlink socket")?;
     let dns = dns_settings(args)?;
-    let config = default_network(&netlink, args, &records.networks).await?;
+    let pools = args.bridge.address_pools(&records.identity.host)?;
+    let config = default_network(&netlink, args, &pools, &records.networks).await?;
 
     let (mut state, warnings) = State::open(
         Box::new(store),
@@ -75,7 +77,7 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
             netns_dir: NETNS_DIR.into(),
             containers_dir: args.state_dir.join("containers"),
             dns,
-            pools: args.bridge.address_pools()?,
+            pools,
             default_network_options: network_options::default_options(
                 &args.default_network_options,
             )?,
@@ -239,6 +241,7 @@ async fn loopback_index(netlink: &Netlink) -> anyhow::Result<u32> {
 async fn default_network(
     netlink: &Netlink,
     args: &DaemonArgs,
+    pools: &AddressPools,
     networks: &[Network],
 ) -> anyhow::Result<Option<NetworkConfig>> {
     let options = &args.bridge;
@@ -255,7 +258,9 @@ async fn default_network(
         .iter()
         .filter(|network| network.name != DEFAULT_NETWORK);
     let facts = host_facts(netlink, options.bridge_name(), others).await?;
-    Ok(options.resolve(&facts)?)
+    let config = options.resolve(&facts, pools)?;
+    warn(&options.warnings(&facts));
+    Ok(config)
 }
 
 /// Directories of containers whose record is gone: a daemon was killed after it had removed it.

@@ -226,7 +226,7 @@ impl Core {
             uplink_names,
             ipv6: state
                 .bridge_networks()
-                .any(|network| network.config.v6().is_some()),
+                .any(|network| network.config.has_ipv6()),
             ethernet,
             default_uplinks: [true, false].map(default_uplink),
             bridges: before.bridges.clone(),

@@ -210,7 +210,16 @@ impl Create {
             let Some((name, address)) = auxiliary.split_once('=') else {
                 bail!("--aux-address {auxiliary}: give NAME=ADDRESS, as in printer=10.5.0.9");
             };
-            let Some(pool) = containing(&mut pools, address.parse().ok()) else {
+            let parsed = address.parse().ok();
+            let pool = match parsed {
+                Some(IpAddr::V6(gateway))
+                    if gateway.is_unicast_link_local() && name == V6_GATEWAY =>
+                {
+                    first_v6(&mut pools)
+                }
+                _ => containing(&mut pools, parsed),
+            };
+            let Some(pool) = pool else {
                 bail!("no matching subnet for aux-address {address}: --subnet must contain it");
             };
             pool.auxiliary_addresses
@@ -218,6 +227,16 @@ impl Create {
         }
         Ok(pools.into_iter().map(|(_, pool)| pool).collect())
     }
+}
+
+/// The auxiliary address of this name is the containers' default gateway, and may be link-local.
+const V6_GATEWAY: &str = "DefaultGatewayIPv6";
+
+fn first_v6(pools: &mut [(Option<IpNet>, IpamPool)]) -> Option<&mut IpamPool> {
+    pools
+        .iter_mut()
+        .find(|(subnet, _)| matches!(subnet, Some(IpNet::V6(_))))
+        .map(|(_, pool)| pool)
 }
 
 /// The pool whose subnet has `address` in it.

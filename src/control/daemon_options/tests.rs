@@ -17,8 +17,12 @@ fn resolve(set: impl FnOnce(&mut BridgeOptions)) -> Result<NetworkConfig, String
 }
 
 fn on(host: &HostFacts, set: impl FnOnce(&mut BridgeOptions)) -> Result<NetworkConfig, String> {
-    options(set)
-        .resolve(host)
+    let options = options(set);
+    let pools = options
+        .address_pools("")
+        .map_err(|error| error.to_string())?;
+    options
+        .resolve(host, &pools)
         .map(Option::unwrap)
         .map_err(|error| error.to_string())
 }
@@ -58,6 +62,7 @@ fn without_flags() {
                 masquerade: true,
                 source: None,
             }],
+            link_local: false,
             internal: false,
             icc: true,
             mtu: 1500,
@@ -76,7 +81,8 @@ fn without_flags() {
         net("172.18.0.1/16")
     );
     assert_eq!(
-        options(|o| o.bridge = Some("none".into())).resolve(&HostFacts::default()),
+        options(|o| o.bridge = Some("none".into()))
+            .resolve(&HostFacts::default(), &AddressPools::default()),
         Ok(None)
     );
 }
@@ -217,7 +223,7 @@ fn bad_values_name_flag_value_and_fix() {
     );
     check(
         |o| o.bip = Some("fd00::1/64".into()),
-        &["--bip \"fd00::1/64\"", "--ipv6"],
+        &["--bip \"fd00::1/64\"", "--bip6 fd00::1/64"],
     );
     check(
         |o| o.bip = Some("172.17.0.0/16".into()),
@@ -279,7 +285,10 @@ fn bad_values_name_flag_value_and_fix() {
     }
     assert!(resolve(|o| o.mtu = Some(68)).is_ok() && resolve(|o| o.mtu = Some(65_535)).is_ok());
     check(|o| o.ip = Some("999.1.1.1".into()), &["--ip \"999.1.1.1\""]);
-    check(|o| o.ip = Some("::".into()), &["--ip \"::\"", "--ipv6"]);
+    check(
+        |o| o.ip = Some("ff02::1".into()),
+        &["--ip \"ff02::1\"", "ff02::1 is not an address of the host"],
+    );
     check(
         |o| {
             o.bridge = Some("br-x".into());
@@ -306,4 +315,347 @@ fn bad_values_name_flag_value_and_fix() {
         |o| o.default_address_pools = vec!["x".into()],
         &["--default-address-pool \"x\""],
     );
+}
+
+/// With `--ipv6`.
+fn v6(host: &HostFacts, set: impl FnOnce(&mut BridgeOptions)) -> Result<NetworkConfig, String> {
+    on(host, |options| {
+        options.ipv6 = true;
+        set(options);
+    })
+}
+
+fn family_v6(set: impl FnOnce(&mut BridgeOptions)) -> FamilyConfig {
+    let config = v6(&HostFacts::default(), set).unwrap();
+    config.v6().unwrap().clone()
+}
+
+#[test]
+fn the_ipv6_subnet() {
+    // The seed article.
+    let article = family_v6(|o| {
+        o.fixed_cidr_v6 = Some("2001:db8:ffff::/64".into());
+        o.default_gateway_v6 = Some("2001:db8:ffff::1".into());
+    });
+    assert_eq!(
+        article,
+        FamilyConfig {
+            subnet: net("2001:db8:ffff::/64"),
+            configured: true,
+            allocation_range: None,
+            auxiliary: BTreeMap::new(),
+            gateway: Some("2001:db8:ffff::1".parse().unwrap()),
+            bridge_address: true,
+            container_gateway: None,
+            mode: GatewayMode::Routed,
+            masquerade: false,
+            source: None,
+        },
+        "a gateway that is the bridge is none of its own"
+    );
+    let alone = family_v6(|_| {});
+    assert_eq!(alone.subnet, net("fd42:98fc:1c14::/64"));
+    assert_eq!((alone.mode, alone.masquerade), (GatewayMode::Nat, true));
+    assert!(!family_v6(|o| o.ip_masq = false).masquerade);
+    let pool = family_v6(|o| {
+        o.default_address_pools = vec!["base=2001:db8:4::/56,size=64".into()];
+    });
+    assert_eq!(pool.subnet, net("2001:db8:4::/64"));
+    for prefix in [
+        "2001:db8:cccc::/80",
+        "2001:db8:cccc::/124",
+        "2001:db8:cccc::/126",
+        "2001:db8::/32",
+    ] {
+        let family = family_v6(|o| o.fixed_cidr_v6 = Some(prefix.into()));
+        assert_eq!(family.subnet, net(prefix));
+    }
+    let with_bip = family_v6(|o| {
+        o.bip6 = Some("2001:db8:5::99/64".into());
+        o.fixed_cidr_v6 = Some("2001:db8:5:0:8000::/80".into());
+    });
+    assert_eq!(with_bip.bridge_net(), Some(net("2001:db8:5::99/64")));
+    assert_eq!(
+        with_bip.allocation_range,
+        Some(net("2001:db8:5:0:8000::/80"))
+    );
+    let grown = family_v6(|o| {
+        o.bip6 = Some("2001:db8:5::99/64".into());
+        o.fixed_cidr_v6 = Some("2001:db8:5::/48".into());
+    });
+    assert_eq!(grown.bridge_net(), Some(net("2001:db8:5::99/48")));
+    let config = v6(&HostFacts::default(), |o| o.ip = Some("2001:db8::2".into())).unwrap();
+    assert_eq!(
+        config.host_address,
+        "2001:db8::2".parse::<IpAddr>().unwrap()
+    );
+    assert!(config.has_ipv6() && config.families.len() == 2);
+    assert_eq!(config.ipv6_address, Ipv6Allocation::Mac);
+}
+
+#[test]
+fn an_ipv6_address_that_the_bridge_has() {
+    let host = HostFacts {
+        bridge_exists: true,
+        bridge_addresses: vec![net("10.5.0.9/24"), net("2001:db8:7::9/64")],
+        ..HostFacts::default()
+    };
+    let bridge_v6 = |set: fn(&mut BridgeOptions)| {
+        let config = v6(&host, set)?;
+        Ok::<_, String>(config.v6().unwrap().bridge_net().unwrap())
+    };
+    assert_eq!(bridge_v6(|_| {}), Ok(net("2001:db8:7::9/64")));
+    assert_eq!(
+        bridge_v6(|o| o.fixed_cidr_v6 = Some("2001:db8:8::/64".into())),
+        Ok(net("2001:db8:8::1/64")),
+        "TestDefaultBridgeAddresses: on our own bridge it is replaced"
+    );
+    let error = bridge_v6(|o| {
+        o.bridge = Some("br-x".into());
+        o.fixed_cidr_v6 = Some("2001:db8:8::/64".into());
+    })
+    .unwrap_err();
+    assert!(
+        error.contains("--fixed-cidr-v6 \"2001:db8:8::/64\"")
+            && error.contains("parent subnet 2001:db8:7::/64 doesn't contain ip-range"),
+        "{error}"
+    );
+}
+
+#[test]
+fn link_local_addresses_alone() {
+    let config = v6(&HostFacts::default(), |o| {
+        o.fixed_cidr_v6 = Some("fe80::/64".into())
+    });
+    let config = config.unwrap();
+    assert!(config.link_local && config.has_ipv6() && config.v6().is_none());
+    let error = v6(&HostFacts::default(), |o| {
+        o.fixed_cidr_v6 = Some("fe80::/64".into());
+        o.bip6 = Some("2001:db8:5::1/64".into());
+    })
+    .unwrap_err();
+    assert!(
+        error.contains("parent subnet 2001:db8:5::/64 doesn't contain ip-range"),
+        "{error}"
+    );
+}
+
+#[test]
+fn ipv6_gateways() {
+    let gateway = |gateway: &str| {
+        let config = v6(&HostFacts::default(), |o| {
+            o.fixed_cidr_v6 = Some("2001:db8:1::/64".into());
+            o.default_gateway_v6 = Some(gateway.into());
+        })?;
+        let family = config.v6().unwrap();
+        let text = |address: IpAddr| address.to_string();
+        Ok::<_, String>((family.container_gateway.map(text), family.auxiliary.len()))
+    };
+    assert_eq!(gateway("2001:db8:1::1"), Ok((None, 0)));
+    assert_eq!(
+        gateway("2001:db8:1::ff"),
+        Ok((Some("2001:db8:1::ff".into()), 1))
+    );
+    assert_eq!(gateway("fe80::1"), Ok((Some("fe80::1".into()), 0)));
+    for (wrong, part) in [
+        (
+            "2001:db8:2::1",
+            "default gateway ip must be part of the network; choose an address in 2001:db8:1::/64 or change --bip6",
+        ),
+        (
+            "2001:db8:1::",
+            "it is the subnet-router anycast address of 2001:db8:1::/64",
+        ),
+        ("fe80::", "default gateway ip must be part of the network"),
+        (
+            "10.0.0.1",
+            "not IPv6; give it as --default-gateway 10.0.0.1",
+        ),
+        (
+            "x",
+            "not an IP address; give one as in --default-gateway-v6 2001:db8:1::ff",
+        ),
+    ] {
+        let error = gateway(wrong).unwrap_err();
+        let start = format!("invalid --default-gateway-v6 \"{wrong}\": ");
+        assert!(error.starts_with(&start) && error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn bad_ipv6_values() {
+    type Set = fn(&mut BridgeOptions, String);
+    let fixed: Set = |o, value| o.fixed_cidr_v6 = Some(value);
+    let bip: Set = |o, value| o.bip6 = Some(value);
+    for (set, value, expected) in [
+        (
+            fixed,
+            "2001:db8::",
+            "invalid --fixed-cidr-v6 \"2001:db8::\": invalid CIDR address: 2001:db8::; give an IPv6 address and prefix length, as in --fixed-cidr-v6 2001:db8:1::/64",
+        ),
+        (
+            fixed,
+            "10.0.0.0/8",
+            "invalid --fixed-cidr-v6 \"10.0.0.0/8\": not IPv6; give it as --fixed-cidr 10.0.0.0/8",
+        ),
+        (
+            fixed,
+            "ff05::/64",
+            "invalid --fixed-cidr-v6 \"ff05::/64\": multicast subnet 'ff05::/64' is not allowed",
+        ),
+        (
+            fixed,
+            "fe80::/63",
+            "invalid --fixed-cidr-v6 \"fe80::/63\": 'fe80::/63' clashes with the Link-Local prefix 'fe80::/64'",
+        ),
+        (
+            fixed,
+            "fe80:1::/64",
+            "invalid --fixed-cidr-v6 \"fe80:1::/64\": 'fe80:1::/64' clashes with",
+        ),
+        (
+            fixed,
+            "fe00::/8",
+            "invalid --fixed-cidr-v6 \"fe00::/8\": 'fe00::/8' clashes with",
+        ),
+        (
+            fixed,
+            "::ffff:0:0/96",
+            "invalid --fixed-cidr-v6 \"::ffff:0:0/96\": ::ffff:0:0/96 is not a subnet for containers",
+        ),
+        (
+            fixed,
+            "::/64",
+            "invalid --fixed-cidr-v6 \"::/64\": ::/64 is not a subnet for containers",
+        ),
+        (
+            fixed,
+            "::/0",
+            "invalid --fixed-cidr-v6 \"::/0\": ::/0 is not a subnet for containers",
+        ),
+        (
+            fixed,
+            "2000::/7",
+            "invalid --fixed-cidr-v6 \"2000::/7\": 2000::/7 is not a subnet for containers",
+        ),
+        (
+            fixed,
+            "2001:db8::1/64",
+            "invalid --fixed-cidr-v6 \"2001:db8::1/64\": invalid subnet 2001:db8::1/64: it should be 2001:db8::/64; give --fixed-cidr-v6 2001:db8::/64",
+        ),
+        (
+            fixed,
+            "2001:db8::/127",
+            "invalid --fixed-cidr-v6 \"2001:db8::/127\": a /127 has no room for containers; give a prefix length of at most 126",
+        ),
+        (
+            fixed,
+            "2001:db8::/128",
+            "invalid --fixed-cidr-v6 \"2001:db8::/128\": a /128 has no room for containers",
+        ),
+        (
+            bip,
+            "2001:db8::1/127",
+            "invalid --bip6 \"2001:db8::1/127\": a /127 has no room for containers; give a prefix length of at most 126, as in --bip6 2001:db8:1::1/64",
+        ),
+        (
+            bip,
+            "2001:db8::/64",
+            "invalid --bip6 \"2001:db8::/64\": 2001:db8:: is the subnet-router anycast address of 2001:db8::/64, not one of a host; give --bip6 2001:db8::1/64",
+        ),
+        (
+            bip,
+            "fe80::1/64",
+            "invalid --bip6 \"fe80::1/64\": 'fe80::1/64' clashes with",
+        ),
+        (
+            bip,
+            "172.17.0.1/16",
+            "invalid --bip6 \"172.17.0.1/16\": not IPv6; give it as --bip 172.17.0.1/16",
+        ),
+        (
+            |o, value| o.ndp_proxy = vec!["eth0".into(), value],
+            "et/h0",
+            "invalid --ndp-proxy \"et/h0\": an interface name has",
+        ),
+        (
+            |o, value| o.mtu = value.parse().ok(),
+            "1279",
+            "MTU 1279 is too small for IPv6",
+        ),
+    ] {
+        let error = v6(&HostFacts::default(), |o| set(o, value.to_owned())).unwrap_err();
+        assert!(error.starts_with(expected), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+    let both = resolve(|o| {
+        o.bridge = Some("br-x".into());
+        o.bip6 = Some("2001:db8::1/64".into());
+    });
+    assert!(both.unwrap_err().starts_with(
+        "You specified -b & --bip6, mutually exclusive options. Please specify only one"
+    ));
+}
+
+#[test]
+fn without_ipv6_the_flags_have_no_effect() {
+    let set = |o: &mut BridgeOptions| {
+        o.fixed_cidr_v6 = Some("2001:db8:1::/64".into());
+        o.default_gateway_v6 = Some("2001:db8:1::ff".into());
+        o.ndp_proxy = vec!["eth0".into()];
+    };
+    assert_eq!(resolve(set).unwrap(), resolve(|_| {}).unwrap());
+    assert_eq!(
+        options(set).warnings(&HostFacts::default()),
+        [
+            "--fixed-cidr-v6 2001:db8:1::/64 has no effect without --ipv6: give --ipv6, too",
+            "--default-gateway-v6 2001:db8:1::ff has no effect without --ipv6: give --ipv6, too",
+            "--ndp-proxy eth0 has no effect without --ipv6: give --ipv6, too",
+        ]
+    );
+    assert!(
+        resolve(|o| o.fixed_cidr_v6 = Some("ff00::/8".into())).is_err(),
+        "checked all the same"
+    );
+    let with = |set: fn(&mut BridgeOptions)| {
+        let mut options = options(set);
+        options.ipv6 = true;
+        options.warnings(&HostFacts::default())
+    };
+    assert_eq!(with(|_| {}), Vec::<String>::new());
+    assert_eq!(
+        with(|o| o.ndp_proxy = vec!["eth0".into()]),
+        ["--ndp-proxy eth0: there is no such interface; answering begins when there is"]
+    );
+    assert_eq!(
+        with(|o| {
+            o.fixed_cidr_v6 = Some("fe80::/64".into());
+            o.default_gateway_v6 = Some("fe80::1".into());
+        })
+        .len(),
+        1
+    );
+}
+
+#[test]
+fn ipv6_overlaps_and_parts_of_a_link() {
+    let host = route("2001:db8:1::/64");
+    let wanted = |prefix: &'static str, proxy: &'static [&str]| {
+        v6(&host, |o| {
+            o.fixed_cidr_v6 = Some(prefix.into());
+            o.ndp_proxy = proxy.iter().map(|&name| name.to_owned()).collect();
+        })
+    };
+    assert_eq!(
+        wanted("2001:db8:1::/64", &[]).unwrap_err(),
+        "--fixed-cidr-v6 2001:db8:1::1/64 overlaps the host's route 2001:db8:1::/64 (dev eth0): the next free one is --bip6 fd42:98fc:1c14::1/64"
+    );
+    assert!(wanted("2001:db8:1:0:5::/80", &[]).is_err());
+    let proxied = wanted("2001:db8:1:0:5::/80", &["eth1", "eth0", "eth0"]).unwrap();
+    assert_eq!(proxied.ndp_proxy, ["eth0", "eth1"]);
+    assert!(
+        wanted("2001:db8:1::/64", &["eth0"]).is_err(),
+        "two interfaces with one prefix"
+    );
+    assert!(wanted("2001:db8::/32", &["eth0"]).is_err());
 }

@@ -71,7 +71,7 @@ fn summary(network: &Network) -> Map<String, Value> {
         "Scope": "local",
         "Driver": network.driver,
         "EnableIPv4": ipv4,
-        "EnableIPv6": network.config.v6().is_some(),
+        "EnableIPv6": network.config.has_ipv6(),
         "IPAM": { "Driver": "default", "Options": ipam_options, "Config": pools },
         "Internal": network.config.internal,
         "Attachable": network.attachable,

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use crate::control::daemon_options::{MAX_MTU, MIN_MTU};
+use crate::control::daemon_options::{MAX_MTU, MIN_MTU, MIN_MTU_IPV6};
 use crate::control::ipam::IpamError;
 
 /// Why a network is not made: one line with the flag or field and a fix.
@@ -43,14 +43,16 @@ pub enum NetworkOptionError {
     Scope(String),
     #[error("driver-opt \"{0}\" is not a valid bool: give true or false")]
     NotBool(&'static str),
-    #[error("IPv4 or IPv6 must be enabled: leave --ipv4=false out")]
+    #[error("IPv4 or IPv6 must be enabled: leave --ipv4=false out, or add --ipv6")]
     NoFamily,
     #[error(
         "invalid --default-network-opt \"{0}\": give driver, option and value, as in --default-network-opt bridge=com.docker.network.driver.mtu=1400"
     )]
     DefaultOption(String),
-    #[error("{0}: networks have only IPv4 so far; leave --ipv6 and IPv6 addresses out")]
-    Ipv6(String),
+    #[error(
+        "MTU {0} is too small for IPv6 (in com.docker.network.driver.mtu): use at least {MIN_MTU_IPV6} octets, or leave --ipv6 out"
+    )]
+    MtuIpv6(u32),
     #[error("failed to parse {label} value: {value} ({problem}): {fix}")]
     Parse {
         label: &'static str,
@@ -90,9 +92,9 @@ pub enum NetworkOptionError {
     )]
     DefaultBridge(String),
     #[error(
-        "gateway mode 'isolated' can only be used for an internal network: add --internal, or choose another com.docker.network.bridge.gateway_mode_ipv4"
+        "gateway mode 'isolated' can only be used for an internal network: add --internal, or choose another {0}"
     )]
-    Isolated,
+    Isolated(&'static str),
     #[error("invalid network config: invalid {what} {value}: {problem}; give it as in {example}")]
     Text {
         what: String,
@@ -108,12 +110,20 @@ pub enum NetworkOptionError {
         "invalid address subpool: {0} stands for any subnet of that size, so --ip-range, --gateway and --aux-address cannot be in it; give a --subnet of your own"
     )]
     SubPool(IpNet),
+    #[error(
+        "invalid network config: invalid {what}: parent subnet is an IPv{version} block: choose an address in {subnet}, or give it a --subnet of its own"
+    )]
+    Family {
+        what: String,
+        version: u8,
+        subnet: IpNet,
+    },
     #[error("invalid network config: {0}")]
     Ipam(IpamError),
     #[error(
-        "invalid network config: invalid subnet {0}: not a subnet for containers; choose a unicast one such as 10.99.0.0/24"
+        "invalid network config: invalid subnet {subnet}: not a subnet for containers; choose a unicast one such as {}", example(*subnet)
     )]
-    Special(IpNet),
+    Special { subnet: IpNet },
     #[error(
         "invalid pool request: Pool overlaps with other one on this address space: --subnet {subnet} overlaps {other} of network {network}; {}",
         suggest(*free)
@@ -159,6 +169,14 @@ fn suggest(free: Option<IpNet>) -> String {
     }
 }
 
+fn example(subnet: IpNet) -> &'static str {
+    if subnet.addr().is_ipv4() {
+        "10.99.0.0/24"
+    } else {
+        "2001:db8:1::/64"
+    }
+}
+
 impl NetworkOptionError {
     /// The HTTP status of the answer; Docker's, except that a bad value is always 400.
     pub const fn http_status(&self) -> u16 {
@@ -173,7 +191,7 @@ impl NetworkOptionError {
             | Self::SameBridge { .. } => 403,
             Self::Driver(_) | Self::IpamDriver(_) => 404,
             Self::Exists(_) => 409,
-            Self::ConfigNetwork(_) | Self::Ipv6(_) => 501,
+            Self::ConfigNetwork(_) => 501,
             Self::DefaultOption(_) => 400,
             Self::EmptyName
             | Self::Name(_)
@@ -188,12 +206,14 @@ impl NetworkOptionError {
             | Self::BridgeName(_)
             | Self::Prefix(_)
             | Self::DefaultBridge(_)
-            | Self::Isolated
+            | Self::Isolated(_)
+            | Self::MtuIpv6(_)
+            | Self::Family { .. }
             | Self::Text { .. }
             | Self::NoSubnet
             | Self::SubPool(_)
             | Self::Ipam(_)
-            | Self::Special(_)
+            | Self::Special { .. }
             | Self::NoPool
             | Self::PoolSize(_) => 400,
         }

@@ -3,24 +3,52 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
-use super::{Context, NetworkOptionError, Options};
+use super::{Context, Enabled, NetworkOptionError, Options};
 use crate::api::types::IpamPool;
 use crate::control::address_pool::{NoSubnet, overlap};
+use crate::control::daemon_options::{HostRoute, is_proxied, special};
 use crate::control::ipam::{Gateway, Pool, PoolConfig};
 use crate::control::network_config::{FamilyConfig, GatewayMode};
 
-/// Under this name an auxiliary address is the containers' default gateway (Docker's bridge driver).
-const CONTAINER_GATEWAY: &str = "DefaultGatewayIPv4";
+/// Under these names an auxiliary address is the containers' default gateway (Docker's bridge driver).
+const CONTAINER_GATEWAY_V4: &str = "DefaultGatewayIPv4";
+const CONTAINER_GATEWAY_V6: &str = "DefaultGatewayIPv6";
 
-/// The IPv4 part of a request.
+/// What a request says about subnets.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
+    v4: Option<WantedFamily>,
+    v6: Option<WantedFamily>,
+}
+
+impl Wanted {
+    /// As with Docker, the subnet of a family that the network does not have is checked and not used. One sentence
+    /// each.
+    pub(super) fn unused(&self, enabled: Enabled) -> Vec<String> {
+        let text = |family: &Option<WantedFamily>, flag: &str| {
+            let family = family.as_ref()?;
+            let WantedSubnet::Exact(subnet) = family.subnet else {
+                return None;
+            };
+            Some(format!("--subnet {subnet} has no effect {flag}"))
+        };
+        let v4 = text(&self.v4, "with --ipv4=false").filter(|_| !enabled.ipv4);
+        let v6 = text(&self.v6, "without --ipv6").filter(|_| !enabled.ipv6);
+        v4.into_iter().chain(v6).collect()
+    }
+}
+
+/// One address family of a request.
+#[derive(Debug, Default)]
+struct WantedFamily {
     subnet: WantedSubnet,
     range: Option<IpNet>,
     gateway: Option<IpAddr>,
+    /// Without a container gateway that is not in the subnet.
     auxiliary: BTreeMap<String, IpAddr>,
+    container_gateway: Option<IpAddr>,
 }
 
 /// `--subnet`.
@@ -37,17 +65,19 @@ enum WantedSubnet {
 
 /// Understands the texts and checks them against each other.
 pub(super) fn parse(pools: &[IpamPool]) -> Result<Wanted, NetworkOptionError> {
-    let mut wanted: Option<Wanted> = None;
+    let mut wanted = Wanted::default();
     for pool in pools {
-        let parsed = parse_pool(pool)?;
-        if wanted.replace(parsed).is_some() {
+        let (ipv4, parsed) = parse_pool(pool)?;
+        let family = if ipv4 { &mut wanted.v4 } else { &mut wanted.v6 };
+        if family.replace(parsed).is_some() {
             return Err(NetworkOptionError::MultipleSubnets);
         }
     }
-    Ok(wanted.unwrap_or_default())
+    Ok(wanted)
 }
 
-fn parse_pool(pool: &IpamPool) -> Result<Wanted, NetworkOptionError> {
+/// Is it about IPv4, and what does it say?
+fn parse_pool(pool: &IpamPool) -> Result<(bool, WantedFamily), NetworkOptionError> {
     let range = pool
         .ip_range
         .as_deref()
@@ -64,14 +94,12 @@ fn parse_pool(pool: &IpamPool) -> Result<Wanted, NetworkOptionError> {
     let subnet = pool.subnet.as_deref().map(|text| network("subnet", text));
     let subnet = subnet.transpose()?;
     let (range, gateway) = (range.transpose()?, gateway.transpose()?);
-    let auxiliary: BTreeMap<_, _> = auxiliary.collect::<Result<_, NetworkOptionError>>()?;
+    let mut auxiliary: BTreeMap<_, _> = auxiliary.collect::<Result<_, NetworkOptionError>>()?;
     let plain = range.is_none() && gateway.is_none() && auxiliary.is_empty();
-    let subnet = match subnet {
+    let mut container_gateway = None;
+    let wanted = match subnet {
         None if plain => WantedSubnet::Any,
         None => return Err(NetworkOptionError::NoSubnet),
-        Some(IpNet::V6(subnet)) => {
-            return Err(NetworkOptionError::Ipv6(format!("--subnet {subnet}")));
-        }
         Some(subnet) if subnet.addr().is_unspecified() => {
             if !plain {
                 return Err(NetworkOptionError::SubPool(subnet));
@@ -81,27 +109,71 @@ fn parse_pool(pool: &IpamPool) -> Result<Wanted, NetworkOptionError> {
                 size => WantedSubnet::OfSize(size),
             }
         }
-        Some(IpNet::V4(subnet)) => {
+        Some(subnet) => {
+            check_family(subnet, gateway, &auxiliary)?;
+            container_gateway = take_container_gateway(subnet, &mut auxiliary);
             // Says what is wrong with them; where the gateway will be is decided later.
             Pool::new(&PoolConfig {
-                subnet: subnet.into(),
+                subnet,
                 range,
                 gateway: gateway.map_or(Gateway::Absent, Gateway::At),
                 auxiliary: auxiliary.clone(),
             })
             .map_err(NetworkOptionError::Ipam)?;
-            if is_special(subnet) {
-                return Err(NetworkOptionError::Special(subnet.into()));
+            if special(subnet).is_some() {
+                return Err(NetworkOptionError::Special { subnet });
             }
-            WantedSubnet::Exact(subnet.into())
+            WantedSubnet::Exact(subnet)
         }
     };
-    Ok(Wanted {
-        subnet,
+    let ipv4 = subnet.is_none_or(|subnet| subnet.addr().is_ipv4());
+    let family = WantedFamily {
+        subnet: wanted,
         range,
         gateway,
         auxiliary,
-    })
+        container_gateway,
+    };
+    Ok((ipv4, family))
+}
+
+fn check_family(
+    subnet: IpNet,
+    gateway: Option<IpAddr>,
+    auxiliary: &BTreeMap<String, IpAddr>,
+) -> Result<(), NetworkOptionError> {
+    let ipv4 = subnet.addr().is_ipv4();
+    let gateway = gateway.map(|address| (format!("gateway {address}"), address));
+    let auxiliary = auxiliary.iter().map(|(name, address)| {
+        let what = format!("auxiliary address {}", name.escape_debug());
+        (what, *address)
+    });
+    let mut all = gateway.into_iter().chain(auxiliary);
+    match all.find(|(_, address)| address.is_ipv4() != ipv4) {
+        None => Ok(()),
+        Some((what, _)) => Err(NetworkOptionError::Family {
+            what,
+            version: if ipv4 { 4 } else { 6 },
+            subnet,
+        }),
+    }
+}
+
+/// The containers' default gateway. A link-local one, such as the bridge's `fe80::1`, is in no subnet, and nothing to
+/// keep others from.
+fn take_container_gateway(
+    subnet: IpNet,
+    auxiliary: &mut BTreeMap<String, IpAddr>,
+) -> Option<IpAddr> {
+    let name = match subnet {
+        IpNet::V4(_) => CONTAINER_GATEWAY_V4,
+        IpNet::V6(_) => CONTAINER_GATEWAY_V6,
+    };
+    let gateway = *auxiliary.get(name)?;
+    if matches!(gateway, IpAddr::V6(address) if address.is_unicast_link_local()) {
+        auxiliary.remove(name);
+    }
+    Some(gateway)
 }
 
 fn network(what: &str, text: &str) -> Result<IpNet, NetworkOptionError> {
@@ -125,63 +197,80 @@ fn address(what: String, text: &str, example: &'static str) -> Result<IpAddr, Ne
     })
 }
 
-/// Addresses that no interface of a container can have.
-fn is_special(subnet: Ipv4Net) -> bool {
-    let first = subnet.addr().octets()[0];
-    first == 0 || first == 127 || first >= 224 || subnet.prefix_len() == 0
+/// The families as they will be, IPv4 first.
+pub(super) fn families(
+    wanted: Wanted,
+    enabled: Enabled,
+    options: &Options,
+    internal: bool,
+    context: &Context<'_>,
+) -> Result<Vec<FamilyConfig>, NetworkOptionError> {
+    let v4 = enabled.ipv4.then_some((true, wanted.v4));
+    let v6 = enabled.ipv6.then_some((false, wanted.v6));
+    v4.into_iter()
+        .chain(v6)
+        .map(|(ipv4, wanted)| family(ipv4, wanted.unwrap_or_default(), options, internal, context))
+        .collect()
 }
 
 /// The family as it will be: its subnet chosen and free, its gateway known.
-pub(super) fn family(
-    wanted: Wanted,
+fn family(
+    ipv4: bool,
+    wanted: WantedFamily,
     options: &Options,
     internal: bool,
     context: &Context<'_>,
 ) -> Result<FamilyConfig, NetworkOptionError> {
+    let given = if ipv4 { &options.v4 } else { &options.v6 };
     let obstacles = Obstacles {
         context,
         bridge: &options.bridge,
+        ndp_proxy: &options.ndp_proxy,
     };
     let subnet = match wanted.subnet {
         WantedSubnet::Exact(subnet) => {
             obstacles.refuse_overlap(subnet)?;
             subnet
         }
-        WantedSubnet::Any => obstacles.next_free().ok_or(NetworkOptionError::NoPool)?,
+        WantedSubnet::Any => obstacles
+            .next_free(ipv4)
+            .ok_or(NetworkOptionError::NoPool)?,
         WantedSubnet::OfSize(size) => context
             .pools
-            .next_free_of_size(size, &obstacles.taken())
+            .next_free_of_size(ipv4, size, &obstacles.taken())
             .map_err(|error| match error {
                 NoSubnet::Size => NetworkOptionError::PoolSize(size),
                 NoSubnet::Taken => NetworkOptionError::NoPool,
             })?,
     };
-    let isolated = options.mode == GatewayMode::Isolated;
-    let skips_gateway = isolated || (options.inhibit_ipv4 && internal);
+    let mode = given
+        .mode
+        .unwrap_or_else(|| GatewayMode::default_of(subnet));
+    let isolated = mode == GatewayMode::Isolated;
+    let inhibited = ipv4 && options.inhibit_ipv4;
     let pool = Pool::new(&PoolConfig {
         subnet,
         range: wanted.range,
         gateway: match wanted.gateway {
             Some(gateway) => Gateway::At(gateway),
-            None if skips_gateway => Gateway::Absent,
+            None if isolated || (inhibited && internal) => Gateway::Absent,
             None => Gateway::First,
         },
         auxiliary: wanted.auxiliary.clone(),
     })
     .map_err(NetworkOptionError::Ipam)?;
     let gateway = pool.gateway();
-    let container_gateway = wanted.auxiliary.get(CONTAINER_GATEWAY).copied();
     Ok(FamilyConfig {
         subnet,
         configured: matches!(wanted.subnet, WantedSubnet::Exact(_)),
         allocation_range: wanted.range,
         auxiliary: wanted.auxiliary,
         gateway,
-        bridge_address: gateway.is_some() && !isolated && !options.inhibit_ipv4,
-        container_gateway,
-        mode: options.mode,
-        masquerade: options.masquerade && options.mode.has_nat() && !internal,
-        source: options.source,
+        bridge_address: gateway.is_some() && !isolated && !inhibited,
+        container_gateway: wanted.container_gateway,
+        mode,
+        masquerade: options.masquerade && mode.has_nat() && !internal,
+        source: given.source,
     })
 }
 
@@ -189,20 +278,19 @@ pub(super) fn family(
 struct Obstacles<'a> {
     context: &'a Context<'a>,
     bridge: &'a str,
+    ndp_proxy: &'a [String],
 }
 
 impl Obstacles<'_> {
     /// On-link routes of the host that are not our doing: neither over the bridge that will be used nor over that
     /// of another network.
-    fn routes(&self) -> impl Iterator<Item = (IpNet, &str)> {
+    fn routes(&self) -> impl Iterator<Item = &HostRoute> {
         let ours = |device: &str| {
             let mut networks = self.context.networks.iter();
             device == self.bridge || networks.any(|network| network.bridge == device)
         };
         let routes = self.context.host.routes.iter();
-        routes
-            .map(|route| (route.prefix, route.device.as_str()))
-            .filter(move |(_, device)| !ours(device))
+        routes.filter(move |route| !ours(&route.device))
     }
 
     fn subnets(&self) -> impl Iterator<Item = (IpNet, &str)> {
@@ -225,12 +313,12 @@ impl Obstacles<'_> {
             .collect()
     }
 
-    fn next_free(&self) -> Option<IpNet> {
-        self.context.pools.next_free(&self.taken())
+    fn next_free(&self, ipv4: bool) -> Option<IpNet> {
+        self.context.pools.next_free(ipv4, &self.taken())
     }
 
     fn refuse_overlap(&self, subnet: IpNet) -> Result<(), NetworkOptionError> {
-        let free = || self.next_free();
+        let free = || self.next_free(subnet.addr().is_ipv4());
         if let Some((other, network)) = self
             .subnets()
             .find(|(other, _)| other.contains(&subnet) || subnet.contains(other))
@@ -242,12 +330,15 @@ impl Obstacles<'_> {
                 free: free(),
             });
         }
-        match self.routes().find(|(route, _)| overlap(route, &subnet)) {
+        let clash = self.routes().find(|route| {
+            overlap(&route.prefix, &subnet) && !is_proxied(route, subnet, self.ndp_proxy)
+        });
+        match clash {
             None => Ok(()),
-            Some((route, device)) => Err(NetworkOptionError::HostOverlap {
+            Some(route) => Err(NetworkOptionError::HostOverlap {
                 subnet,
-                route,
-                device: device.to_owned(),
+                route: route.prefix,
+                device: route.device.clone(),
                 free: free(),
             }),
         }

@@ -141,6 +141,7 @@ fn nothing_given_is_a_default_network() {
         bridge: "tb-fcf1e422e1e9".to_owned(),
         managed: true,
         families: vec![family],
+        link_local: false,
         internal: false,
         icc: true,
         mtu: 1500,
@@ -388,8 +389,8 @@ fn bad_options_have_dockers_words() {
         ),
         (
             HOST_BINDING_IPV4,
-            "::1",
-            "com.docker.network.bridge.host_binding_ipv4=::1: networks have only IPv4 so far; ",
+            "::x",
+            "failed to parse com.docker.network.bridge.host_binding_ipv4 value: ::x (nil ip): ",
         ),
         (
             INHIBIT_IPV4,
@@ -479,7 +480,7 @@ fn bad_options_have_dockers_words() {
         (
             ENABLE_IPV4,
             "false",
-            "IPv4 or IPv6 must be enabled: leave --ipv4=false out",
+            "IPv4 or IPv6 must be enabled: leave --ipv4=false out, or add --ipv6",
         ),
     ] {
         let message = error(&with_options(&[(label, value)]));
@@ -563,10 +564,6 @@ fn test_docker_network_ipam_invalid_combinations() {
         (
             &["10.9.0.0/24", "10.8.0.0/24"],
             "bridge driver doesn't support multiple subnets: give one --subnet per address family",
-        ),
-        (
-            &["fd00::/64"],
-            "--subnet fd00::/64: networks have only IPv4 so far; leave --ipv6 and IPv6 addresses out",
         ),
         (
             &["224.0.0.0/24"],
@@ -662,7 +659,7 @@ fn overlaps_are_refused_with_the_next_free_subnet() {
     assert_eq!((config.bridge.as_str(), config.managed), ("ext0", false));
 
     let mut world = World::new();
-    world.pools = AddressPools::new(vec!["base=10.77.0.0/24,size=24".parse().unwrap()]);
+    world.pools = AddressPools::new(vec!["base=10.77.0.0/24,size=24".parse().unwrap()], "");
     assert!(world.check(&named("first")).is_ok());
     world.networks[0].subnets = vec![net("10.77.0.0/24")];
     assert_eq!(
@@ -689,6 +686,7 @@ fn test_daemon_default_network_pools() {
         ["base=175.30.0.0/16,size=16", "base=175.33.0.0/16,size=24"]
             .map(|pool| pool.parse().unwrap())
             .into(),
+        "",
     );
     world.networks = Vec::new();
     for expected in ["175.30.0.0/16", "175.33.0.0/24", "175.33.1.0/24"] {
@@ -914,7 +912,8 @@ fn test_default_ipv_opt_override() {
     let mut world = World::new();
     let default = |label: &str, value: &str| (label.to_owned(), value.to_owned());
     world.default_options = [default(ENABLE_IPV4, "false"), default(ENABLE_IPV6, "true")].into();
-    assert!(world.check(&named("net1")).is_err(), "no IPv4");
+    let only_v6 = world.check(&named("net1")).unwrap().config;
+    assert!(only_v6.v4().is_none() && only_v6.v6().is_some());
     let flags = CreateNetwork {
         enable_ipv4: Some(true),
         enable_ipv6: Some(false),
@@ -927,21 +926,11 @@ fn test_default_ipv_opt_override() {
     );
     world.default_options = [default(ENABLE_IPV6, "true")].into();
     let checked = world.check(&named("net1")).unwrap();
-    assert_eq!(checked.config.families.len(), 1);
-    assert_eq!(checked.warnings.len(), 1, "IPv6 was not asked for here");
-}
-
-#[test]
-fn ipv6_is_accepted_and_said_to_have_no_effect() {
-    let request = CreateNetwork {
-        enable_ipv6: Some(true),
-        ..named("net1")
-    };
-    let checked = World::new().check(&request).unwrap();
-    assert_eq!(checked.config.families.len(), 1);
+    // TestCreateWithIPv6WithoutEnableIPv6Flag.
+    assert_eq!(checked.config.families.len(), 2);
     assert_eq!(
-        checked.warnings,
-        ["IPv6 of network net1 has no effect: networks have only IPv4 so far"]
+        checked.config.v6().unwrap().subnet,
+        net("fd42:98fc:1c14::/64")
     );
 }
 
@@ -962,3 +951,5 @@ fn default_options_are_those_of_the_driver() {
         assert!(error.starts_with(&start), "{error}");
     }
 }
+
+mod ipv6;

@@ -52,7 +52,7 @@ fn default_pools_can_be_replaced() {
     let (mut state, _) = open(&memory, &paper);
     let pools =
         ["base=175.30.0.0/16,size=16", "base=175.33.0.0/16,size=24"].map(|p| p.parse().unwrap());
-    state.settings.pools = crate::control::address_pool::AddressPools::new(pools.into());
+    state.settings.pools = crate::control::address_pool::AddressPools::new(pools.into(), "");
     let flags = config(|o| {
         o.default_address_pools = vec!["base=175.30.0.0/16,size=16".into()];
     });

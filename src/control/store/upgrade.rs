@@ -51,6 +51,7 @@ impl From<ConfigV1> for NetworkConfig {
                 masquerade: old.masquerade,
                 source: None,
             }],
+            link_local: false,
             internal: false,
             icc: old.icc,
             mtu: old.mtu,

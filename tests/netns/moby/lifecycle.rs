@@ -371,20 +371,3 @@ fn test_default_network_opts() {
         assert!(link.contains(mtu), "{name}: {link}");
     }
 }
-
-#[test]
-fn test_create_with_ipv6_has_no_effect_yet() {
-    let lab = Lab::plain();
-    let tunbridge = lab.start_daemon(&[]);
-    let said = tunbridge
-        .cli(&["network", "create", "--ipv6", "one"])
-        .expect_success();
-    assert!(
-        said.stderr.contains("IPv6 of network one has no effect"),
-        "{}",
-        said.output()
-    );
-    let c1 = tunbridge.container_with("c1", &["--network", "one"]);
-    let addresses = c1.run(&["ip", "-6", "address", "show", "eth0"]).stdout;
-    assert_eq!(addresses, "", "really none");
-}
