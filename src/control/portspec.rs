@@ -245,14 +245,15 @@ fn parse_address(text: &str) -> Result<Option<IpAddr>, Problem> {
     let (address, zone) = bare
         .split_once('%')
         .map_or((bare, None), |(address, zone)| (address, Some(zone)));
-    match parse(address).ok_or_else(problem)? {
-        IpAddr::V6(address) if address.is_unicast_link_local() => {
-            Err(Problem::LinkLocal(text.to_owned()))
-        }
-        _ if zone.is_some() => Err(problem()),
-        // ::ffff:127.0.0.1 is an IPv4 address.
-        address => Ok(Some(address.to_canonical())),
+    let address = parse(address).ok_or_else(problem)?;
+    if matches!(address, IpAddr::V6(address) if address.is_unicast_link_local()) {
+        return Err(Problem::LinkLocal(text.to_owned()));
     }
+    if zone.is_some() {
+        return Err(problem());
+    }
+    // ::ffff:127.0.0.1 is an IPv4 address.
+    Ok(Some(address.to_canonical()))
 }
 
 fn range(text: &str) -> Option<RangeInclusive<u16>> {
