@@ -7,6 +7,7 @@ const PORT: &str = "[2001:db8:1::2]:8080";
 in_every_world! {
     ipv6_clients_reach_a_container_with_ipv4_alone
     the_host_reaches_it_at_each_of_its_ipv6_addresses
+    a_container_with_ipv6_reaches_it_by_an_address_of_the_host
     big_transfers_cross_the_families_intact
     a_narrow_uplink_lets_everything_across
     a_narrow_link_further_out_is_told_across_the_families
@@ -52,6 +53,22 @@ fn the_host_reaches_it_at_each_of_its_ipv6_addresses(world: World) {
             .expect_success();
         lab.host().udp_of(4000, address).unwrap();
     }
+}
+
+fn a_container_with_ipv6_reaches_it_by_an_address_of_the_host(world: World) {
+    let lab = Lab::in_world(world);
+    let tunbridge = lab.start_daemon(&[]);
+    tunbridge.server("web", &["-p", "8080:80", "-p", "8080:80/udp"]);
+    let create = "network create --ipv6 --subnet fd00:66::/64 six";
+    let words: Vec<&str> = create.split(' ').collect();
+    tunbridge.cli(&words).expect_success();
+    let c6 = tunbridge.container_with("c6", &["--network", "six"]);
+
+    for answer in [c6.tcp(PORT), c6.udp(PORT)] {
+        assert_eq!(answer.unwrap().saw_address(), GATEWAY);
+    }
+    c6.transfer("get", PORT, 8 << 20).expect_success();
+    c6.transfer("put", PORT, 8 << 20).expect_success();
 }
 
 fn big_transfers_cross_the_families_intact(world: World) {
