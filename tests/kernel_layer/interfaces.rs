@@ -460,6 +460,11 @@ fn tun_and_loopback_are_prepared_and_can_be_put_back() {
         let value = sysctl::get(&["net", "ipv4", "conf", "kltun.0", "forwarding"]).unwrap();
         assert_eq!(value, "1");
         assert_eq!(forwarding::prepare_tun("kltun.0").unwrap(), []);
+        for (name, value) in [("forwarding", "1"), ("disable_ipv6", "0")] {
+            let found = sysctl::get(&["net", "ipv6", "conf", "kltun.0", name]).unwrap();
+            assert_eq!(found, value, "{name}");
+        }
+        assert_eq!(run("ip -6 addr show dev kltun.0"), "", "no address");
 
         let changes = forwarding::prepare_loopback().unwrap();
         assert_eq!(changes.len(), 2);

@@ -160,9 +160,8 @@ fn solicitation(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     for pair in frame[22..].chunks(2) {
         sum += u64::from(pair[0]) * 256 + u64::from(*pair.get(1).unwrap_or(&0));
     }
-    let sum = 0xffff - (sum % 0xffff);
-    frame[56] = (sum >> 8) as u8;
-    frame[57] = (sum & 0xff) as u8;
+    let sum = u16::try_from(0xffff - sum % 0xffff).unwrap();
+    frame[56..58].copy_from_slice(&sum.to_be_bytes());
     frame
 }
 
@@ -511,5 +510,70 @@ fn the_resolver_follows_a_prefix_that_changes() {
             .iter()
             .find(|r| r.destination == net("::/0") && r.table == 254);
         assert!(default.unwrap().advertised);
+    });
+}
+
+#[test]
+fn the_doctor_sees_what_is_in_the_way_of_ipv6() {
+    in_fresh_namespace(|| async {
+        let link = Link::new();
+        link.gets_default_route().await;
+        let netlink = Netlink::new().unwrap();
+        let spec = BridgeSpec {
+            addresses: vec![net("172.17.0.1/16"), net("2001:db8:1:0:c::1/80")],
+            ipv6: true,
+            ..bridge_spec()
+        };
+        netlink.ensure_bridge(&spec).await.unwrap();
+        let prefix = net("2001:db8:1:0:c::/80");
+        let mut scope = Scope {
+            networks: vec![Network {
+                name: "bridge".into(),
+                default: true,
+                bridge: "kl0".into(),
+                managed: true,
+                internal: false,
+                subnets: vec![net("172.17.0.0/16"), prefix],
+                routed: vec![prefix],
+                ndp_proxy: Vec::new(),
+                mtu: 1500,
+            }],
+            ..Scope::default()
+        };
+        let problems = async |scope: &Scope| -> Vec<(String, String)> {
+            let findings = doctor::examine(&netlink, scope).await.unwrap();
+            let problems = findings.into_iter().filter(|finding| {
+                let text = [&finding.subject, &finding.fix]
+                    .map(String::as_str)
+                    .concat();
+                finding.severity > Severity::Ok
+                    && (text.contains("ipv6") || text.contains("IPv6") || text.contains("2001:"))
+            });
+            problems
+                .map(|finding| (finding.subject, finding.fix))
+                .collect()
+        };
+        let place = "prefix 2001:db8:1:0:c::/80 of network bridge";
+        let of_prefix = problems(&scope).await;
+        assert!(
+            of_prefix.contains(&(place.into(), "tunbridge daemon --ndp-proxy kla".into())),
+            "{of_prefix:?}"
+        );
+        scope.networks[0].ndp_proxy.push("kla".into());
+        assert_eq!(problems(&scope).await, []);
+
+        // As another program leaves it that needs forwarding.
+        run("sysctl -w net.ipv6.conf.kla.accept_ra=2; sysctl -w net.ipv6.conf.kla.forwarding=1");
+        run("sysctl -w net.ipv6.conf.kla.accept_ra=1");
+        let fix = "sysctl -w net.ipv6.conf.kla.accept_ra=2";
+        let found = problems(&scope).await;
+        assert_eq!(found, [("net.ipv6.conf.kla.accept_ra".into(), fix.into())]);
+        run(fix);
+        assert_eq!(problems(&scope).await, []);
+
+        run("sysctl -w net.ipv6.conf.kla.disable_ipv6=1");
+        let found = problems(&scope).await;
+        let fix = "sysctl -w net.ipv6.conf.kla.disable_ipv6=0";
+        assert_eq!(found, [("IPv6 default route".into(), fix.into())]);
     });
 }
