@@ -4,7 +4,8 @@
 #   lan (client) ──┐                         ┌── web   172.17.0.2   server on port 80, published as 8080
 #                  ├── wan (router) ── host ─┼── app   172.17.0.3   client
 #   far (server) ──┘                         ├── db    10.5.0.2     server on port 80, on a network of its own
-#                                            └── job   10.5.0.3     client there
+#                                            ├── job   10.5.0.3     client there
+#                                            └── both  fd00:20::2   server on port 80, published as 8090, on a third with IPv6
 #
 # (netns-scripts/lab.sh has the whole picture.) First on an ordinary host; then with `ip_forward = 0` and an
 # nftables ruleset that drops everything that is forwarded, which would end Docker's network.
@@ -85,6 +86,16 @@ traffic() {
     line "tunbridge exec job -- peer tcp 198.51.100.2 8080" "but what the other network publishes is there for all" \
         'server-saw=172\.17\.0\.1:[0-9]+ server-at=172\.17\.0\.2:80' \
         host "$binary" exec job -- "$here/peer" tcp 198.51.100.2 8080
+    line "tunbridge exec both -- ping 2001:db8:ffff::9" "IPv6: an answer" \
+        '1 received' host "$binary" exec both -- ping -n -c 1 -W 2 2001:db8:ffff::9
+    line "tunbridge exec both -- peer tcp 2001:db8:ffff::9 7000" "the server sees the host, 2001:db8:1::2" \
+        'server-saw=\[2001:db8:1::2\]:' host "$binary" exec both -- "$here/peer" tcp 2001:db8:ffff::9 7000
+    line "peer tcp 2001:db8:1::2 8090" "the container sees the client's own address, 2001:db8:3::9" \
+        'server-saw=\[2001:db8:3::9\]:[0-9]+ server-at=\[fd00:20::2\]:80' lan "$here/peer" tcp 2001:db8:1::2 8090
+    line "peer tcp ::1 8090" "the container answers; to it the host is the gateway" \
+        'server-saw=\[fd00:20::1\]:[0-9]+ server-at=\[fd00:20::2\]:80' host "$here/peer" tcp ::1 8090
+    line "peer tcp 2001:db8:1::2 8080" "IPv6 outside, IPv4 inside: translated, web sees its gateway" \
+        'server-saw=172\.17\.0\.1:[0-9]+ server-at=172\.17\.0\.2:80' lan "$here/peer" tcp 2001:db8:1::2 8080
 }
 
 title "The lab: far and lan behind the router wan, and a host, all of them network namespaces"
@@ -122,6 +133,15 @@ line "tunbridge run -d --name job --network backend -- sleep 100000" "its identi
     host "$binary" run -d --name job --network backend -- sleep 100000
 line "tunbridge network ls" "it is listed with the three that are always there" 'backend.*bridge.*host.*none' \
     host "$binary" network ls
+title "One with addresses of both families"
+line "tunbridge network create --ipv6 --subnet fd00:20::/64 dual" "its identifier" '^[0-9a-z]+ $' \
+    host "$binary" network create --ipv6 --subnet fd00:20::/64 dual
+line "tunbridge run -d --name both --network dual -p 8090:80 -- peer serve 80" "its identifier" '^[0-9a-z]+ $' \
+    host "$binary" run -d --name both --network dual -p 8090:80 -- "$here/peer" serve 80
+for _ in $(seq 100); do
+    if lab exec both ss -H4ltn 'sport = :80' 2>/dev/null | grep -q .; then break; fi
+    sleep 0.05
+done
 for _ in $(seq 100); do
     if lab exec db ss -Hltn 'sport = :80' 2>/dev/null | grep -q .; then break; fi
     sleep 0.05

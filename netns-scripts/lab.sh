@@ -185,7 +185,8 @@ inside() {
     # A narrow hop that neither end can see from its own interface, and only on the way there.
     ip -n wan route change 192.0.2.0/24 dev far0 proto kernel scope link src 192.0.2.1 mtu lock "$far_mtu"
     if [ -n "$ipv6" ]; then
-        ip -n far address add ${far6}:a/64 dev eth0 nodad
+        # Never by itself the source of anything.
+        ip -n far address add ${far6}:a/64 dev eth0 nodad preferred_lft 0
         ip -n host -6 route add default via $wan6
         ip -n lan -6 route add default via 2001:db8:3::1
         ip -n far -6 route add default via ${far6}:1

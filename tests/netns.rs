@@ -39,8 +39,12 @@ mod docker_cli;
 mod egress;
 #[path = "netns/golden.rs"]
 mod golden;
+#[path = "netns/golden_ipv6.rs"]
+mod golden_ipv6;
 #[path = "netns/golden_links.rs"]
 mod golden_links;
+#[path = "netns/ipv6/mod.rs"]
+mod ipv6;
 #[path = "netns/isolation.rs"]
 mod isolation;
 #[path = "netns/lab_itself.rs"]

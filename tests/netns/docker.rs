@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::docker_clients::docker_clients;
-use crate::lab::{FAR, Lab, Outcome, Running};
+use crate::lab::{FAR, Lab, Outcome, Running, World};
 use crate::tunbridge_under_test::{Tunbridge, binary};
 
 /// Files that clients write, in the lab's own /run.
@@ -16,7 +16,7 @@ const NORMALISE: &str = r"
 s/\b[0-9a-f]{64}\b/ID/g
 s/\b[0-9a-f]{12}\b/SHORT/g
 s/[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z/TIME/g
-s/(client-at|server-saw)=([0-9.]+):[0-9]+/\1=\2:PORT/g";
+s/(client-at|server-saw)=([0-9.]+|\[[0-9a-f:]+\]):[0-9]+/\1=\2:PORT/g";
 
 /// A client, and a daemon for it.
 #[derive(Debug)]
@@ -32,17 +32,27 @@ pub(crate) struct Docker<'lab> {
 
 /// Runs a test with each client that there is, in a lab of its own, with a daemon that has these flags.
 pub(crate) fn with_each_client(flags: &[&str], test: impl Fn(&Docker<'_>)) {
-    in_labs(|_| (), flags, test);
+    in_labs(&[], |_| (), flags, test);
+}
+
+/// The same with options of `lab.sh`.
+pub(crate) fn with_each_client_in(options: &[&str], flags: &[&str], test: impl Fn(&Docker<'_>)) {
+    in_labs(options, |_| (), flags, test);
 }
 
 /// The same where the host's resolv.conf is that of the transcripts, with the name server `dns` of the helper.
 pub(crate) fn with_each_client_and_dns(flags: &[&str], test: impl Fn(&Docker<'_>)) {
-    in_labs(name_server, flags, test);
+    in_labs(&[], name_server, flags, test);
 }
 
-fn in_labs<T>(prepare: impl Fn(&Lab) -> T, flags: &[&str], test: impl Fn(&Docker<'_>)) {
+fn in_labs<T>(
+    options: &[&str],
+    prepare: impl Fn(&Lab) -> T,
+    flags: &[&str],
+    test: impl Fn(&Docker<'_>),
+) {
     for program in docker_clients() {
-        let lab = Lab::plain();
+        let lab = Lab::with_options(World::Plain, options);
         let _prepared = prepare(&lab);
         let tunbridge = lab.start_daemon(flags);
         let mut docker = Docker {

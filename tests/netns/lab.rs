@@ -474,6 +474,19 @@ impl Place {
             .collect()
     }
 
+    /// [`Self::addresses6`] when duplicate address detection is over.
+    pub(crate) fn settled_addresses6(&self) -> Vec<String> {
+        let mut addresses = Vec::new();
+        let settled = eventually(Duration::from_secs(5), || {
+            addresses = self.addresses6();
+            !addresses
+                .iter()
+                .any(|address| address.contains("tentative"))
+        });
+        assert!(settled, "{}: {addresses:?}", self.name);
+        addresses
+    }
+
     /// The link-local address of one of its interfaces.
     pub(crate) fn link_local(&self, interface: &str) -> String {
         let query = format!(

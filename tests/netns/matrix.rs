@@ -1,4 +1,4 @@
-//! Who reaches whom: every pair of networks, every protocol, directly and through published ports.
+//! Who reaches whom: every pair of networks, every protocol, directly and through published ports, over each family.
 //!
 //! What must happen is written down once, as rules ([`Case::expected`], from Docker's gateway modes), and compared with
 //! what a client in each place really got for every target at once. An answer carries the source
@@ -6,11 +6,81 @@
 
 use std::collections::BTreeMap;
 
-use crate::lab::{HOST, LAN, Lab, Place, World, in_every_world, server_command};
+use crate::lab::{HOST, HOST6, LAN, LAN6, Lab, Place, World, in_every_world, server_command};
 use crate::tunbridge_under_test::Tunbridge;
 
 in_every_world! {
     isolation_matrix
+    isolation_matrix_over_ipv6
+}
+
+/// The networks have this family alone, but for the default one, which always has IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    const fn host(self) -> &'static str {
+        match self {
+            Self::V4 => HOST,
+            Self::V6 => HOST6,
+        }
+    }
+
+    const fn lan(self) -> &'static str {
+        match self {
+            Self::V4 => LAN,
+            Self::V6 => LAN6,
+        }
+    }
+
+    /// The router that `lan` has.
+    const fn lan_router(self) -> &'static str {
+        match self {
+            Self::V4 => "203.0.113.1",
+            Self::V6 => "2001:db8:3::1",
+        }
+    }
+
+    const fn loopback(self) -> &'static str {
+        match self {
+            Self::V4 => "127.0.0.1",
+            Self::V6 => "::1",
+        }
+    }
+
+    const fn forwarding(self) -> &'static str {
+        match self {
+            Self::V4 => "net.ipv4.ip_forward",
+            Self::V6 => "net.ipv6.conf.all.forwarding",
+        }
+    }
+
+    fn subnet(self, net: usize) -> String {
+        match (self, net) {
+            (Self::V4, 0) => "172.17.0.0/16".to_owned(),
+            (Self::V4, _) => format!("10.10.{net}.0/24"),
+            (Self::V6, _) => format!("fd00:10:10:a{net}::/64"),
+        }
+    }
+
+    fn gateway(self, net: usize) -> String {
+        match (self, net) {
+            (Self::V4, 0) => "172.17.0.1".to_owned(),
+            (Self::V4, _) => format!("10.10.{net}.1"),
+            (Self::V6, _) => format!("fd00:10:10:a{net}::1"),
+        }
+    }
+
+    /// An address before a port.
+    fn at(self, address: &str) -> String {
+        match self {
+            Self::V4 => address.to_owned(),
+            Self::V6 => format!("[{address}]"),
+        }
+    }
 }
 
 /// How a network deals with the rest of the world.
@@ -47,52 +117,58 @@ impl Kind {
     }
 }
 
-/// Name, kind, first three octets of its subnet, options of `network create`.
-type Net = (&'static str, Kind, &'static str, &'static [&'static str]);
+const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+const ICC: &str = "com.docker.network.bridge.enable_icc";
+/// Stands for the gateway mode of the family.
+const MODE: &str = "";
+
+/// Name, kind, an option and its value.
+type Net = (&'static str, Kind, Option<(&'static str, &'static str)>);
 
 const NETS: [Net; 9] = [
-    ("bridge", Kind::Nat, "172.17.0", &[]),
-    ("nat1", Kind::Nat, "10.10.1", &[]),
-    ("nat2", Kind::Nat, "10.10.2", &[]),
-    (
-        "unmasked",
-        Kind::Unmasked,
-        "10.10.3",
-        &["-o", "com.docker.network.bridge.enable_ip_masquerade=false"],
-    ),
-    (
-        "apart",
-        Kind::Apart,
-        "10.10.4",
-        &["-o", "com.docker.network.bridge.enable_icc=false"],
-    ),
+    ("bridge", Kind::Nat, None),
+    ("nat1", Kind::Nat, None),
+    ("nat2", Kind::Nat, None),
+    ("unmasked", Kind::Unmasked, Some((MASQUERADE, "false"))),
+    ("apart", Kind::Apart, Some((ICC, "false"))),
     (
         "unprotected",
         Kind::Unprotected,
-        "10.10.5",
-        &[
-            "-o",
-            "com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected",
-        ],
+        Some((MODE, "nat-unprotected")),
     ),
-    (
-        "routed",
-        Kind::Routed,
-        "10.10.6",
-        &["-o", "com.docker.network.bridge.gateway_mode_ipv4=routed"],
-    ),
-    ("internal", Kind::Internal, "10.10.7", &["--internal"]),
-    (
-        "isolated",
-        Kind::Isolated,
-        "10.10.8",
-        &[
-            "--internal",
-            "-o",
-            "com.docker.network.bridge.gateway_mode_ipv4=isolated",
-        ],
-    ),
+    ("routed", Kind::Routed, Some((MODE, "routed"))),
+    ("internal", Kind::Internal, None),
+    ("isolated", Kind::Isolated, Some((MODE, "isolated"))),
 ];
+
+/// `network create` for one of them.
+fn create(family: Family, net: usize) -> Vec<String> {
+    let (name, kind, option) = NETS[net];
+    let mut words = vec!["network", "create"];
+    if family == Family::V6 {
+        words.extend(["--ipv6", "--ipv4=false"]);
+    }
+    if kind.closed() {
+        words.push("--internal");
+    }
+    let subnet = family.subnet(net);
+    words.extend(["--subnet", &subnet]);
+    let option = option.map(|(key, value)| {
+        let key = match (key, family) {
+            (MODE, Family::V4) => "com.docker.network.bridge.gateway_mode_ipv4",
+            (MODE, Family::V6) => "com.docker.network.bridge.gateway_mode_ipv6",
+            (key, _) => key,
+        };
+        format!("{key}={value}")
+    });
+    if let Some(option) = &option {
+        words.extend(["-o", option]);
+    }
+    words.push(name);
+    words.into_iter().map(str::to_owned).collect()
+}
+
+const ISOLATED: usize = 8;
 
 /// Port in the container that is published; 81 is not.
 const PUBLISHED: u16 = 80;
@@ -156,7 +232,7 @@ impl Case {
         }
         let gateway = || addresses.gateway(server);
         Some(match self.from {
-            From::Lan => LAN.to_owned(),
+            From::Lan => addresses.family.lan().to_owned(),
             From::Host => gateway(),
             From::Container(own) => match self.to {
                 To::Direct(net, _) if own == net => addresses.client(own),
@@ -170,37 +246,45 @@ impl Case {
 }
 
 /// Who has which address.
-struct Addresses(BTreeMap<String, String>);
+struct Addresses {
+    family: Family,
+    by_name: BTreeMap<String, String>,
+}
 
 impl Addresses {
-    fn of(tunbridge: &Tunbridge<'_>) -> Self {
+    fn of(family: Family, tunbridge: &Tunbridge<'_>) -> Self {
+        let key = match family {
+            Family::V4 => "IPAddress",
+            Family::V6 => "GlobalIPv6Address",
+        };
         let of = |name: String| {
             let inspected = tunbridge.inspect(&name);
             let networks = inspected["NetworkSettings"]["Networks"]
                 .as_object()
                 .unwrap();
-            let address = networks.values().next().unwrap()["IPAddress"]
-                .as_str()
-                .unwrap()
-                .to_owned();
-            (name, address)
+            let address = networks.values().next().unwrap()[key].as_str().unwrap();
+            assert!(!address.is_empty(), "{name} has no {key}");
+            (name, address.to_owned())
         };
         let names = NETS
             .iter()
             .flat_map(|net| [format!("c-{}", net.0), format!("s-{}", net.0)]);
-        Self(names.map(of).collect())
+        Self {
+            family,
+            by_name: names.map(of).collect(),
+        }
     }
 
     fn client(&self, net: usize) -> String {
-        self.0[&format!("c-{}", NETS[net].0)].clone()
+        self.by_name[&format!("c-{}", NETS[net].0)].clone()
     }
 
     fn server(&self, net: usize) -> String {
-        self.0[&format!("s-{}", NETS[net].0)].clone()
+        self.by_name[&format!("s-{}", NETS[net].0)].clone()
     }
 
     fn gateway(&self, net: usize) -> String {
-        format!("{}.1", NETS[net].2)
+        self.family.gateway(net)
     }
 }
 
@@ -208,11 +292,12 @@ fn direct(from: From, addresses: &Addresses) -> Vec<Case> {
     let mut cases = Vec::new();
     for net in 0..NETS.len() {
         let server = addresses.server(net);
+        let at = addresses.family.at(&server);
         for (to, target) in [
-            (Some(80), format!("tcp:{server}:80")),
-            (Some(80), format!("udp:{server}:80")),
-            (Some(81), format!("tcp:{server}:81")),
-            (Some(81), format!("udp:{server}:81")),
+            (Some(80), format!("tcp:{at}:80")),
+            (Some(80), format!("udp:{at}:80")),
+            (Some(81), format!("tcp:{at}:81")),
+            (Some(81), format!("udp:{at}:81")),
             (None, format!("icmp:{server}")),
         ] {
             cases.push(Case {
@@ -230,17 +315,17 @@ fn direct(from: From, addresses: &Addresses) -> Vec<Case> {
 fn published(from: From, addresses: &Addresses) -> Vec<Case> {
     let mut cases = Vec::new();
     for net in 0..NETS.len() {
-        let mut at = vec![HOST.to_owned()];
+        let mut at = vec![addresses.family.host().to_owned()];
         if from != From::Lan {
             at.push(addresses.gateway(net));
         }
         match from {
             From::Container(own) => at.push(addresses.gateway(own)),
-            From::Host => at.push("127.0.0.1".to_owned()),
+            From::Host => at.push(addresses.family.loopback().to_owned()),
             From::Lan => {}
         }
         // An isolated network has no gateway: nobody is at that address.
-        at.retain(|address| !address.starts_with("10.10.8."));
+        at.retain(|address| *address != addresses.gateway(ISOLATED));
         at.sort();
         at.dedup();
         for address in at {
@@ -248,7 +333,11 @@ fn published(from: From, addresses: &Addresses) -> Vec<Case> {
                 cases.push(Case {
                     from,
                     to: To::Published(net),
-                    target: format!("{protocol}:{address}:{}", host_port(net)),
+                    target: format!(
+                        "{protocol}:{}:{}",
+                        addresses.family.at(&address),
+                        host_port(net)
+                    ),
                 });
             }
         }
@@ -257,17 +346,21 @@ fn published(from: From, addresses: &Addresses) -> Vec<Case> {
 }
 
 fn isolation_matrix(world: World) {
+    matrix(world, Family::V4, &[]);
+}
+
+fn isolation_matrix_over_ipv6(world: World) {
+    let subnet = Family::V6.subnet(0);
+    matrix(world, Family::V6, &["--ipv6", "--fixed-cidr-v6", &subnet]);
+}
+
+fn matrix(world: World, family: Family, flags: &[&str]) {
     let lab = Lab::in_world(world);
-    let tunbridge = lab.start_daemon(&[]);
-    for (number, (name, _, prefix, options)) in NETS.iter().enumerate() {
+    let tunbridge = lab.start_daemon(flags);
+    for (number, (name, ..)) in NETS.iter().enumerate() {
         if *name != "bridge" {
-            let subnet = format!("{prefix}.0/24");
-            let words = [
-                &["network", "create", "--subnet", &subnet],
-                *options,
-                &[name],
-            ]
-            .concat();
+            let words = create(family, number);
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
             tunbridge.cli(&words).expect_success();
         }
         let port = host_port(number);
@@ -283,19 +376,23 @@ fn isolation_matrix(world: World) {
             .wait_until_it_serves(81);
         tunbridge.container_with(&format!("c-{name}"), &["--network", name]);
     }
-    let addresses = Addresses::of(&tunbridge);
-    for (_, _, prefix, _) in NETS {
-        let subnet = format!("{prefix}.0/24");
-        for (place, via) in [(lab.lan(), "203.0.113.1"), (lab.wan(), HOST)] {
+    let addresses = Addresses::of(family, &tunbridge);
+    for net in 0..NETS.len() {
+        let subnet = family.subnet(net);
+        for (place, via) in [(lab.lan(), family.lan_router()), (lab.wan(), family.host())] {
             place
                 .run(&["ip", "route", "add", &subnet, "via", via])
                 .expect_success();
         }
     }
-    if world == World::Plain {
-        // As open as a host can be: it would route between the bridges by itself.
-        lab.host().set_sysctl("net.ipv4.ip_forward=1");
-    }
+    let forward = |value: u8| {
+        if world == World::Plain {
+            lab.host()
+                .set_sysctl(&format!("{}={value}", family.forwarding()));
+        }
+    };
+    // As open as a host can be: it would route between the bridges by itself.
+    forward(1);
 
     let mut wrong = Vec::new();
     let mut cells = 0;
@@ -328,9 +425,7 @@ fn isolation_matrix(world: World) {
             }
         }
     }
-    if world == World::Plain {
-        lab.host().set_sysctl("net.ipv4.ip_forward=0");
-    }
+    forward(0);
     assert!(cells > 900, "the matrix is whole: {cells}");
     assert!(
         wrong.is_empty(),

@@ -235,6 +235,12 @@ impl Tunbridge<'_> {
         self.wait_until_it_answers();
     }
 
+    /// The same with others.
+    pub(crate) fn start_again_with(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        self.start_again();
+    }
+
     /// Ends the daemon politely and checks that it leaves nothing.
     pub(crate) fn stop_and_leave_nothing(&mut self) {
         self.daemon.signal("TERM");

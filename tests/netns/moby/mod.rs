@@ -1,10 +1,12 @@
 //! Docker's own integration tests, by their names: what each asserts, asserted of tunbridge.
 //!
-//! `docs/parity.md` lists all that concern IPv4 bridge networks; those that are not here have their counterpart in
+//! `docs/parity.md` lists all that concern bridge networks; those that are not here have their counterpart in
 //! the other modules, named there. Comments give moby's issue where the test has one.
 
 mod addresses;
 mod connectivity;
+mod ipv6;
+mod ipv6_traffic;
 mod lifecycle;
 mod names;
 mod published;
@@ -14,6 +16,11 @@ use crate::tunbridge_under_test::Tunbridge;
 /// `-o` of `network create` for a gateway mode.
 fn gateway_mode(mode: &str) -> String {
     format!("com.docker.network.bridge.gateway_mode_ipv4={mode}")
+}
+
+/// The same for IPv6.
+fn gateway_mode6(mode: &str) -> String {
+    format!("com.docker.network.bridge.gateway_mode_ipv6={mode}")
 }
 
 /// `tunbridge network create OPTIONS… NAME`; its id.
