@@ -326,6 +326,7 @@ fn inspect_is_shaped_like_dockers() {
         bindings,
         [
             json!({"HostIp": "0.0.0.0", "HostPort": "8080"}),
+            json!({"HostIp": "::", "HostPort": "8080"}),
             json!({"HostIp": "127.0.0.1", "HostPort": "8081"})
         ]
     );

@@ -519,7 +519,10 @@ fn networks_that_cannot_be_made_are_refused_with_dockers_words() {
                     "network create --subnet 10.6.0.0/16 --subnet 10.7.0.0/16 x",
                     "bridge driver doesn't support multiple subnets",
                 ),
-                ("network create --ipv6 --subnet fd00:9::/64 x", "IPv6"),
+                (
+                    "network create --ipv6 --subnet fd00:9::/64 --subnet fd00:a::/64 x",
+                    "bridge driver doesn't support multiple subnets",
+                ),
                 ("network create --config-only x", "config"),
                 ("network create --ingress -d bridge x", "ngress"),
             ],

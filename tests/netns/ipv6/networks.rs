@@ -270,6 +270,35 @@ fn the_gateway_may_be_link_local() {
 }
 
 #[test]
+fn the_gateway_may_be_another_machine() {
+    let lab = Lab::plain();
+    let flags = [
+        &with_prefix(GLOBAL)[..],
+        &["--default-gateway-v6", "2001:db8:d::ff"],
+    ];
+    let tunbridge = lab.start_daemon(&flags.concat());
+    let c1 = tunbridge.container("c1");
+    assert!(
+        routes6(&c1).contains(&"default via 2001:db8:d::ff dev eth0 metric 1024".to_owned()),
+        "{:?}",
+        routes6(&c1)
+    );
+    assert_eq!(
+        endpoint(&tunbridge, "c1", "bridge")["IPv6Gateway"],
+        "2001:db8:d::ff"
+    );
+    let given = ["--ip6", "2001:db8:d::ff", "--", "true"];
+    let refused = tunbridge
+        .cli(&[&["run", "-d"], &given[..]].concat())
+        .expect_failure();
+    assert!(
+        refused.stderr.contains("Address already in use"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
 fn addresses_are_usable_at_once() {
     let lab = Lab::plain();
     let _server = lab.far().serve(&["7000"]);
