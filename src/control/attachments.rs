@@ -1,5 +1,7 @@
 //! Connecting containers to networks and disconnecting them, running or not.
 
+use std::net::IpAddr;
+
 use super::error::ControlError;
 use super::records::{Container, Counters, Endpoint, Network};
 use super::requests::{HOST, NONE};
@@ -212,6 +214,39 @@ impl State {
             interface.clone_into(&mut found.interface);
         }
         self.put(record.clone())?;
+        Ok(record)
+    }
+
+    /// Takes back the IPv6 addresses of endpoints in a namespace whose owner has switched IPv6 off.
+    ///
+    /// # Errors
+    /// If there is no such container, or the change cannot be stored.
+    pub fn withhold_ipv6(
+        &mut self,
+        container: &str,
+        endpoints: &[u32],
+    ) -> Result<Container, ControlError> {
+        let mut record = self.container(container)?.clone();
+        let mut withheld = Vec::new();
+        for attachment in &mut record.attachments {
+            let network = &attachment.network;
+            let chosen = |endpoint: &&mut Endpoint| endpoints.contains(&endpoint.number);
+            if let Some(endpoint) = attachment.endpoint.as_mut().filter(chosen) {
+                withheld.extend(
+                    endpoint
+                        .address(false)
+                        .map(|net| (network.clone(), net.addr())),
+                );
+                endpoint.addresses.retain(|net| net.addr().is_ipv4());
+                endpoint.gateways.retain(IpAddr::is_ipv4);
+            }
+        }
+        self.put(record.clone())?;
+        for (network, address) in withheld {
+            if let Some(entry) = self.networks.get_mut(&network) {
+                entry.release(address);
+            }
+        }
         Ok(record)
     }
 

@@ -371,7 +371,7 @@ impl Core {
             Kind::Run => None,
             Kind::AttachPid(_) | Kind::AttachNetns(_) => {
                 let new: Vec<u32> = container.endpoints().map(|(_, e)| e.number).collect();
-                Some(self.avoid_taken_names(state, container, &new).await?)
+                Some(self.fit_into_namespace(state, container, &new).await?)
             }
         };
         let container = adopted.as_ref().unwrap_or(container);

@@ -65,9 +65,33 @@ impl Core {
             .map_err(networking_failed)
     }
 
-    /// Gives endpoints that are to be plugged other names where the namespace has interfaces of these names
-    /// already: somebody else's namespace, or one in which the user has made some.
-    pub(super) async fn avoid_taken_names(
+    /// Makes endpoints that are to be plugged fit into a namespace that is not as we have made it: somebody else's, or one
+    /// that its user has changed. Names that are taken become others, and where IPv6 is off there is none.
+    pub(super) async fn fit_into_namespace(
+        &self,
+        state: &mut State,
+        container: &Container,
+        endpoints: &[u32],
+    ) -> Result<Container, ApiError> {
+        let record = self.avoid_taken_names(state, container, endpoints).await?;
+        let has_ipv6 = |(_, endpoint): (_, &Endpoint)| {
+            endpoints.contains(&endpoint.number) && endpoint.address(false).is_some()
+        };
+        if !record.endpoints().any(has_ipv6)
+            || Netlink::uses_ipv6(open(container)?.as_fd())
+                .await
+                .map_err(|error| ApiError::internal(error.to_string()))?
+        {
+            return Ok(record);
+        }
+        tracing::info!(container = %container.name, "IPv6 is off in it: it gets no IPv6 address");
+        Ok(tokio::task::block_in_place(|| {
+            state.withhold_ipv6(&container.id, endpoints)
+        })?)
+    }
+
+    /// Gives endpoints other names where the namespace has interfaces of these names already.
+    async fn avoid_taken_names(
         &self,
         state: &mut State,
         container: &Container,

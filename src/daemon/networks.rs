@@ -120,7 +120,7 @@ impl Core {
         endpoint: &Endpoint,
     ) -> Result<(), ApiError> {
         let container = self
-            .avoid_taken_names(state, container, &[endpoint.number])
+            .fit_into_namespace(state, container, &[endpoint.number])
             .await?;
         let place = state
             .gateway_order(&container)
