@@ -78,6 +78,7 @@ impl State {
             mac,
             host_interface,
             interface,
+            former_ipv6: None,
         };
         if let Some(attachment) = record.attachments.get_mut(index) {
             attachment.endpoint = Some(endpoint);

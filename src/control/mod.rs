@@ -78,7 +78,7 @@ pub use container_files::{FileFacts, FileTexts};
 pub use creation::Creation;
 pub use error::ControlError;
 pub use gateway::Place;
-pub use readdressing::{DefaultChange, Readdressed};
+pub use readdressing::Readdressed;
 pub use state::{DEFAULT_NETWORK, Settings, State};
 pub use timestamp::Timestamp;
 pub use transport::Transport;

@@ -14,7 +14,7 @@ use super::mac::MacAddress;
 use super::names;
 use super::network_config::NetworkConfig;
 use super::network_options::{self, Context, Neighbour};
-use super::readdressing::{self, DefaultChange};
+use super::readdressing;
 use super::records::{BRIDGE_DRIVER, Container, Endpoint, Network};
 use super::requests::{HOST, NONE};
 use super::state::{DEFAULT_NETWORK, NetworkEntry, State};
@@ -133,8 +133,8 @@ impl State {
 
     /// Makes the default network what the flags say, or removes it (`None`, `--bridge none`). Its id and
     /// the bridge's MAC are kept while the bridge and its subnet are the same. While containers are on
-    /// it, IPv4 subnet and MTU stay as they are, and a warning says so; when its IPv6 changes, they get new addresses. Also makes the records of
-    /// `host` and `none`, if they are missing.
+    /// it, IPv4 subnet and MTU stay as they are, and a warning says so; when its IPv6 changes, they get new addresses
+    /// ([`State::readdressed`]). Also makes the records of `host` and `none`, if they are missing. Texts are warnings.
     ///
     /// # Errors
     /// If the change cannot be stored.
@@ -142,15 +142,15 @@ impl State {
         &mut self,
         config: Option<&NetworkConfig>,
         now: Timestamp,
-    ) -> Result<DefaultChange, ControlError> {
+    ) -> Result<Vec<String>, ControlError> {
         self.make_predefined(now)?;
         let current = self.default_network().cloned();
         let busy = current
             .as_ref()
             .is_some_and(|network| self.users(&network.id).next().is_some());
-        let mut change = DefaultChange::default();
+        let mut warnings = Vec::new();
         let wanted = match (current.as_ref(), config) {
-            (None, None) => return Ok(change),
+            (None, None) => return Ok(warnings),
             (None, Some(config)) => self.new_default_network(config, now)?,
             (Some(current), Some(config))
                 if busy
@@ -165,16 +165,16 @@ impl State {
                 return self.readdress(wanted);
             }
             (Some(_), _) if busy && !same_shape(current.as_ref(), config) => {
-                change.warnings.push(
+                warnings.push(
                     "there are running containers, updated network configuration will not take effect; stop them and restart the daemon"
                         .to_owned(),
                 );
-                return Ok(change);
+                return Ok(warnings);
             }
             (Some(current), None) => {
                 self.journal.commit(&[Change::DeleteNetwork(&current.id)])?;
                 self.networks.remove(&current.id);
-                return Ok(change);
+                return Ok(warnings);
             }
             (Some(current), Some(config)) if same_shape(Some(current), Some(config)) => Network {
                 config: config.clone(),
@@ -183,7 +183,7 @@ impl State {
             (Some(_), Some(config)) => self.new_default_network(config, now)?,
         };
         if current.as_ref() == Some(&wanted) {
-            return Ok(change);
+            return Ok(warnings);
         }
         self.refuse_overlap(&wanted)?;
         let mut changes = vec![
@@ -207,7 +207,7 @@ impl State {
                 self.networks.insert(wanted.id, entry_of_wanted);
             }
         }
-        Ok(change)
+        Ok(warnings)
     }
 
     /// Records the MAC that the bridge really has, if the kernel was left to choose it or the bridge is

@@ -233,6 +233,18 @@ pub struct Endpoint {
     /// Name of the container's interface.
     #[serde(default = "first_interface")]
     pub interface: String,
+    /// The interface is still to be given its present IPv6: what it had before.
+    #[serde(default)]
+    pub former_ipv6: Option<FormerIpv6>,
+}
+
+/// IPv6 that an interface may still have, because its network has got another prefix.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerIpv6 {
+    /// The oldest first.
+    pub addresses: Vec<IpNet>,
+    /// Routers of its default route, the oldest first.
+    pub gateways: Vec<IpAddr>,
 }
 
 fn first_interface() -> String {

@@ -251,7 +251,15 @@ impl Core {
     }
 
     /// Gives a container that runs its new IPv6 address. One in which that cannot be done is named in the log.
-    pub(super) async fn readdress(&self, state: &State, change: &Readdressed) {
+    /// The next start of the daemon tries again.
+    ///
+    /// # Errors
+    /// If it cannot be stored that it is done.
+    pub(super) async fn readdress(
+        &self,
+        state: &mut State,
+        change: &Readdressed,
+    ) -> anyhow::Result<()> {
         let Readdressed {
             container,
             network,
@@ -276,20 +284,25 @@ impl Core {
             .map_err(networking_failed)?;
             self.route(state, container, Some(before)).await
         };
-        let address = |endpoint: &Endpoint| {
-            let address = endpoint.address(false);
-            address.map_or_else(|| "none".to_owned(), |address| address.to_string())
+        let text = |endpoint: &Endpoint| {
+            let addresses = endpoint.addresses.iter();
+            let texts = addresses.filter(|net| net.addr().is_ipv6());
+            let texts: Vec<String> = texts.map(IpNet::to_string).collect();
+            texts.join(", ")
         };
-        match changed.await {
-            Ok(()) => tracing::info!(
-                container = %container.name, network = %network.name,
-                before = address(before), after = address(after), "has another IPv6 address now"
-            ),
-            Err(error) => tracing::warn!(
+        if let Err(error) = changed.await {
+            tracing::warn!(
                 container = %container.name, network = %network.name, error = %error.message,
                 "cannot be given another IPv6 address: restart it"
-            ),
+            );
+            return Ok(());
         }
+        tracing::info!(
+            container = %container.name, network = %network.name,
+            before = text(before), now = text(after), "has other IPv6 addresses now"
+        );
+        tokio::task::block_in_place(|| state.set_readdressed(&container.id, after.number))?;
+        Ok(())
     }
 
     /// The same where a container without the right route is better than none; a failure is logged.

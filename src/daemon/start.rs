@@ -88,8 +88,7 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
     bury_the_dead(&mut state, &netlink).await?;
     remove_stray_files(&state, &args.state_dir.join("containers"));
     let former = managed_bridge(&state);
-    let change = state.set_default_network(config.as_ref(), Timestamp::now())?;
-    warn(&change.warnings);
+    warn(&state.set_default_network(config.as_ref(), Timestamp::now())?);
     if former != managed_bridge(&state)
         && let Some(bridge) = former
     {
@@ -147,8 +146,8 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
     {
         let mut state = core.lock().await;
         core.reconcile(&mut state).await?;
-        for readdressed in &change.readdressed {
-            core.readdress(&state, readdressed).await;
+        for readdressed in state.readdressed() {
+            core.readdress(&mut state, &readdressed).await?;
         }
         for (container, network, endpoint) in state.endpoints() {
             core.announce(container, network, endpoint).await;

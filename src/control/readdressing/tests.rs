@@ -49,10 +49,10 @@ fn another_prefix() {
     );
     let id = state.default_network().unwrap().id.clone();
     let flags = config(v6("2001:db8:2::/64"));
-    let change = state.set_default_network(Some(&flags), at(1)).unwrap();
-    assert_eq!(change.warnings, Vec::<String>::new());
-    let [one] = &change.readdressed[..] else {
-        panic!("{change:?}");
+    let warnings = state.set_default_network(Some(&flags), at(1)).unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    let [one] = &state.readdressed()[..] else {
+        panic!("{:?}", state.readdressed());
     };
     assert_eq!(one.container, *state.container("web").unwrap());
     assert_eq!(one.network, *state.default_network().unwrap());
@@ -84,7 +84,7 @@ fn another_prefix() {
         ["172.17.0.3/16", "2001:db8:2::242:ac11:3/64"]
     );
     let again = state.set_default_network(Some(&flags), at(2)).unwrap();
-    assert_eq!(again, DefaultChange::default(), "nothing is new");
+    assert_eq!(again, Vec::<String>::new(), "nothing is new");
     state.set_exited("web", 0, at(3)).unwrap();
     assert_eq!(state.addresses_in_use(&id), 3 + 2 + 2);
 }
@@ -92,44 +92,78 @@ fn another_prefix() {
 #[test]
 fn ipv6_comes_and_goes() {
     let (mut state, _) = running(|_| {});
-    let change = state
-        .set_default_network(Some(&config(v6("2001:db8:1::/124"))), at(1))
-        .unwrap();
-    assert_eq!(change.readdressed.len(), 1);
-    assert_eq!(
-        addresses(&state, "web"),
-        ["172.17.0.2/16", "2001:db8:1::2/124"]
-    );
+    let mut set = |flags: &NetworkConfig, time| {
+        let warnings = state.set_default_network(Some(flags), at(time)).unwrap();
+        assert_eq!(warnings, Vec::<String>::new());
+        let [one] = &state.readdressed()[..] else {
+            panic!("its interface is to be changed: {:?}", state.readdressed());
+        };
+        assert_eq!(one.container.name, "web");
+        state.set_readdressed("web", one.after.number).unwrap();
+        assert_eq!(state.readdressed(), []);
+        (addresses(&state, "web"), gateways_of(&state, "web"))
+    };
+    let (with, _) = set(&config(v6("2001:db8:1::/124")), 1);
+    assert_eq!(with, ["172.17.0.2/16", "2001:db8:1::2/124"]);
     let link_local = config(v6("fe80::/64"));
     assert!(link_local.has_ipv6() && link_local.v6().is_none());
-    let change = state.set_default_network(Some(&link_local), at(2)).unwrap();
-    assert_eq!(change.readdressed.len(), 1);
-    assert_eq!(addresses(&state, "web"), ["172.17.0.2/16"]);
-    assert_eq!(gateways_of(&state, "web"), ["172.17.0.1"]);
-    let change = state
-        .set_default_network(Some(&config(|_| {})), at(3))
-        .unwrap();
-    assert_eq!(change.readdressed.len(), 1, "its interface loses IPv6");
-    let [one] = &change.readdressed[..] else {
-        panic!("{change:?}");
+    let without = (vec!["172.17.0.2/16".into()], vec!["172.17.0.1".into()]);
+    assert_eq!(set(&link_local, 2), without);
+    assert_eq!(set(&config(|_| {}), 3), without);
+}
+
+#[test]
+fn what_an_interface_may_still_have_is_remembered_until_it_is_taken_off() {
+    let (mut state, memory) = running(v6("2001:db8:1::/64"));
+    for (prefix, time) in [("2001:db8:2::/64", 1), ("2001:db8:3::/64", 2)] {
+        let flags = config(v6(prefix));
+        state.set_default_network(Some(&flags), at(time)).unwrap();
+    }
+    let pending = state.readdressed();
+    let [one] = &pending[..] else {
+        panic!("{pending:?}");
     };
-    assert_eq!(one.before, one.after);
+    let texts = |endpoint: &Endpoint| {
+        let addresses = endpoint.addresses.iter().map(ToString::to_string);
+        let gateways = endpoint.gateways.iter().map(ToString::to_string);
+        addresses.chain(gateways).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        texts(&one.before),
+        [
+            "172.17.0.2/16",
+            "2001:db8:1::242:ac11:2/64",
+            "2001:db8:2::242:ac11:2/64",
+            "172.17.0.1",
+            "2001:db8:1::1",
+            "2001:db8:2::1",
+        ]
+    );
+    assert_eq!(
+        memory.records().containers,
+        [one.container.clone()],
+        "a daemon that is killed now leaves it to the next one"
+    );
+    state.set_readdressed("web", one.after.number).unwrap();
+    assert_eq!(state.readdressed(), []);
+    let stored = memory.records().containers;
+    assert_eq!(stored[0].endpoint().unwrap().former_ipv6, None);
 }
 
 #[test]
 fn those_that_cannot_be_readdressed_are_named() {
     let (mut state, _) = running(v6("2001:db8:1::/64"));
     with_address(&mut state, "fixed", "2001:db8:1::99");
-    let change = state
+    let warnings = state
         .set_default_network(Some(&config(v6("2001:db8:2::/64"))), at(1))
         .unwrap();
     assert_eq!(
-        change.warnings,
+        warnings,
         [
             "container fixed has no IPv6 address on network bridge any more: invalid address 2001:db8:1::99: It does not belong to any of this network's subnets: choose one in 2001:db8:2::/64"
         ]
     );
-    assert_eq!(change.readdressed.len(), 2);
+    assert_eq!(state.readdressed().len(), 2);
     assert_eq!(addresses(&state, "fixed"), ["172.17.0.3/16"]);
     assert_eq!(
         gateways_of(&state, "fixed"),
@@ -152,11 +186,11 @@ fn a_pool_that_is_too_small() {
     for name in ["c2", "c3"] {
         run_on(&mut state, name, &[DEFAULT_NETWORK], |_| {});
     }
-    let change = state
+    let warnings = state
         .set_default_network(Some(&config(v6("2001:db8:2::/126"))), at(1))
         .unwrap();
-    let [warning] = &change.warnings[..] else {
-        panic!("{change:?}");
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}");
     };
     assert!(
         warning.contains("no available IPv6 addresses on this network's address pools: bridge"),
@@ -186,9 +220,9 @@ fn ipv4_does_not_change_under_running_containers() {
         v6("2001:db8:2::/64")(options);
         options.bip = Some("10.9.0.1/24".into());
     });
-    let change = state.set_default_network(Some(&other), at(1)).unwrap();
-    assert!(change.readdressed.is_empty());
-    assert!(change.warnings[0].starts_with("there are running containers"));
+    let warnings = state.set_default_network(Some(&other), at(1)).unwrap();
+    assert!(state.readdressed().is_empty());
+    assert!(warnings[0].starts_with("there are running containers"));
     assert_eq!(*state.default_network().unwrap(), before);
 }
 

@@ -495,7 +495,7 @@ fn a_restarted_daemon_finds_everything_again() {
         state
             .set_default_network(Some(&config(|_| {})), at(100))
             .unwrap(),
-        crate::control::DefaultChange::default()
+        Vec::<String>::new()
     );
     assert_eq!(state.default_network(), Some(&network), "same id, same MAC");
     let warnings = state.restore().unwrap();
@@ -554,7 +554,7 @@ fn the_default_network_follows_the_flags() {
     running(&mut state, "web", &[]);
     let other = config(|o| o.bip = Some("10.9.0.1/24".into()));
     for wanted in [Some(&other), None] {
-        let warnings = state.set_default_network(wanted, at(2)).unwrap().warnings;
+        let warnings = state.set_default_network(wanted, at(2)).unwrap();
         assert!(warnings[0].starts_with(
             "there are running containers, updated network configuration will not take effect"
         ));

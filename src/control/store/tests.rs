@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::control::DefaultChange;
 use crate::control::port_allocator::PortAllocator;
 use crate::control::state::State;
 use crate::control::test_state::{Paper, at, config, request, settings};
@@ -216,7 +215,7 @@ fn version_1_is_brought_up_to_this() {
     assert_eq!(state.network("bridge").unwrap().config, flags);
     assert_eq!(
         state.set_default_network(Some(&flags), at(0)).unwrap(),
-        DefaultChange::default()
+        Vec::<String>::new()
     );
     assert_eq!(state.network("bridge").unwrap().id, "ab12");
     let web = state.container("web").unwrap();
