@@ -47,6 +47,7 @@ fn test_default_bridge_ipv6() {
             assert_eq!(target, "");
             target = server.link_local("eth0");
             server.settled_addresses6();
+            client.settled_addresses6();
         }
         if target.starts_with("fe80:") {
             target += "%eth0";
@@ -130,6 +131,39 @@ fn test_disable_ipv4() {
     assert!(
         refused.stderr.contains("IPv4 or IPv6 must be enabled"),
         "{}",
+        refused.stderr
+    );
+}
+
+#[test]
+fn test_container_disabled_ipv6() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    let subnet = ["--ipv6", "--subnet", "fd64:40cd:7fb4:8971::/64"];
+    create(&tunbridge, "both", &subnet);
+    tunbridge.container_with("with", &["--network", "both"]);
+    let without = tunbridge.container("without");
+    without.set_sysctl("net.ipv6.conf.all.disable_ipv6=1");
+    tunbridge
+        .cli(&["network", "connect", "both", "without"])
+        .expect_success();
+    assert!(address6(&tunbridge, "with", "both").starts_with("fd64:40cd:7fb4:8971:"));
+    assert_eq!(address6(&tunbridge, "without", "both"), "");
+    // TestDisableIPv6Addrs
+    let shown = without.run(&["ip", "address"]).stdout;
+    assert!(!shown.contains("inet6"), "{shown}");
+
+    let ping = |family| {
+        let words = [
+            "exec", "with", "--", "ping", family, "-c", "1", "-W", "2", "without",
+        ];
+        tunbridge.cli(&words)
+    };
+    ping("-4").expect_success();
+    let refused = ping("-6").expect_failure();
+    assert_eq!(
+        refused.stdout, "",
+        "no address, no packet: {}",
         refused.stderr
     );
 }

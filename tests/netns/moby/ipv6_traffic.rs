@@ -29,6 +29,7 @@ fn test_bridge_icc_ipv6() {
             .expect_success();
         // The address that the kernel made of the Ethernet address.
         let by_kernel = format!("{}%eth0", two.link_local("eth0"));
+        one.settled_addresses6();
         two.settled_addresses6();
         one.ping(&by_kernel).expect_success();
     }
