@@ -520,5 +520,7 @@ fn binding(spec: &str, lease: &PortLease) -> PortBinding {
     }
 }
 
+mod renewing;
+
 #[cfg(test)]
 mod tests;

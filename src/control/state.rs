@@ -31,7 +31,9 @@ use super::linking;
 use super::names::{self, LookupError};
 use super::network_config::FamilyConfig;
 use super::port_allocator::{PortAllocator, PortLease};
-use super::records::{Container, ContainerState, Counters, Endpoint, Network, Process};
+use super::records::{
+    Container, ContainerState, Counters, Endpoint, Network, PortBinding, Process,
+};
 use super::store::{Change, Journal, Records};
 use super::timestamp::Timestamp;
 
@@ -176,16 +178,24 @@ impl State {
         }
     }
 
-    /// Takes the stored ports of all containers that have not exited. A port that is gone is no longer
-    /// published, and a warning says so.
+    /// Takes the stored ports of all containers that have not exited, and makes them those of the families that their
+    /// networks have now. A port that cannot be had is not published, and a warning says so.
     ///
     /// # Errors
     /// If a change cannot be stored.
     pub fn restore(&mut self) -> Result<Vec<String>, ControlError> {
         let mut warnings = Vec::new();
-        let ids: Vec<String> = self.containers.keys().cloned().collect();
-        for id in ids {
-            self.retake_ports(&id, &mut warnings)?;
+        let stored: Vec<(String, Vec<PortBinding>)> = self
+            .containers
+            .iter()
+            .map(|(id, entry)| (id.clone(), entry.record.bindings.clone()))
+            .collect();
+        for (id, _) in &stored {
+            self.retake_ports(id, &mut warnings)?;
+        }
+        // Nobody gets what somebody else has already.
+        for (id, bindings) in &stored {
+            self.renew_ports(id, bindings, &mut warnings)?;
         }
         Ok(warnings)
     }
