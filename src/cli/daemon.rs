@@ -21,7 +21,7 @@ pub struct DaemonArgs {
     pub state_dir: PathBuf,
     /// Remove everything of ours at the end.
     pub purge: bool,
-    /// Set `net.ipv4.ip_forward` and keep it set.
+    /// Set `net.ipv4.ip_forward`, with IPv6 networks `net.ipv6.conf.all.forwarding`, too, and keep them set.
     pub ip_forward: bool,
     /// Options of networks that do not give them, `DRIVER=KEY=VALUE`.
     pub default_network_options: Vec<String>,
@@ -88,7 +88,8 @@ struct DaemonSettings {
     /// routers that have no route to them; may be repeated
     #[arg(long, value_name = "IF")]
     ndp_proxy: Vec<String>,
-    /// Set net.ipv4.ip_forward and keep it set; nothing of tunbridge needs it
+    /// Set net.ipv4.ip_forward and, while a network has IPv6, net.ipv6.conf.all.forwarding, and keep them set; nothing
+    /// of tunbridge needs them
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     ip_forward: Option<bool>,
     /// Rewrite the source address of what leaves the host [default: true]

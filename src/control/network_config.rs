@@ -183,6 +183,21 @@ impl NetworkConfig {
         self.link_local || self.v6().is_some()
     }
 
+    /// Why answering for containers on uplinks is of no use, to be put behind the option's name; `None`: it is, or was not
+    /// asked for.
+    pub fn idle_ndp_proxy(&self) -> Option<String> {
+        let why = match self.v6() {
+            _ if self.ndp_proxy.is_empty() => return None,
+            _ if self.internal => "nobody outside may talk to containers of an internal network",
+            None => "the network has no IPv6 subnet",
+            Some(family) if family.masquerade => {
+                "IPv6 addresses of this network are translated to the host's, for which the host answers (gateway mode nat, the default of ULA subnets); it is for global prefixes and com.docker.network.bridge.gateway_mode_ipv6=routed"
+            }
+            Some(_) => return None,
+        };
+        Some(format!("has no effect: {why}"))
+    }
+
     /// The addresses that the bridge bears, with prefix length; none if it is isolated or inhibited.
     pub fn bridge_addresses(&self) -> Vec<IpNet> {
         self.families

@@ -237,6 +237,8 @@ pub fn check(
             Vec::new()
         },
     };
+    let idle = config.idle_ndp_proxy();
+    warnings.extend(idle.map(|why| format!("{NDP_PROXY} {why}")));
     Ok(Checked {
         config,
         options,

@@ -112,7 +112,10 @@ const fn fix(source: &HoldError) -> &'static str {
         HoldError::InUse => {
             ": choose another host port, or stop the program that has it (`ss -lntup` shows it)"
         }
-        HoldError::NotLocal | HoldError::TooManyOpenFiles | HoldError::Other(_) => "",
+        HoldError::NotLocal
+        | HoldError::TooManyOpenFiles { .. }
+        | HoldError::TooManyOnHost
+        | HoldError::Other(_) => "",
     }
 }
 

@@ -53,11 +53,17 @@ pub enum HoldError {
         "cannot assign requested address: give -p an address that this host has (see `ip address`), or none for all"
     )]
     NotLocal,
-    /// One descriptor per port, and there are no more.
+    /// One descriptor per port and host address, and there are no more.
     #[error(
-        "too many open files: every published port needs one; raise the daemon's limit (`ulimit -n`, or LimitNOFILE= in its systemd unit)"
+        "too many open files: every published port needs one for each address family, and the daemon's limit is {limit}; raise it (`ulimit -n`, or LimitNOFILE= in its systemd unit)"
     )]
-    TooManyOpenFiles,
+    TooManyOpenFiles {
+        /// `RLIMIT_NOFILE`.
+        limit: u64,
+    },
+    /// The same for the whole host.
+    #[error("too many open files on this host: raise the sysctl fs.file-max")]
+    TooManyOnHost,
     /// Anything else.
     #[error("{0}")]
     Other(io::Error),
@@ -69,7 +75,10 @@ impl From<Errno> for HoldError {
         match errno {
             Errno::EADDRINUSE => Self::InUse,
             Errno::EADDRNOTAVAIL => Self::NotLocal,
-            Errno::EMFILE | Errno::ENFILE => Self::TooManyOpenFiles,
+            Errno::EMFILE => Self::TooManyOpenFiles {
+                limit: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(limit, _)| limit),
+            },
+            Errno::ENFILE => Self::TooManyOnHost,
             other => Self::Other(other.into()),
         }
     }
@@ -131,7 +140,7 @@ fn leave_some(socket: &OwnedFd) -> Result<(), HoldError> {
     let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let number = u64::try_from(std::os::fd::AsRawFd::as_raw_fd(socket)).unwrap_or_default();
     if number.saturating_add(SPARE_DESCRIPTORS) >= limit {
-        return Err(HoldError::TooManyOpenFiles);
+        return Err(HoldError::TooManyOpenFiles { limit });
     }
     Ok(())
 }

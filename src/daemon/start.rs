@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use parking_lot::Mutex;
 use tokio::net::UnixListener;
 
@@ -48,13 +49,24 @@ pub(super) fn check_system() -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the daemon must run as root: start it with `sudo tunbridge daemon`");
     }
-    // 10,000 published ports are 10,000 sockets.
-    let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
-    let wanted = hard.max(1 << 20);
-    if nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, wanted, wanted)
-        .is_err()
-    {
-        nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, hard, hard)?;
+    raise_descriptor_limit()
+}
+
+/// Descriptors that the daemon wants to have: 10,000 published ports are 20,000 sockets, one per address family.
+const DESCRIPTORS: u64 = 1 << 20;
+
+/// Whoever may raise the hard limit, raises it; the others get as far as it goes.
+fn raise_descriptor_limit() -> anyhow::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    // Nobody's limit is above this one (kernel/sys.c, do_prlimit).
+    let most = sysctl::get(&["fs", "nr_open"])
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(DESCRIPTORS);
+    let wanted = hard.max(DESCRIPTORS.min(most));
+    if setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_err() {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        tracing::debug!(limit = hard, "the hard limit of descriptors stays");
     }
     Ok(())
 }
@@ -259,6 +271,8 @@ async fn default_network(
     let facts = host_facts(netlink, options.bridge_name(), others).await?;
     let config = options.resolve(&facts, pools)?;
     warn(&options.warnings(&facts));
+    let idle = config.as_ref().and_then(NetworkConfig::idle_ndp_proxy);
+    warn(idle.map(|why| format!("--ndp-proxy {why}")).as_slice());
     Ok(config)
 }
 

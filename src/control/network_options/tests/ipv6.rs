@@ -168,9 +168,23 @@ fn options_of_ipv6() {
     assert_eq!(config.host_address, ip("2001:db8:1::2"));
     let warned = |request: &CreateNetwork| world.check(request).unwrap().warnings;
     assert_eq!(
-        warned(&with(v6(&[]), &[(NDP_PROXY, "ext0,eth7")])),
+        warned(&with(v6(&["2001:db8:e::/64"]), &[(NDP_PROXY, "ext0,eth7")])),
         [
             "com.tunbridge.ndp_proxy eth7: there is no such interface; answering begins when there is"
+        ]
+    );
+    let translated = "com.tunbridge.ndp_proxy has no effect: IPv6 addresses of this network are translated to the host's, for which the host answers (gateway mode nat, the default of ULA subnets); it is for global prefixes and com.docker.network.bridge.gateway_mode_ipv6=routed";
+    assert_eq!(warned(&with(v6(&[]), &[(NDP_PROXY, "ext0")])), [translated]);
+    let without_nat = [(NDP_PROXY, "ext0"), (ENABLE_IP_MASQUERADE, "false")];
+    assert_eq!(warned(&with(v6(&[]), &without_nat)), Vec::<String>::new());
+    let internal = CreateNetwork {
+        internal: true,
+        ..with(v6(&[]), &[(NDP_PROXY, "ext0")])
+    };
+    assert_eq!(
+        warned(&internal),
+        [
+            "com.tunbridge.ndp_proxy has no effect: nobody outside may talk to containers of an internal network"
         ]
     );
     assert_eq!(
