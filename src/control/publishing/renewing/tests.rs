@@ -21,7 +21,7 @@ fn restarted(
     let (mut state, mut warnings) = open(memory, paper);
     state.settings.has_ipv6 = has_ipv6;
     let change = state.set_default_network(Some(&config(flags)), at(1));
-    warnings.extend(change.unwrap().warnings);
+    warnings.extend(change.unwrap());
     warnings.extend(state.restore().unwrap());
     (state, warnings)
 }
