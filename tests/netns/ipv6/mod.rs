@@ -3,6 +3,7 @@
 //! The isolation matrix over IPv6 is in `matrix.rs`, a real engine's transcript in `golden_ipv6.rs`, Docker's own tests
 //! are in `moby/ipv6*.rs`.
 
+mod changes;
 mod delays;
 mod impostors;
 mod ipv6_forwarding;
