@@ -16,7 +16,7 @@ use std::time::Duration;
 use steering_lab::bench::Bench;
 use steering_lab::frames::{self, Sniffer};
 use steering_lab::frames6::{
-    NS, SOURCE_MAC, discovery, extension, fragment, icmp6, ipv6, ipv6_hops, tcp6, udp_segment6,
+    NS, RA, SOURCE_MAC, discovery, extension, fragment, icmp6, ipv6, ipv6_hops, tcp6, udp_segment6,
     udp6,
 };
 use steering_lab::ipv6::{C1_6, C1_LL, C2_6, GATEWAY6, UPLINK6, WAN6};
@@ -403,9 +403,7 @@ fn direct_access_is_a_matter_of_the_prefix() {
         }
         bench.wan_sends6(&udp6(C2_6, 1, C1_6, 2, b"x"));
         eventually("a forged source", || bench.count("martian_uplink") == 1);
-        // Discovery, and what no router may pass on, are the kernel's to refuse.
-        let source = Some((SOURCE_MAC, bench.lab.wan.mac("up0")));
-        bench.wan_sends6(&discovery(NS, WAN6, C1_6, C1_6, source));
+        // What no router may pass on is the kernel's to refuse.
         let from_link = udp6("fe80::9", 1, C1_6, 2, b"x");
         bench.wan_sends6(&from_link);
         assert_eq!(bench.diverted(), None);
@@ -417,6 +415,50 @@ fn direct_access_is_a_matter_of_the_prefix() {
         }
         bench.tun.write_packet(&packets[0]).unwrap();
         assert!(c1.sees(&packets[0]));
+    });
+}
+
+#[test]
+fn what_is_not_understood_is_not_left_to_a_host_that_routes() {
+    Bench::run6(|mut bench| {
+        bench.lab.host.sysctl("net/ipv6/conf/all/forwarding", "1");
+        let source = Some((SOURCE_MAC, bench.lab.wan.mac("up0")));
+        let segment = udp_segment6(WAN6, 1, C1_6, 2, b"x");
+        let many = [&extension(OPTIONS).repeat(8)[..], &extension(UDP), &segment].concat();
+        let packets = |to: &str| {
+            [
+                ipv6(WAN6, to, OPTIONS, &many),
+                udp6("::ffff:192.0.2.2", 1, to, 2, b"x"),
+                ipv6(
+                    WAN6,
+                    to,
+                    FRAGMENT,
+                    &[&fragment(UDP, 0, true)[..], &[0; 4]].concat(),
+                ),
+                discovery(NS, WAN6, to, C1_6, source),
+                discovery(RA, WAN6, to, C1_6, None),
+            ]
+        };
+        let c1 = Sniffer::new(&bench.lab.c1);
+        let mut number = 0;
+        for routed in [false, true] {
+            let mut subnet = bench.lab.subnet6();
+            subnet.routed = routed;
+            let subnets = [bench.lab.subnet(), subnet];
+            bench.steering.set_subnets(&subnets).unwrap();
+            for packet in packets(C1_6) {
+                bench.wan_sends6(&packet);
+                number += 1;
+                eventually("direct_access", || bench.count("direct_access") == number);
+                assert!(!c1.sees(&packet[..7]), "{packet:x?}");
+            }
+        }
+        // The host's own addresses, that of the gateway too, are the host's.
+        for packet in packets(GATEWAY6).iter().chain(&packets(UPLINK6)) {
+            bench.wan_sends6(packet);
+        }
+        assert_eq!(bench.diverted(), None);
+        assert_eq!(bench.count("direct_access"), number);
     });
 }
 

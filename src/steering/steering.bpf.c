@@ -211,6 +211,17 @@ static __always_inline bool is_martian(struct __sk_buff *skb, const struct addre
 	       (subnet && subnet->bridge != skb->ifindex);
 }
 
+// What parse() refuses, a chain of headers that is too long for one, a router passes on all the same.
+static __always_inline int not_understood(struct __sk_buff *skb, const struct address *destination)
+{
+	struct subnet *subnet;
+
+	if (bpf_map_lookup_elem(&locals, destination))
+		return LEAVE;
+	subnet = subnet_of(destination);
+	return subnet && subnet->bridge != skb->ifindex ? drop(DIRECT_ACCESS) : LEAVE;
+}
+
 SEC("classifier/uplink")
 int tb_uplink(struct __sk_buff *skb)
 {
@@ -233,7 +244,7 @@ int tb_uplink(struct __sk_buff *skb)
 		bpf_skb_vlan_pop(skb);
 	}
 	if (!parse(skb, &packet) || is_discovery(&packet))
-		return LEAVE;
+		return not_understood(skb, &packet.destination);
 	// 127/8 on the wire is the kernel's to refuse: a port published on 127.0.0.1 stays private.
 	// What is link-local concerns the host alone.
 	if (is_loopback(&packet.destination) || is_link_local(&packet.destination) ||
