@@ -107,7 +107,7 @@ pub(super) fn is_allowed(flow: &Flow, index: &Index) -> bool {
         && stays
         && is_caller_the_same(flow, index)
         && match grounds.rule {
-            Rule::Egress(masquerade) => egress_is_same(flow, index, network, masquerade),
+            Rule::Egress { masquerade, .. } => egress_is_same(flow, index, network, masquerade),
             Rule::Published => source_is_same(flow, index, peer, network),
             Rule::Mapping => peer.is_none_or(|(peer, net)| {
                 mapping_refusal(index, (peer, net), (endpoint, network)).is_none()

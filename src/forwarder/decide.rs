@@ -321,7 +321,10 @@ fn egress(
             peer: None,
             publication: published.map(|at| (at, (key.src, key.src_port))),
             local: external,
-            rule: Rule::Egress(masquerade),
+            rule: Rule::Egress {
+                masquerade,
+                uplink: route.if_index,
+            },
         },
         target: None,
         track,

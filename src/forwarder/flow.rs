@@ -62,7 +62,11 @@ pub(super) enum Masquerade {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
     /// Containers may call the outside.
-    Egress(Masquerade),
+    Egress {
+        masquerade: Masquerade,
+        /// Interface by which the flow's first packet left.
+        uplink: u32,
+    },
     /// Everybody may call published ports.
     Published,
     /// Whom a container has sent to may send to its mapping.
@@ -295,7 +299,10 @@ impl Flow {
                 peer: None,
                 publication: None,
                 local: None,
-                rule: Rule::Egress(Masquerade::Route),
+                rule: Rule::Egress {
+                    masquerade: Masquerade::Route,
+                    uplink: 2,
+                },
             },
             lease: Lease::None,
             target: None,

@@ -11,7 +11,7 @@ use super::Protocol;
 pub struct Egress {
     /// Interface index of the uplink.
     pub if_index: u32,
-    /// Source address the kernel prefers there: the external address of a masqueraded flow.
+    /// Source address the kernel prefers there: the external address of a new masqueraded flow.
     pub source: IpAddr,
     /// Largest IP packet in octets that may be sent towards the destination.
     pub mtu: u32,

@@ -262,9 +262,15 @@ impl Forwarder {
     /// Asks again where a flow's packets go. False if the flow cannot go on.
     fn refresh(&self, flow: &Arc<Flow>, epoch: u64) -> bool {
         let index = self.index.load();
-        if flow.grounds.rule == Rule::Egress(Masquerade::Route)
+        // As Linux masquerades: addresses come and go all the time, temporary ones of IPv6 and those of a
+        // new prefix; a connection ends with its own, or with its way out.
+        if let Rule::Egress {
+            masquerade: Masquerade::Route,
+            uplink,
+        } = flow.grounds.rule
             && let Some(route) = self.host.route(flow.reply.src)
             && route.source != flow.reply.dst
+            && (route.if_index != uplink || !index.is_local(flow.reply.dst))
         {
             return false;
         }

@@ -246,7 +246,8 @@ impl Forwarder {
     }
 
     /// Routes changed: where a flow's packets go is asked for again at its next packet. A
-    /// masqueraded flow whose source address would be another one ends then.
+    /// masqueraded flow that would leave by another interface, with another source address, ends
+    /// then; one whose interface only prefers another address lives on while the host has its own.
     pub fn routes_changed(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }

@@ -45,7 +45,7 @@ drop_reasons! {
     /// From outside to a container's address and to a port that its network's gateway mode does not
     /// open: published ports of the host are the way in.
     DirectAccess = "direct_access",
-    /// The route's source address changed under a masqueraded connection.
+    /// A masqueraded connection would leave by another interface now, with another source address.
     EgressChanged = "egress_changed",
     /// The container has as many flows as it may have.
     EndpointQuota = "endpoint_quota",

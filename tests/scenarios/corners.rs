@@ -398,18 +398,22 @@ fn a_published_connection_survives_a_restart_when_the_server_speaks_first() {
 }
 
 #[test]
-fn a_source_address_that_changes_back_and_forth_leaves_nothing_behind() {
+fn an_uplink_that_changes_back_and_forth_leaves_nothing_behind() {
     let mut w = World::new();
-    let egress = |source| {
+    let egress = |if_index, source| {
         Some(tunbridge::forwarder::Egress {
-            if_index: 2,
+            if_index,
             source: IpAddr::V4(source),
             mtu: 1500,
         })
     };
     for round in 0..20_u16 {
-        let source = if round % 2 == 0 { HOST } else { HOST2 };
-        w.host.set_route("0.0.0.0/0", egress(source));
+        let (uplink, source) = if round % 2 == 0 {
+            (2, HOST)
+        } else {
+            (3, HOST2)
+        };
+        w.host.set_route("0.0.0.0/0", egress(uplink, source));
         w.forwarder.routes_changed();
         w.step(Packet::udp(at("172.17.0.2:1"), at("10.20.0.1:9000"), b""));
         let seen = w.udp_exchange(at("172.17.0.2:1"), at("10.20.0.1:9000"));

@@ -135,6 +135,30 @@ fn a_new_route_with_the_same_source_keeps_the_flow() {
 }
 
 #[test]
+fn a_flow_outlives_the_preference_of_its_address() {
+    let mut w = World::new();
+    let (client, server) = (at("172.17.0.2:40000"), at("10.20.0.1:80"));
+    let mut tcp = w.connect(client, server);
+    let prefers = |source| Egress {
+        if_index: 2,
+        source: IpAddr::V4(source),
+        mtu: 1500,
+    };
+    w.host.set_route("0.0.0.0/0", Some(prefers(HOST2)));
+    w.forwarder.routes_changed();
+    let up = w.forward(tcp.packet(PSH | ACK, b"as before"));
+    assert_eq!(up.source(), tcp.seen_client);
+    w.forward(tcp.reply(PSH | ACK, b"fine"));
+    let fresh = w.connect(at("172.17.0.2:40001"), server);
+    assert_eq!(*fresh.seen_client.ip(), HOST2);
+    w.change(|p| p.local_addresses.retain(|a| *a != IpAddr::V4(HOST)));
+    let step = w.step(tcp.packet(PSH | ACK, b"the address is gone"));
+    if step.verdict == Verdict::Forward {
+        assert_ne!(step.frame.packet.src(), HOST);
+    }
+}
+
+#[test]
 fn a_new_route_with_another_source_ends_the_flow() {
     let mut w = World::new();
     let client = at("172.17.0.2:40000");

@@ -9,10 +9,10 @@ use super::networks::*;
 use super::packet::*;
 use super::world::*;
 
-/// The host's first uplink has another address now.
-fn readdress(w: &mut World) {
+/// Everything leaves by the host's second uplink now.
+fn change_uplink(w: &mut World) {
     let egress = Egress {
-        if_index: 2,
+        if_index: 3,
         source: IpAddr::V4(HOST2),
         mtu: 1500,
     };
@@ -176,7 +176,7 @@ fn a_chosen_source_does_not_follow_the_route() {
     let mut tcp = w.connect(client, on(S1, 80));
     assert_eq!(*tcp.seen_client.ip(), HOST2);
     let other = w.connect(on(C1, 4000), on(S1, 80));
-    readdress(&mut w);
+    change_uplink(&mut w);
     let kept = w.forward(tcp.packet(PSH | ACK, b"more"));
     assert_eq!(kept.source(), tcp.seen_client);
     let mut other = other;

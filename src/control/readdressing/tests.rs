@@ -140,8 +140,8 @@ fn what_an_interface_may_still_have_is_remembered_until_it_is_taken_off() {
         ]
     );
     assert_eq!(
-        memory.records().containers,
-        [one.container.clone()],
+        memory.records().containers.first(),
+        Some(&one.container),
         "a daemon that is killed now leaves it to the next one"
     );
     state.set_readdressed("web", one.after.number).unwrap();

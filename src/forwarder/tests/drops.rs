@@ -57,7 +57,7 @@ fn example(reason: DropReason) -> Option<Vec<u8>> {
         DropReason::FragmentOverlap => with_ip(first(), |packet| packet.set_frag_offset(0)),
         // Triggered elsewhere, by more than one frame.
         DropReason::BadIcmpChecksum // tests::icmp::forged_errors_are_dropped
-        | DropReason::EgressChanged // tests::mappings::changed_source_address_ends_masqueraded_flows
+        | DropReason::EgressChanged // tests::mappings::another_uplink_ends_masqueraded_flows
         | DropReason::EndpointQuota // tests::limits::a_containers_flows_are_limited
         | DropReason::Filtered // tests::mappings::filtering_is_address_dependent_by_default
         | DropReason::FragmentLimit // tests::fragments::orphans_do_not_hurt_whole_packets
@@ -245,6 +245,7 @@ fn nothing_is_forwarded_without_a_policy() {
     };
     let host = Machine {
         egress: Mutex::new(egress),
+        source6: Mutex::new(ip(H6)),
         bits: Mutex::default(),
     };
     let forwarder = Forwarder::new(Config::default(), [7; 32], Arc::new(host));

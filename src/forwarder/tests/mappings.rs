@@ -244,27 +244,83 @@ fn mappings_are_no_way_into_another_network() {
         .is("198.51.100.8:1", "172.18.0.2:5000");
 }
 
-#[test]
-fn changed_source_address_ends_masqueraded_flows() {
-    let mut lab = Lab::new();
-    lab.connect("172.17.0.2:4000", "198.51.100.7:80");
-    lab.send(udp("172.17.0.2:4000", "198.51.100.7:5000"));
-    lab.forwarder.routes_changed();
-    lab.send(tcp(
+/// A connection and a query of a container, its server, and another address of the host, by family.
+const MASQUERADED: [[&str; 4]; 2] = [
+    [
         "172.17.0.2:4000",
         "198.51.100.7:80",
-        ACK,
-        1001,
-        5001,
-        0,
-    ));
-    lab.host.egress.lock().source = ip("192.0.2.11");
+        "192.0.2.10",
+        "192.0.2.11",
+    ],
+    [
+        "[fd00:17::2]:4000",
+        "[2001:db8:ff::7]:80",
+        H6,
+        "2001:db8::11",
+    ],
+];
+
+fn prefer(lab: &Lab, source: &str, uplink: u32) {
+    let mut egress = lab.host.egress.lock();
+    egress.if_index = uplink;
+    match ip(source) {
+        v4 @ IpAddr::V4(_) => egress.source = v4,
+        v6 @ IpAddr::V6(_) => *lab.host.source6.lock() = v6,
+    }
+    drop(egress);
     lab.forwarder.routes_changed();
-    let segment = tcp("172.17.0.2:4000", "198.51.100.7:80", ACK, 1001, 5001, 0);
-    lab.dropped(segment, DropReason::EgressChanged);
-    let out = lab.send(udp("172.17.0.2:4000", "198.51.100.7:5000"));
-    assert!(out.src.starts_with("192.0.2.11:"));
-    assert_eq!(lab.forwarder.stats().flows, 1);
+}
+
+fn source_of(out: &Seen) -> IpAddr {
+    out.src.parse::<std::net::SocketAddr>().unwrap().ip()
+}
+
+#[test]
+fn masqueraded_flows_live_as_long_as_their_address() {
+    for [client, server, before, after] in MASQUERADED {
+        let mut lab = Lab::new();
+        let mut next = policy();
+        next.local_addresses.push(ip(after));
+        lab.forwarder.set_policy(next.clone(), lab.now);
+        lab.connect(client, server);
+        let query = lab.send(udp(client, server));
+        // A temporary address, or one of a new prefix: the old one is still there.
+        prefer(&lab, after, 2);
+        let more = || tcp(client, server, ACK, 1001, 5001, 0);
+        assert_eq!(source_of(&lab.send(more())), ip(before));
+        assert_eq!(lab.send(udp(client, server)).src, query.src);
+        lab.send(udp(server, &query.src)).is(server, client);
+        let other = client.replace(":4000", ":4001");
+        assert_eq!(source_of(&lab.send(udp(&other, server))), ip(after));
+        assert_eq!(lab.forwarder.stats().flows, 3);
+        next.local_addresses
+            .retain(|&address| address != ip(before));
+        lab.forwarder.set_policy(next, lab.now);
+        assert_eq!(lab.forwarder.stats().flows, 1, "the address is gone");
+        // Picked up, and the server's RST tells the container.
+        assert_eq!(source_of(&lab.send(more())), ip(after));
+        assert_eq!(source_of(&lab.send(udp(client, server))), ip(after));
+    }
+}
+
+#[test]
+fn another_uplink_ends_masqueraded_flows() {
+    for [client, server, before, after] in MASQUERADED {
+        let mut lab = Lab::new();
+        let mut next = policy();
+        next.local_addresses.push(ip(after));
+        lab.forwarder.set_policy(next, lab.now);
+        lab.connect(client, server);
+        lab.send(udp(client, server));
+        let more = || tcp(client, server, ACK, 1001, 5001, 0);
+        // The same address on another interface will do.
+        prefer(&lab, before, 3);
+        lab.send(more());
+        prefer(&lab, after, 3);
+        lab.dropped(more(), DropReason::EgressChanged);
+        assert_eq!(source_of(&lab.send(udp(client, server))), ip(after));
+        assert_eq!(lab.forwarder.stats().flows, 1);
+    }
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub(super) const ACK: u8 = 0x10;
 #[derive(Debug)]
 pub(super) struct Machine {
     pub(super) egress: Mutex<Egress>,
+    /// The source of IPv6.
+    pub(super) source6: Mutex<IpAddr>,
     pub(super) bits: Mutex<BTreeSet<(Protocol, u16)>>,
 }
 
@@ -61,7 +63,7 @@ impl Host for Machine {
             source: if destination.is_ipv4() {
                 egress.source
             } else {
-                ip("2001:db8::10")
+                *self.source6.lock()
             },
             ..egress
         })
@@ -209,6 +211,7 @@ impl Lab {
         };
         let host = Arc::new(Machine {
             egress: Mutex::new(egress),
+            source6: Mutex::new(ip(H6)),
             bits: Mutex::default(),
         });
         let forwarder = Forwarder::new(config, [7; 32], Arc::clone(&host) as Arc<dyn Host>);
