@@ -178,6 +178,7 @@ fn a_network_is_created_with_every_flag() {
         ]
         .concat();
         assert_eq!(keys, expected);
+        assert_eq!(found[0]["EnableIPv6"], true);
         assert_eq!(
             found[0]["IPAM"]["Config"][0]["AuxiliaryAddresses"],
             json!({"printer": "10.5.7.1"})

@@ -94,7 +94,9 @@ fn shape(network: &Network) -> Value {
     });
     json!({
         "Name": network.request.name, "Id": network.id, "Created": "2026-11-21T07:06:57.005412556Z",
-        "Scope": "local", "Driver": "bridge", "EnableIPv4": true, "EnableIPv6": false,
+        "Scope": "local", "Driver": "bridge",
+        "EnableIPv4": network.request.enable_ipv4.unwrap_or(true),
+        "EnableIPv6": network.request.enable_ipv6.unwrap_or(false),
         "IPAM": {"Driver": "default", "Options": {}, "Config": pools},
         "Internal": network.request.internal, "Attachable": network.request.attachable, "Ingress": false,
         "ConfigFrom": {"Network": ""}, "ConfigOnly": false,

@@ -157,6 +157,49 @@ fn the_life_of_a_network() {
 }
 
 #[test]
+fn networks_have_the_families_that_were_asked_for() {
+    let server = Server::start();
+    let pools = json!([
+        {"Subnet": "fd00:5::/64", "Gateway": "fd00:5::1", "AuxiliaryAddresses": {"DefaultGatewayIPv6": "fe80::1"}},
+    ]);
+    for (name, families, ipv4, ipv6) in [
+        ("four", json!({}), true, false),
+        ("dual", json!({"EnableIPv6": true}), true, true),
+        (
+            "six",
+            json!({"EnableIPv4": false, "EnableIPv6": true}),
+            false,
+            true,
+        ),
+    ] {
+        let mut body = json!({"Name": name, "IPAM": {"Config": pools}});
+        let fields = families.as_object().unwrap().clone();
+        body.as_object_mut().unwrap().extend(fields);
+        let reply = server.ask("POST", "/networks/create", &body.to_string());
+        assert_eq!(reply.status, 201, "{reply:?}");
+        let found = server.ask("GET", &format!("/networks/{name}"), "").json();
+        assert_eq!(
+            (&found["EnableIPv4"], &found["EnableIPv6"]),
+            (&json!(ipv4), &json!(ipv6))
+        );
+        assert_eq!(found["IPAM"]["Config"], pools);
+        // `EnableIPv4` is news of 1.48.
+        let old = format!("/v1.47/networks/{name}");
+        let found = server.ask("GET", &old, "").json();
+        assert_eq!(
+            (found.get("EnableIPv4"), &found["EnableIPv6"]),
+            (None, &json!(ipv6))
+        );
+    }
+    let body = r#"{"Container":"web","EndpointConfig":{"IPAMConfig":{"IPv6Address":"fd00:5::x"}}}"#;
+    let reply = server.ask("POST", "/networks/dual/connect", body);
+    assert_eq!(
+        (reply.status, reply.message().as_str()),
+        (400, "invalid IPv6 address: fd00:5::x")
+    );
+}
+
+#[test]
 fn bad_bodies_get_dockers_words() {
     let server = Server::start();
     for (body, start) in [

@@ -58,6 +58,8 @@ fn create_sends_every_flag_and_prints_the_id() {
         "a=10.5.0.9",
         "--aux-address",
         "b=fd00::9",
+        "--aux-address",
+        "DefaultGatewayIPv6=fe80::1",
         "--ipv6",
         "--ipv4=false",
         "--internal",
@@ -91,7 +93,9 @@ fn create_sends_every_flag_and_prints_the_id() {
                     "Subnet": "10.5.0.0/16", "IPRange": "10.5.7.0/24", "Gateway": "10.5.0.254",
                     "AuxiliaryAddresses": {"a": "10.5.0.9"},
                 },
-                {"Subnet": "fd00::/64", "Gateway": "fd00::1", "AuxiliaryAddresses": {"b": "fd00::9"}},
+                {"Subnet": "fd00::/64", "Gateway": "fd00::1", "AuxiliaryAddresses": {
+                    "DefaultGatewayIPv6": "fe80::1", "b": "fd00::9",
+                }},
             ]},
             "Internal": true, "Attachable": true, "Ingress": false, "ConfigOnly": false,
             "Options": {"x": "y", "z": ""}, "Labels": {"a": "b", "c": ""},
@@ -134,6 +138,10 @@ fn create_checks_what_dockers_client_checks() {
         (
             &["--subnet", "10.0.0.0/16", "--aux-address", "a=11.0.0.1"],
             "no matching subnet for aux-address 11.0.0.1",
+        ),
+        (
+            &["--subnet", "fd00::/64", "--aux-address", "a=fe80::1"],
+            "no matching subnet for aux-address fe80::1",
         ),
         (
             &["--subnet", "10.0.0.0/16", "--aux-address", "a"],

@@ -233,6 +233,67 @@ fn version_1_is_brought_up_to_this() {
 }
 
 #[test]
+fn version_2_is_brought_up_to_this() {
+    use crate::api::types::NetworkAttachment;
+    use crate::control::test_state::{make, run_on};
+    let (_directory, path) = file();
+    let mut first = state(&path);
+    let flags = config(|_| {});
+    first.set_default_network(Some(&flags), at(0)).unwrap();
+    make(&mut first, "net1", |_| {}).unwrap();
+    run_on(&mut first, "web", &["net1"], |wanted| {
+        let mut attachment = NetworkAttachment {
+            network: "net1".to_owned(),
+            ..NetworkAttachment::default()
+        };
+        attachment.settings.ipam_config.ipv4_address = Some("172.18.0.9".parse().unwrap());
+        wanted.networks = vec![attachment];
+        wanted.publish = vec!["8080:80".to_owned()];
+    });
+    drop(first);
+    let before = Store::open(&path).unwrap().load().unwrap();
+    // As the version before IPv6 wrote them.
+    let mut store = Store::open(&path).unwrap();
+    put(&mut store, META, "version", b"2");
+    for network in &before.networks {
+        let mut record = serde_json::to_value(network).unwrap();
+        let config = record["config"].as_object_mut().unwrap();
+        for new in ["link_local", "ipv6_address", "ndp_proxy"] {
+            assert!(config.remove(new).is_some(), "{new}");
+        }
+        let record = record.to_string();
+        put(&mut store, NETWORKS, &network.id, record.as_bytes());
+    }
+    for container in &before.containers {
+        let mut record = serde_json::to_value(container).unwrap();
+        for attachment in record["attachments"].as_array_mut().unwrap() {
+            let attachment = attachment.as_object_mut().unwrap();
+            let requested = attachment.remove("requested_addresses").unwrap();
+            attachment.insert("requested_address".to_owned(), requested[0].clone());
+            let endpoint = attachment["endpoint"].as_object_mut().unwrap();
+            endpoint.remove("former_ipv6");
+        }
+        let record = record.to_string();
+        put(&mut store, CONTAINERS, &container.id, record.as_bytes());
+    }
+    drop(store);
+    let mut second = state(&path);
+    second.set_default_network(Some(&flags), at(1)).unwrap();
+    assert_eq!(second.restore().unwrap(), Vec::<String>::new());
+    drop(second);
+    let mut after = Store::open(&path).unwrap().load().unwrap();
+    assert_eq!(
+        after.containers[0].attachments[0].requested_addresses,
+        [std::net::IpAddr::from([172, 18, 0, 9])]
+    );
+    let key = |network: &Network| network.number;
+    after.networks.sort_by_key(key);
+    let mut expected = before;
+    expected.networks.sort_by_key(key);
+    assert_eq!(after, expected);
+}
+
+#[test]
 fn a_requested_address_of_version_2_is_one_of_several() {
     let upgraded = |requested: &str| {
         let record =
