@@ -460,3 +460,25 @@ fn an_address_of_ones_choice() {
     assert_eq!(address6(&tunbridge, "c1", "ula"), "fd00:20::77");
     lab.place("c1").ping("fd00:20::1").expect_success();
 }
+
+#[test]
+fn without_icc_a_link_opens_exposed_ports_over_ipv6() {
+    let lab = Lab::plain();
+    let flags = [&with_prefix("fd00:17::/64")[..], &["--icc=false"]].concat();
+    let tunbridge = lab.start_daemon(&flags);
+    let command = crate::lab::server_command(&["80", "81"]);
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let db = tunbridge.run("db", &["--expose", "80", "--expose", "80/udp"], &command);
+    db.wait_until_it_serves(81);
+    let app = tunbridge.container_with("app", &["--link", "db:database"]);
+    let other = tunbridge.container("other").impatient();
+    let address = address6(&tunbridge, "db", "bridge");
+    let (open, closed) = (format!("[{address}]:80"), format!("[{address}]:81"));
+    app.tcp(&open).unwrap();
+    app.udp(&open).unwrap();
+    app.impatient().tcp(&closed).unwrap_err();
+    app.ping(&address).expect_failure();
+    other.tcp(&open).unwrap_err();
+    db.ping(&address6(&tunbridge, "app", "bridge"))
+        .expect_failure();
+}
