@@ -339,3 +339,37 @@ fn a_daemon_without_descriptors_for_ports_still_answers() {
     tunbridge.container("c2");
     tunbridge.cli(&["rm", "-f", "c1"]).expect_success();
 }
+
+#[test]
+fn ten_thousand_ports_on_both_families_or_the_limit_is_named() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    let range = "20000-29999:20000-29999/udp";
+    let words = [
+        "run", "-d", "--name", "web", "-p", range, "--", "sleep", "1000",
+    ];
+    let words_of_limit = [
+        "prlimit",
+        "--pid",
+        tunbridge.pid(),
+        "--nofile",
+        "--noheadings",
+        "-o",
+        "SOFT",
+    ];
+    let limit = lab.host().run(&words_of_limit).expect_success().stdout;
+    let limit = limit.trim().parse::<u32>().ok();
+    if limit > Some(20_200) {
+        tunbridge.cli(&words).expect_success();
+        return;
+    }
+    // Not everybody may raise it.
+    let refused = tunbridge.cli(&words).expect_failure().stderr;
+    assert!(
+        refused.contains("the daemon's limit is") && refused.contains("LimitNOFILE="),
+        "{refused}"
+    );
+    assert_eq!(refused.trim_end().lines().count(), 1, "{refused}");
+    let one_family = ["-p", "0.0.0.0:20000-29999:20000-29999/udp"];
+    tunbridge.container_with("web", &one_family);
+}
