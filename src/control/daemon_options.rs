@@ -98,7 +98,8 @@ impl Default for BridgeOptions {
 /// What the host looks like, as far as the checks need it.
 #[derive(Clone, Debug, Default)]
 pub struct HostFacts {
-    /// On-link routes (scope link) of all interfaces, without default routes.
+    /// On-link routes (scope link) of all interfaces, without default routes; each IPv6 address of the host and of its
+    /// routers like one of its own.
     pub routes: Vec<HostRoute>,
     /// Name servers of the host: no default subnet may hide one.
     pub name_servers: Vec<IpAddr>,

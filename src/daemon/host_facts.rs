@@ -28,24 +28,40 @@ pub(super) async fn host_facts<'a>(
         .map(|link| link.index)
         .chain(bridge_index)
         .collect();
-    let routes = netlink
-        .routes()
-        .await?
-        .into_iter()
-        .filter(|route| route.kind == RouteKind::Unicast && route.table == TABLE_MAIN)
+    let all_routes = netlink.routes().await?;
+    let addresses = netlink.addresses().await?;
+    let main_routes = || {
+        all_routes
+            .iter()
+            .filter(|route| route.kind == RouteKind::Unicast && route.table == TABLE_MAIN)
+    };
+    let on_link = main_routes()
         .filter(|route| route.destination.prefix_len() > 0 && !is_on_every_link(route.destination))
         .filter_map(|route| {
-            let hop = route.next_hops.first().copied()?;
-            let on_link = hop.gateway.is_none() && !ours.contains(&hop.if_index);
-            on_link.then(|| HostRoute {
-                prefix: route.destination,
-                device: name_of(&links, hop.if_index),
-            })
-        })
-        .collect();
-    let bridge_addresses = netlink
-        .addresses()
-        .await?
+            let hop = route.next_hops.first()?;
+            hop.gateway
+                .is_none()
+                .then_some((route.destination, hop.if_index))
+        });
+    // A part of a link's prefix may be a network's, but not the addresses that the host and its routers have in it.
+    let routers = main_routes()
+        .flat_map(|route| &route.next_hops)
+        .filter_map(|hop| Some((hop.gateway?, hop.if_index)));
+    let occupied = addresses
+        .iter()
+        .map(|address| (address.address.addr(), address.if_index))
+        .chain(routers)
+        .map(|(address, if_index)| (IpNet::from(address), if_index))
+        .filter(|(address, _)| !address.addr().is_ipv4() && !is_on_every_link(*address));
+    let mut routes: Vec<HostRoute> = Vec::new();
+    for (prefix, if_index) in on_link.chain(occupied) {
+        let device = name_of(&links, if_index);
+        let route = HostRoute { prefix, device };
+        if !ours.contains(&if_index) && !routes.contains(&route) {
+            routes.push(route);
+        }
+    }
+    let bridge_addresses = addresses
         .into_iter()
         .filter(|address| Some(address.if_index) == bridge_index)
         .filter(|address| address.address.addr().is_ipv4() || !address.link_scope)

@@ -165,6 +165,19 @@ fn a_neighbour_proxy_for_a_prefix_of_its_own() {
     tunbridge
         .cli(&[&words[..], &proxy].concat())
         .expect_success();
+    // Nor may it take the addresses that the host and its router have there.
+    for (subnet, whose) in [
+        ("2001:db8:1::/80", "2001:db8:1::"),
+        ("2001:db8:1::1/128", "2001:db8:1::1/128"),
+        ("2001:db8:1::2/127", "2001:db8:1::2/128"),
+    ] {
+        let words = ["network", "create", "--ipv6", "--subnet", subnet];
+        let refused = tunbridge
+            .cli(&[&words[..], &["-o", "com.tunbridge.ndp_proxy=ext0", "taken"]].concat())
+            .expect_failure();
+        assert!(refused.stderr.contains(whose), "{}", refused.stderr);
+        assert!(refused.stderr.contains("overlaps"), "{}", refused.stderr);
+    }
     let part = tunbridge.container_with("c2", &["--network", "part"]);
     part.ping(FAR6).expect_success();
     let near = tunbridge.container_with("c1", &["--network", "near"]);
