@@ -115,7 +115,7 @@ impl fmt::Display for PortSpecError {
             Problem::Protocol(_) | Problem::Sctp => "use /tcp or /udp",
             Problem::Address(_) => "give an address of this host, as in 127.0.0.1:8080:80, IPv6 in brackets",
             Problem::LinkLocal(_) => {
-                "a link-local address is one interface's alone; give another address of this host, or [::] for all, which has the link-local ones, too"
+                "ports are not published at link-local addresses; give another address of this host, or [::] for all others"
             }
             Problem::ContainerPort(_) | Problem::ContainerPortZero | Problem::ExposeRange(_) => {
                 "use a port from 1 to 65535 or a range first-last with first not above last"
