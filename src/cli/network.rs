@@ -259,7 +259,7 @@ pub(super) struct Connect {
     /// Another container by another name, CONTAINER[:ALIAS]; may be repeated
     #[arg(long, value_name = "CONTAINER", value_parser = link)]
     link: Vec<String>,
-    /// Link-local address; may be repeated
+    /// Docker's, not supported: an interface's link-local IPv6 address follows from its MAC address
     #[arg(long, value_name = "ADDR", value_delimiter = ',')]
     link_local_ip: Vec<IpAddr>,
     /// Name or id of the network

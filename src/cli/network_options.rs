@@ -15,8 +15,7 @@ use crate::api::types::{CreateContainer, EndpointAddresses, EndpointSettings, Ne
 #[derive(Args, Clone, Debug)]
 pub(super) struct NetworkOptions {
     /// Network to connect to [default: bridge]: NET, or
-    /// name=NET,alias=NAME,ip=ADDR,ip6=ADDR,mac-address=MAC,link-local-ip=ADDR,driver-opt=KEY=VALUE,gw-priority=N;
-    /// may be repeated
+    /// name=NET,alias=NAME,ip=ADDR,ip6=ADDR,mac-address=MAC,driver-opt=KEY=VALUE,gw-priority=N; may be repeated
     #[arg(long, alias = "net", value_name = "NET", value_parser = attachment)]
     network: Vec<NetworkAttachment>,
     /// Name of the container on the first network; may be repeated
@@ -40,7 +39,7 @@ pub(super) struct NetworkOptions {
     /// IPv6 address on the first network
     #[arg(long, value_name = "ADDR")]
     ip6: Option<Ipv6Addr>,
-    /// Link-local address on the first network; may be repeated
+    /// Docker's, not supported: an interface's link-local IPv6 address follows from its MAC address
     #[arg(long, value_name = "ADDR")]
     link_local_ip: Vec<IpAddr>,
     /// MAC address on the first network [default: 02:42: and the IPv4 address]
@@ -254,7 +253,7 @@ fn attachment(value: &str) -> Result<NetworkAttachment, String> {
             }
             _ => {
                 return Err(format!(
-                    "invalid field key {key}: use name, alias, ip, ip6, mac-address, link-local-ip, driver-opt or gw-priority"
+                    "invalid field key {key}: use name, alias, ip, ip6, mac-address, driver-opt or gw-priority"
                 ));
             }
         }

@@ -201,7 +201,7 @@ impl State {
             return Err(invalid(
                 "--link-local-ip",
                 &address.to_string(),
-                "interfaces have no link-local addresses here; leave it out",
+                "not supported: an interface's link-local IPv6 address follows from its MAC address; leave it out",
             ));
         }
         let requested_interface = endpoint_options::interface(&settings.driver_opts)?;
