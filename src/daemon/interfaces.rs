@@ -288,6 +288,9 @@ impl Core {
             let addresses = endpoint.addresses.iter();
             let texts = addresses.filter(|net| net.addr().is_ipv6());
             let texts: Vec<String> = texts.map(IpNet::to_string).collect();
+            if texts.is_empty() {
+                return "none".to_owned();
+            }
             texts.join(", ")
         };
         if let Err(error) = changed.await {
