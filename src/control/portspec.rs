@@ -68,9 +68,11 @@ enum Problem {
     Sctp,
     Address(String),
     LinkLocal(String),
+    Multicast(String),
     ContainerPort(String),
     ContainerPortZero,
     HostPort(String),
+    AddressAsPort { address: String, container: String },
     Ranges { container: String, host: String },
     ExposeRange(String),
 }
@@ -89,14 +91,16 @@ impl fmt::Display for PortSpecError {
             Problem::NoPort => write!(f, "no port specified: {value}<empty>"),
             Problem::Protocol(name) => write!(f, "invalid proto: {}", name.escape_debug()),
             Problem::Sctp => write!(f, "invalid proto: sctp: sctp is not supported"),
-            Problem::Address(text) | Problem::LinkLocal(text) => {
+            Problem::Address(text) | Problem::LinkLocal(text) | Problem::Multicast(text) => {
                 write!(f, "invalid IP address: {}", text.escape_debug())
             }
             Problem::ContainerPort(text) => {
                 write!(f, "invalid containerPort: {}", text.escape_debug())
             }
             Problem::ContainerPortZero => write!(f, "invalid containerPort: 0"),
-            Problem::HostPort(text) => write!(f, "invalid hostPort: {}", text.escape_debug()),
+            Problem::HostPort(text) | Problem::AddressAsPort { address: text, .. } => {
+                write!(f, "invalid hostPort: {}", text.escape_debug())
+            }
             Problem::Ranges { container, host } => {
                 write!(
                     f,
@@ -110,17 +114,27 @@ impl fmt::Display for PortSpecError {
             ),
         }?;
         write!(f, " (in {flag} \"{value}\"): ")?;
+        if let Problem::AddressAsPort { address, container } = problem {
+            let (address, container) = (address.escape_debug(), container.escape_debug());
+            return write!(
+                f,
+                "an address goes before the port of the host: give {address}:8080:{container}, or {address}::{container} for a free port"
+            );
+        }
         f.write_str(match problem {
             Problem::NoPort => "give at least the container's port, as in -p 8080:80",
             Problem::Protocol(_) | Problem::Sctp => "use /tcp or /udp",
             Problem::Address(_) => "give an address of this host, as in 127.0.0.1:8080:80, IPv6 in brackets",
+            Problem::Multicast(_) => {
+                "a multicast address is no host's; give an address of this host, as in [2001:db8::1]:8080:80 or 127.0.0.1:8080:80"
+            }
             Problem::LinkLocal(_) => {
                 "ports are not published at link-local addresses; give another address of this host, or [::] for all others"
             }
             Problem::ContainerPort(_) | Problem::ContainerPortZero | Problem::ExposeRange(_) => {
                 "use a port from 1 to 65535 or a range first-last with first not above last"
             }
-            Problem::HostPort(_) => {
+            Problem::HostPort(_) | Problem::AddressAsPort { .. } => {
                 "use a port from 1 to 65535 or a range first-last with first not above last; leave it out for a free one"
             }
             Problem::Ranges { .. } => "make both ranges equally long, or give one container port for a range of the host",
@@ -180,7 +194,16 @@ fn host_ports(
     if host.is_empty() {
         return Ok(HostPorts::Ephemeral);
     }
-    let host_range = range(host).ok_or_else(|| Problem::HostPort(host.to_owned()))?;
+    let Some(host_range) = range(host) else {
+        return Err(match parse_address(host) {
+            Ok(_) => Problem::AddressAsPort {
+                address: host.to_owned(),
+                container: container.to_owned(),
+            },
+            Err(problem @ (Problem::LinkLocal(_) | Problem::Multicast(_))) => problem,
+            Err(_) => Problem::HostPort(host.to_owned()),
+        });
+    };
     match (host_range.len(), ports.len()) {
         (1, 1) if *host_range.start() == 0 => Ok(HostPorts::Ephemeral),
         // A range that begins with 0 would ask for port 0 itself, which no socket can have.
@@ -211,6 +234,8 @@ fn split(value: &str) -> (&str, &str, &str) {
         return ("", "", value);
     };
     match rest.rsplit_once(':') {
+        // `[::1]:80`: the last colon is one of the address.
+        Some(_) if rest.starts_with('[') && rest.ends_with(']') => ("", rest, container),
         Some((address, host)) => (address, host, container),
         None => ("", rest, container),
     }
@@ -253,7 +278,11 @@ fn parse_address(text: &str) -> Result<Option<IpAddr>, Problem> {
         return Err(problem());
     }
     // ::ffff:127.0.0.1 is an IPv4 address.
-    Ok(Some(address.to_canonical()))
+    let address = address.to_canonical();
+    if address.is_multicast() {
+        return Err(Problem::Multicast(text.to_owned()));
+    }
+    Ok(Some(address))
 }
 
 fn range(text: &str) -> Option<RangeInclusive<u16>> {
@@ -363,6 +392,12 @@ mod tests {
             ("[fe80::1%eth0]:80:80", "invalid IP address: [fe80::1%eth0]"),
             ("[fe80::1]:80:80", "invalid IP address: [fe80::1]"),
             ("[::1%lo]:80:80", "invalid IP address: [::1%lo]"),
+            ("[ff02::1]:8088:80", "invalid IP address: [ff02::1]"),
+            ("[ff02::1]:80", "invalid IP address: [ff02::1]"),
+            ("224.0.0.1:8088:80", "invalid IP address: 224.0.0.1"),
+            ("[::1]:80", "invalid hostPort: [::1]"),
+            ("127.0.0.1:80", "invalid hostPort: 127.0.0.1"),
+            ("[::1:80", "invalid IP address: [:"),
             ("127.0.0.1%lo:80:80", "invalid IP address: 127.0.0.1%lo"),
             ("8086:80/xyz", "invalid proto: xyz"),
             ("8086:80/sctp", "invalid proto: sctp: sctp is not supported"),
@@ -391,6 +426,23 @@ mod tests {
                 !message.contains('\n') && !message.ends_with(": "),
                 "{message}"
             );
+        }
+    }
+
+    #[test]
+    fn addresses_that_are_misplaced_or_nobodys() {
+        let fix = |value: &str| {
+            let message = value.parse::<PortSpec>().unwrap_err().to_string();
+            let (_, fix) = message.split_once("\"): ").unwrap();
+            fix.to_owned()
+        };
+        assert_eq!(
+            fix("[::1]:80"),
+            "an address goes before the port of the host: give [::1]:8080:80, or [::1]::80 for a free port"
+        );
+        assert!(fix("127.0.0.1:80/udp").contains("give 127.0.0.1:8080:80, or 127.0.0.1::80 "));
+        for multicast in ["[ff02::1]:8088:80", "224.0.0.1:8088:80"] {
+            assert!(fix(multicast).starts_with("a multicast address is no host's; give"));
         }
     }
 
