@@ -26,7 +26,8 @@ pub struct AddressPool {
 /// Why a `--default-address-pool` is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "invalid --default-address-pool \"{value}\": {problem}; give it as base=10.99.0.0/16,size=24"
+    "invalid --default-address-pool \"{value}\": {problem}; give it as {}",
+    if .value.contains(':') { "base=2001:db8:1::/56,size=64" } else { "base=10.99.0.0/16,size=24" }
 )]
 pub struct AddressPoolError {
     value: String,

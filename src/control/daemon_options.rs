@@ -4,8 +4,8 @@
 //! from the command line or from a configuration file. What comes out is a [`NetworkConfig`] that needs
 //! no further checks. Subnet of the default network, in this order (Docker's), for each of its address families:
 //!
-//! 1. `--bip`, `--bip6`; 2. an address that the bridge already has; 3. `--fixed-cidr`, `--fixed-cidr-v6`; 4. the
-//!    first subnet of the default pools that no route of the host overlaps, normally 172.17.0.0/16, and the first /64 of
+//! 1. `--bip`, `--bip6`; 2. an address that the bridge already has (an IPv6 address of our own bridge, which is left
+//!    from other flags, only without `--fixed-cidr-v6`); 3. `--fixed-cidr`, `--fixed-cidr-v6`; 4. the first subnet of the default pools that no route of the host overlaps, normally 172.17.0.0/16, and the first /64 of
 //!    the host's own unique local prefix.
 //!
 //! It has IPv6 only with `--ipv6`, as with Docker; without it the other IPv6 flags have no effect, and a warning says so.
@@ -29,7 +29,7 @@ use super::network_config::{
 };
 
 pub use error::OptionError;
-pub(super) use ipv6::{MIN_MTU_IPV6, Special, special};
+pub(super) use ipv6::{MIN_MTU_IPV6, Special, may_be_uplink, special};
 
 /// Name of the default bridge, which the daemon makes itself.
 pub const DEFAULT_BRIDGE: &str = "tb0";
@@ -471,14 +471,17 @@ impl Context<'_> {
     }
 
     /// An address that the bridge has already. On our own bridge an old address that does not fit new flags is
-    /// replaced; somebody else's is obeyed.
+    /// replaced; somebody else's is obeyed. Prefixes of IPv6 come and go with the provider, longer and shorter: on our
+    /// own bridge the flag alone says what it is now.
     fn existing(&self, flags: &Flags, fixed: Option<IpNet>) -> Option<IpNet> {
+        let fits = |address: &IpNet| match fixed {
+            Some(fixed) if self.managed => flags.ipv4 && overlap(&address.trunc(), &fixed),
+            Some(_) | None => true,
+        };
         let addresses = self.host.bridge_addresses.iter().copied();
         addresses
             .filter(|address| address.addr().is_ipv4() == flags.ipv4)
-            .find(|address| {
-                !self.managed || fixed.is_none_or(|fixed| overlap(&address.trunc(), &fixed))
-            })
+            .find(fits)
     }
 
     fn refuse_overlap(&self, flags: &Flags, flag: &str, address: IpNet) -> Result<(), OptionError> {
@@ -496,14 +499,23 @@ impl Context<'_> {
         else {
             return Ok(());
         };
-        let (flag, subnet, bip) = (flag.to_owned(), address, flags.bip);
-        Err(match self.next_free(flags) {
+        let part_of_link = is_part_of(route, address) && may_be_uplink(&device, &[self.bridge]);
+        let free = self.next_free(flags);
+        // As it was given, without host bits.
+        let (choose, subnet, free) = if flag == flags.fixed {
+            (flags.fixed, address.trunc(), free.map(|free| free.trunc()))
+        } else {
+            (flags.bip, address, free)
+        };
+        let flag = flag.to_owned();
+        Err(match free {
             Some(free) => OptionError::Overlap {
                 flag,
                 subnet,
                 route,
                 device,
-                bip,
+                part_of_link,
+                choose,
                 free,
             },
             None => OptionError::OverlapNoneFree {
@@ -511,7 +523,8 @@ impl Context<'_> {
                 subnet,
                 route,
                 device,
-                bip,
+                part_of_link,
+                choose,
             },
         })
     }
@@ -534,10 +547,14 @@ impl Context<'_> {
 
 /// The subnet is a part of the prefix on the link of an interface with an NDP proxy: its neighbours are answered.
 pub(super) fn is_proxied(route: &HostRoute, subnet: IpNet, ndp_proxy: &[String]) -> bool {
+    ndp_proxy.contains(&route.device) && is_part_of(route.prefix, subnet)
+}
+
+/// An IPv6 subnet that an NDP proxy would let be a part of a link's prefix.
+pub(super) fn is_part_of(link: IpNet, subnet: IpNet) -> bool {
     !subnet.addr().is_ipv4()
-        && ndp_proxy.contains(&route.device)
-        && route.prefix.contains(&subnet.trunc())
-        && route.prefix.prefix_len() < subnet.prefix_len()
+        && link.contains(&subnet.trunc())
+        && link.prefix_len() < subnet.prefix_len()
 }
 
 /// One sentence for each interface that is not there; it may come later.

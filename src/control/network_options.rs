@@ -26,7 +26,7 @@ use ipnet::IpNet;
 
 use super::address_pool::AddressPools;
 use super::daemon_options::{
-    DEFAULT_MTU, HostFacts, MAX_MTU, MIN_MTU, MIN_MTU_IPV6, missing_interfaces,
+    DEFAULT_MTU, HostFacts, MAX_MTU, MIN_MTU, MIN_MTU_IPV6, may_be_uplink, missing_interfaces,
 };
 use super::names;
 use super::network_config::{
@@ -203,6 +203,14 @@ pub fn check(
         warnings.push(format!(
             "{TRUSTED_HOST_INTERFACES} has no effect: containers are reached directly in gateway mode routed or nat-unprotected"
         ));
+    }
+    let mut own: Vec<&str> = context.networks.iter().map(|n| n.bridge.as_str()).collect();
+    own.push(&options_given.bridge);
+    let mut interfaces = options_given.ndp_proxy.iter();
+    if let Some(wrong) = interfaces.find(|name| !may_be_uplink(name, &own)) {
+        let problem = format!("no router or neighbour outside is on {wrong}");
+        let fix = "give the name of an uplink, the interface towards the router, such as eth0";
+        return Err(refuse(NDP_PROXY, wrong, problem, fix));
     }
     if enabled.ipv6 {
         let interfaces = &options_given.ndp_proxy;

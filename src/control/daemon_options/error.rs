@@ -67,6 +67,10 @@ pub enum OptionError {
     )]
     NdpProxy(String),
     #[error(
+        "invalid --ndp-proxy \"{0}\": no router or neighbour outside is on that interface; give the name of an uplink, the interface towards the router, such as eth0"
+    )]
+    NoUplink(String),
+    #[error(
         "MTU {0} is too small for IPv6 (in --mtu {0} with --ipv6): use at least {MIN_MTU_IPV6} octets, or leave --ipv6 out"
     )]
     MtuIpv6(u32),
@@ -146,25 +150,29 @@ pub enum OptionError {
     )]
     Mtu(i64),
     #[error(
-        "{flag} {subnet} overlaps the host's route {route} (dev {device}): the next free one is {bip} {free}"
+        "{flag} {subnet} overlaps the host's route {route} (dev {device}): {}the next free one is {choose} {free}",
+        proxy(.device, *.part_of_link)
     )]
     Overlap {
         flag: String,
         subnet: IpNet,
         route: IpNet,
         device: String,
-        bip: &'static str,
+        part_of_link: bool,
+        choose: &'static str,
         free: IpNet,
     },
     #[error(
-        "{flag} {subnet} overlaps the host's route {route} (dev {device}), and all predefined address pools have been fully subnetted: choose another subnet with {bip}"
+        "{flag} {subnet} overlaps the host's route {route} (dev {device}), and all predefined address pools have been fully subnetted: {}choose another subnet with {choose}",
+        proxy(.device, *.part_of_link)
     )]
     OverlapNoneFree {
         flag: String,
         subnet: IpNet,
         route: IpNet,
         device: String,
-        bip: &'static str,
+        part_of_link: bool,
+        choose: &'static str,
     },
     #[error(
         "all predefined address pools have been fully subnetted: every default subnet overlaps a route of the host; choose one with {bip}"
@@ -172,4 +180,13 @@ pub enum OptionError {
     NoPool { bip: &'static str },
     #[error(transparent)]
     AddressPool(#[from] AddressPoolError),
+}
+
+/// The way to have a part of an uplink's prefix.
+fn proxy(device: &str, part_of_link: bool) -> String {
+    if part_of_link {
+        format!("give --ndp-proxy {device}, too, for a part of that link's prefix; else ")
+    } else {
+        String::new()
+    }
 }

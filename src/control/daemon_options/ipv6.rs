@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::{
-    BridgeOptions, Context, Flags, OptionError, parse_address, parse_cidr, parse_subnet,
-    reserved_as,
+    BridgeOptions, Context, DEFAULT_BRIDGE, Flags, OptionError, parse_address, parse_cidr,
+    parse_subnet, reserved_as,
 };
 use crate::control::names::is_interface_name;
 use crate::control::network_config::{FamilyConfig, GatewayMode};
@@ -59,6 +59,10 @@ impl BridgeOptions {
         let mut names = self.ndp_proxy.clone();
         if let Some(wrong) = names.iter().find(|name| !is_interface_name(name)) {
             return Err(OptionError::NdpProxy(wrong.escape_debug().to_string()));
+        }
+        let own: Vec<&str> = self.bridge_name().into_iter().collect();
+        if let Some(wrong) = names.iter().find(|name| !may_be_uplink(name, &own)) {
+            return Err(OptionError::NoUplink(wrong.clone()));
         }
         names.sort_unstable();
         names.dedup();
@@ -165,6 +169,12 @@ impl BridgeOptions {
         }
         without_effect
     }
+}
+
+/// Neighbours outside may be on the interface: it is not the loopback interface, none of the bridges `own`, and not
+/// named like one of ours.
+pub(in crate::control) fn may_be_uplink(name: &str, own: &[&str]) -> bool {
+    name != "lo" && name != DEFAULT_BRIDGE && !name.starts_with("tb-") && !own.contains(&name)
 }
 
 fn is_link_local(value: &str) -> bool {

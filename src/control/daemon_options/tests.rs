@@ -410,6 +410,22 @@ fn an_ipv6_address_that_the_bridge_has() {
         Ok(net("2001:db8:8::1/64")),
         "TestDefaultBridgeAddresses: on our own bridge it is replaced"
     );
+    for (prefix, address) in [
+        ("2001:db8:7::/80", "2001:db8:7::1/80"),
+        ("2001:db8:7::/124", "2001:db8:7::1/124"),
+        ("2001:db8:7:0:8000::/80", "2001:db8:7:0:8000::1/80"),
+        ("2001:db8::/32", "2001:db8::1/32"),
+    ] {
+        let config = v6(&host, |o| o.fixed_cidr_v6 = Some(prefix.into())).unwrap();
+        let family = config.v6().unwrap();
+        assert_eq!(family.bridge_net(), Some(net(address)));
+        assert_eq!(family.allocation_range, None, "{prefix}");
+    }
+    let theirs = bridge_v6(|o| {
+        o.bridge = Some("br-x".into());
+        o.fixed_cidr_v6 = Some("2001:db8:7:0:8000::/80".into());
+    });
+    assert_eq!(theirs, Ok(net("2001:db8:7::9/64")), "a range in it");
     let error = bridge_v6(|o| {
         o.bridge = Some("br-x".into());
         o.fixed_cidr_v6 = Some("2001:db8:8::/64".into());
@@ -579,6 +595,34 @@ fn bad_ipv6_values() {
             "invalid --ndp-proxy \"et/h0\": an interface name has",
         ),
         (
+            |o, value| o.ndp_proxy = vec!["eth0".into(), value],
+            "lo",
+            "invalid --ndp-proxy \"lo\": no router or neighbour outside is on that interface; give the name of an uplink",
+        ),
+        (
+            |o, value| o.ndp_proxy = vec![value],
+            "tb0",
+            "invalid --ndp-proxy \"tb0\": no router",
+        ),
+        (
+            |o, value| o.ndp_proxy = vec![value],
+            "tb-0123456789ab",
+            "invalid --ndp-proxy \"tb-0123456789ab\": no router",
+        ),
+        (
+            |o, value| {
+                o.bridge = Some(value.clone());
+                o.ndp_proxy = vec![value];
+            },
+            "br-x",
+            "invalid --ndp-proxy \"br-x\": no router",
+        ),
+        (
+            |o, value| o.default_address_pools = vec![format!("base={value}")],
+            "2001:db8::/56",
+            "invalid --default-address-pool \"base=2001:db8::/56\": size is missing; give it as base=2001:db8:1::/56,size=64",
+        ),
+        (
             |o, value| o.mtu = value.parse().ok(),
             "1279",
             "MTU 1279 is too small for IPv6",
@@ -648,9 +692,20 @@ fn ipv6_overlaps_and_parts_of_a_link() {
     };
     assert_eq!(
         wanted("2001:db8:1::/64", &[]).unwrap_err(),
-        "--fixed-cidr-v6 2001:db8:1::1/64 overlaps the host's route 2001:db8:1::/64 (dev eth0): the next free one is --bip6 fd42:98fc:1c14::1/64"
+        "--fixed-cidr-v6 2001:db8:1::/64 overlaps the host's route 2001:db8:1::/64 (dev eth0): the next free one is --fixed-cidr-v6 fd42:98fc:1c14::/64"
     );
-    assert!(wanted("2001:db8:1:0:5::/80", &[]).is_err());
+    assert_eq!(
+        wanted("2001:db8:1:0:5::/80", &[]).unwrap_err(),
+        "--fixed-cidr-v6 2001:db8:1:0:5::/80 overlaps the host's route 2001:db8:1::/64 (dev eth0): give --ndp-proxy eth0, too, for a part of that link's prefix; else the next free one is --fixed-cidr-v6 fd42:98fc:1c14::/64"
+    );
+    let bip = v6(&host, |o| o.bip6 = Some("2001:db8:1::5/80".into()));
+    let bip = bip.unwrap_err();
+    assert!(
+        bip.starts_with("--bip6 2001:db8:1::5/80 overlaps")
+            && bip.contains("give --ndp-proxy eth0, too")
+            && bip.ends_with("the next free one is --bip6 fd42:98fc:1c14::1/64"),
+        "{bip}"
+    );
     let proxied = wanted("2001:db8:1:0:5::/80", &["eth1", "eth0", "eth0"]).unwrap();
     assert_eq!(proxied.ndp_proxy, ["eth0", "eth1"]);
     assert!(

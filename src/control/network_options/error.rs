@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 use crate::control::daemon_options::{MAX_MTU, MIN_MTU, MIN_MTU_IPV6};
 use crate::control::ipam::IpamError;
+use crate::control::network_options::NDP_PROXY;
 
 /// Why a network is not made: one line with the flag or field and a fix.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -135,13 +136,15 @@ pub enum NetworkOptionError {
         free: Option<IpNet>,
     },
     #[error(
-        "--subnet {subnet} overlaps the host's route {route} (dev {device}): {}",
+        "--subnet {subnet} overlaps the host's route {route} (dev {device}): {}{}",
+        proxy(.device, *.part_of_link),
         suggest(*free)
     )]
     HostOverlap {
         subnet: IpNet,
         route: IpNet,
         device: String,
+        part_of_link: bool,
         free: Option<IpNet>,
     },
     #[error(
@@ -160,6 +163,15 @@ pub enum NetworkOptionError {
         "invalid address pool: no default pool can be split into subnets of prefix length {0}; choose a subnet with --subnet"
     )]
     PoolSize(u8),
+}
+
+/// The way to have a part of an uplink's prefix.
+fn proxy(device: &str, part_of_link: bool) -> String {
+    if part_of_link {
+        format!("give -o {NDP_PROXY}={device}, too, for a part of that link's prefix; else ")
+    } else {
+        String::new()
+    }
 }
 
 fn suggest(free: Option<IpNet>) -> String {

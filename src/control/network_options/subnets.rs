@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::{Context, Enabled, NetworkOptionError, Options};
 use crate::api::types::IpamPool;
 use crate::control::address_pool::{NoSubnet, overlap};
-use crate::control::daemon_options::{HostRoute, is_proxied, special};
+use crate::control::daemon_options::{HostRoute, is_part_of, is_proxied, may_be_uplink, special};
 use crate::control::ipam::{Gateway, Pool, PoolConfig};
 use crate::control::network_config::{FamilyConfig, GatewayMode};
 
@@ -83,12 +83,19 @@ fn parse_pool(pool: &IpamPool) -> Result<(bool, WantedFamily), NetworkOptionErro
         .as_deref()
         .map(|text| network("ip-range", text));
     let gateway = pool.gateway.as_deref().map(|text| {
-        let example = "--gateway 10.99.0.1";
+        let example = match is_ipv6(text) {
+            true => "--gateway 2001:db8:1::1",
+            false => "--gateway 10.99.0.1",
+        };
         address("gateway".to_owned(), text, example)
     });
     let auxiliary = pool.auxiliary_addresses.iter().map(|(name, text)| {
         let what = format!("auxiliary address {}", name.escape_debug());
-        let address = address(what, text, "--aux-address router=10.99.0.2")?;
+        let example = match is_ipv6(text) {
+            true => "--aux-address router=2001:db8:1::2",
+            false => "--aux-address router=10.99.0.2",
+        };
+        let address = address(what, text, example)?;
         Ok((name.clone(), address))
     });
     let subnet = pool.subnet.as_deref().map(|text| network("subnet", text));
@@ -181,11 +188,18 @@ fn network(what: &str, text: &str) -> Result<IpNet, NetworkOptionError> {
         what: what.to_owned(),
         value: text.escape_debug().to_string(),
         problem: format!("invalid CIDR address: {}", text.escape_debug()),
-        example: match what {
-            "subnet" => "--subnet 10.99.0.0/24",
-            _ => "--ip-range 10.99.0.128/25",
+        example: match (what, is_ipv6(text)) {
+            ("subnet", false) => "--subnet 10.99.0.0/24",
+            ("subnet", true) => "--subnet 2001:db8:1::/64",
+            (_, false) => "--ip-range 10.99.0.128/25",
+            (_, true) => "--ip-range 2001:db8:1:0:8000::/80",
         },
     })
+}
+
+/// What somebody meant who wrote this.
+fn is_ipv6(text: &str) -> bool {
+    text.contains(':')
 }
 
 fn address(what: String, text: &str, example: &'static str) -> Result<IpAddr, NetworkOptionError> {
@@ -339,6 +353,8 @@ impl Obstacles<'_> {
                 subnet,
                 route: route.prefix,
                 device: route.device.clone(),
+                part_of_link: is_part_of(route.prefix, subnet)
+                    && may_be_uplink(&route.device, &[self.bridge]),
                 free: free(),
             }),
         }

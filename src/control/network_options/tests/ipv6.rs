@@ -212,6 +212,12 @@ fn options_of_ipv6() {
             "ext/0 (\"ext/0\" is no name of an interface): ",
         ),
         (
+            NDP_PROXY,
+            "lo",
+            "lo (no router or neighbour outside is on lo): give the name of an uplink",
+        ),
+        (NDP_PROXY, "tb0,ext0", "tb0 (no router or neighbour outside"),
+        (
             HOST_IPV6,
             "10.0.0.1",
             "10.0.0.1 (not a source address): give an IPv6 address",
@@ -350,7 +356,7 @@ fn overlaps() {
     );
     assert_eq!(
         world.error(&v6(&["2001:db8:1::/80"])),
-        "--subnet 2001:db8:1::/80 overlaps the host's route 2001:db8:1::/64 (dev ext0): the next free one is --subnet fd42:98fc:1c14:1::/64"
+        "--subnet 2001:db8:1::/80 overlaps the host's route 2001:db8:1::/64 (dev ext0): give -o com.tunbridge.ndp_proxy=ext0, too, for a part of that link's prefix; else the next free one is --subnet fd42:98fc:1c14:1::/64"
     );
     // A part of the link's prefix, whose addresses the NDP proxy answers for.
     world.host.interfaces = vec!["ext0".into()];
