@@ -135,7 +135,7 @@ impl State {
         attachment: &Attachment,
         taken: &mut Vec<IpNet>,
     ) -> Result<MacAddress, ControlError> {
-        taken.extend(self.take_ipv4(network, attachment)?);
+        taken.extend(self.take_ipv4(network, container, attachment)?);
         let mac = match attachment.requested_mac {
             Some(mac) => mac,
             None => self.new_mac(network, taken)?,
@@ -163,10 +163,11 @@ impl State {
     fn take_ipv4(
         &mut self,
         network: &Network,
+        container: &str,
         attachment: &Attachment,
     ) -> Result<Option<IpNet>, ControlError> {
         let requested = attachment.requested_address(true);
-        self.take_from_pool(network, true, requested, Pool::allocate)
+        self.take_from_pool(network, container, true, requested, Pool::allocate)
     }
 
     /// An IPv6 address for a container whose interface has this MAC; none if the network has no IPv6.
@@ -185,7 +186,7 @@ impl State {
             secret: &secret,
         };
         let allocation = network.config.ipv6_address;
-        self.take_from_pool(network, false, requested, |pool| {
+        self.take_from_pool(network, container, false, requested, |pool| {
             ipv6_address::choose(pool, allocation, &owner)
         })
     }
@@ -194,6 +195,7 @@ impl State {
     fn take_from_pool(
         &mut self,
         network: &Network,
+        container: &str,
         ipv4: bool,
         requested: Option<IpAddr>,
         choose: impl FnOnce(&mut Pool) -> Result<IpAddr, IpamError>,
@@ -209,16 +211,22 @@ impl State {
             Some(address) => pool.reserve(address).map(|()| address),
             None => choose(pool),
         };
-        let address = outcome.map_err(|source| {
-            if !matches!(source, IpamError::Exhausted { .. }) {
-                return ControlError::Address(source);
-            }
-            ControlError::NoAddress {
+        let address = outcome.map_err(|source| match source {
+            // It did when it was asked for.
+            IpamError::OutOfRange { address, subnet } => ControlError::AddressGone {
+                address,
+                flag: if ipv4 { "--ip" } else { "--ip6" },
+                network: network.name.clone(),
+                subnet,
+                container: container.to_owned(),
+            },
+            IpamError::Exhausted { .. } => ControlError::NoAddress {
                 family: if ipv4 { 4 } else { 6 },
                 network: network.name.clone(),
                 id: network.id.clone(),
                 source,
-            }
+            },
+            source => ControlError::Address(source),
         })?;
         let net = IpNet::new(address, pool.subnet().prefix_len());
         Ok(Some(net.unwrap_or_else(|_| address.into())))

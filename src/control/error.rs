@@ -98,6 +98,16 @@ pub enum ControlError {
         subnets: Vec<IpNet>,
     },
     #[error(
+        "invalid address {address}: It does not belong to any of this network's subnets: network {network} has {subnet} now; run `tunbridge network disconnect {network} {container}` and `tunbridge network connect {flag} ADDRESS {network} {container}` with an ADDRESS in {subnet}, or without {flag} for any"
+    )]
+    AddressGone {
+        address: IpAddr,
+        flag: &'static str,
+        network: String,
+        subnet: IpNet,
+        container: String,
+    },
+    #[error(
         "interface {interface} exists already in container {container}: give another com.docker.network.endpoint.ifname"
     )]
     InterfaceInUse {
@@ -192,6 +202,7 @@ impl ControlError {
             | Self::HostNetwork
             | Self::AliasOnDefault
             | Self::AddressOutside { .. }
+            | Self::AddressGone { .. }
             | Self::Link(_)
             // With 404 Docker's client would say that the image is missing (moby#39823).
             | Self::LinkTarget(_)

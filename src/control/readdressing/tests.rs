@@ -160,7 +160,7 @@ fn those_that_cannot_be_readdressed_are_named() {
     assert_eq!(
         warnings,
         [
-            "container fixed has no IPv6 address on network bridge any more: invalid address 2001:db8:1::99: It does not belong to any of this network's subnets: choose one in 2001:db8:2::/64"
+            "container fixed has no IPv6 address on network bridge any more: invalid address 2001:db8:1::99: It does not belong to any of this network's subnets: network bridge has 2001:db8:2::/64 now; run `tunbridge network disconnect bridge fixed` and `tunbridge network connect --ip6 ADDRESS bridge fixed` with an ADDRESS in 2001:db8:2::/64, or without --ip6 for any"
         ]
     );
     assert_eq!(state.readdressed().len(), 2);
@@ -178,6 +178,62 @@ fn those_that_cannot_be_readdressed_are_named() {
         addresses(&state, "fixed"),
         ["172.17.0.3/16", "2001:db8:1::99/64"]
     );
+}
+
+#[test]
+fn whoever_asked_for_an_address_that_is_gone_starts_when_it_asks_for_another() {
+    let (mut state, _) = running(v6("2001:db8:1::/64"));
+    with_address(&mut state, "fixed", "2001:db8:1::99");
+    state
+        .set_default_network(Some(&config(v6("2001:db8:2::/64"))), at(1))
+        .unwrap();
+    state.set_exited("fixed", 0, at(2)).unwrap();
+    let error = state.restart("fixed").unwrap_err();
+    assert_eq!(error.http_status(), 400);
+    assert!(
+        error.to_string().contains(
+            "run `tunbridge network disconnect bridge fixed` and `tunbridge network connect --ip6 "
+        ),
+        "{error}"
+    );
+    assert!(state.container("fixed").unwrap().has_exited());
+    state.disconnect("fixed", DEFAULT_NETWORK, false).unwrap();
+    let mut wanted = NetworkAttachment::default().settings;
+    wanted.ipam_config.ipv6_address = Some("2001:db8:2::99".parse().unwrap());
+    state.connect("fixed", DEFAULT_NETWORK, &wanted).unwrap();
+    state.restart("fixed").unwrap();
+    assert_eq!(
+        addresses(&state, "fixed"),
+        ["172.17.0.3/16", "2001:db8:2::99/64"]
+    );
+}
+
+/// The interface is given the same addresses with another prefix length, where they still fit.
+#[test]
+fn a_longer_and_a_shorter_prefix() {
+    let (mut state, _) = running(v6("2001:db8:1::/64"));
+    with_address(&mut state, "fixed", "2001:db8:1::9");
+    let mac = "2001:db8:1::242:ac11:2";
+    for (prefix, web) in [
+        ("2001:db8:1::/80", format!("{mac}/80")),
+        ("2001:db8::/32", format!("{mac}/32")),
+        ("2001:db8:1::/124", "2001:db8:1::2/124".to_owned()),
+        ("2001:db8:1::/64", "2001:db8:1::2/64".to_owned()),
+    ] {
+        let warnings = state
+            .set_default_network(Some(&config(v6(prefix))), at(1))
+            .unwrap();
+        assert_eq!(warnings, Vec::<String>::new());
+        let length = prefix.split_once('/').unwrap().1;
+        assert_eq!(addresses(&state, "web"), ["172.17.0.2/16".to_owned(), web]);
+        assert_eq!(
+            addresses(&state, "fixed"),
+            [
+                "172.17.0.3/16".to_owned(),
+                format!("2001:db8:1::9/{length}")
+            ]
+        );
+    }
 }
 
 #[test]
