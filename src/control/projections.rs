@@ -47,17 +47,22 @@ pub fn policy(state: &State, local_addresses: &[IpAddr]) -> Policy {
         ..Policy::default()
     };
     for (container, network, endpoint) in state.endpoints() {
-        let mut families = network.config.families.iter();
-        let open = if families.any(|family| family.mode == GatewayMode::Routed) {
-            open_ports(container)
-        } else {
-            Vec::new()
-        };
+        let routed = network.config.families.iter();
+        let routed = routed.filter(|family| family.mode == GatewayMode::Routed);
+        let open = routed.flat_map(|family| {
+            let ipv4 = family.is_ipv4();
+            let ranges = joined(open_ports(state, container, network, ipv4));
+            ranges.into_iter().map(move |(transport, ports)| OpenPorts {
+                ipv4,
+                protocol: transport.into(),
+                ports,
+            })
+        });
         policy.endpoints.push(EndpointPolicy {
             id: EndpointId(endpoint.number),
             network: NetworkId(network.number),
             addresses: endpoint.addresses.iter().map(IpNet::addr).collect(),
-            open,
+            open: open.collect(),
         });
     }
     for container in state.containers() {
@@ -94,18 +99,34 @@ const fn access(mode: GatewayMode) -> Access {
     }
 }
 
-/// Ports of a container that are open without NAT: those that `-p` and, with `-P`, `--expose` name.
-/// Sorted, no two overlap.
-fn open_ports(container: &Container) -> Vec<OpenPorts> {
-    let exposed = container.expose.iter().filter(|_| container.publish_all);
-    let ranges = published_ports(container).chain(exposed.map(|e| (e.transport, e.first..=e.last)));
-    joined(ranges)
-        .into_iter()
-        .map(|(transport, ports)| OpenPorts {
-            protocol: transport.into(),
-            ports,
-        })
-        .collect()
+/// Ports of a container that are open without NAT at its address of a family: those that `-p` and, with `-P`,
+/// `--expose` name, unless they are meant for somewhere else.
+///
+/// As in Docker, a host address of the other family opens none. Unlike there, neither does one of the host's
+/// loopback, which says that it is nobody else's business, nor one at which the port is had, by NAT on another network
+/// or translated to the other family.
+fn open_ports<'a>(
+    state: &State,
+    container: &'a Container,
+    network: &Network,
+    ipv4: bool,
+) -> impl Iterator<Item = (Transport, RangeInclusive<u16>)> + use<'a> {
+    let default = network.config.host_address;
+    let elsewhere = state.port_target(container, ipv4).is_some();
+    let opens = move |given: Option<IpAddr>| match given.unwrap_or(default) {
+        // The default of both families.
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) if given.is_none() => true,
+        address if address.is_ipv4() != ipv4 => false,
+        address => address.is_unspecified() || !(address.is_loopback() || elsewhere),
+    };
+    let specs = container.publish.iter();
+    let named = specs
+        .filter_map(|text| text.parse::<PortSpec>().ok())
+        .filter(move |spec| opens(spec.host_address))
+        .map(|spec| (spec.transport, spec.container));
+    let exposed = container.expose.iter();
+    let exposed = exposed.filter(move |_| container.publish_all && opens(None));
+    named.chain(exposed.map(|e| (e.transport, e.first..=e.last)))
 }
 
 /// The container ports of its `-p` values.
@@ -272,10 +293,8 @@ pub fn container_ports(state: &State, container: &Container) -> Vec<ContainerPor
                 .map(|(_, private)| (binding.transport, private))
         })
         .collect();
-    for unspecified in routed(state, container) {
-        let exposed = container.expose.iter().filter(|_| container.publish_all);
-        let open =
-            published_ports(container).chain(exposed.map(|e| (e.transport, e.first..=e.last)));
+    for (unspecified, network) in routed(state, container) {
+        let open = open_ports(state, container, network, unspecified.is_ipv4());
         for (transport, range) in open {
             for private in range {
                 named.insert((transport, private));
@@ -303,23 +322,26 @@ pub fn container_ports(state: &State, container: &Container) -> Vec<ContainerPor
     ports
 }
 
-/// `0.0.0.0` and `::` for each place where a container has an address of that family that is reached without NAT.
-fn routed<'a>(state: &'a State, container: &'a Container) -> impl Iterator<Item = IpAddr> + 'a {
+/// `0.0.0.0` and `::` for each place where a container has an address of that family that is reached without NAT, and
+/// the network.
+fn routed<'a>(
+    state: &'a State,
+    container: &'a Container,
+) -> impl Iterator<Item = (IpAddr, &'a Network)> {
     let unspecified = [
         IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     ];
-    container
-        .endpoints()
-        .flat_map(move |(attachment, endpoint)| {
-            let network = state.network_by_id(&attachment.network);
-            unspecified.into_iter().filter(move |unspecified| {
-                let ipv4 = unspecified.is_ipv4();
-                let family = network.and_then(|network| network.config.family(ipv4));
-                family.is_some_and(|family| family.mode == GatewayMode::Routed)
-                    && endpoint.address(ipv4).is_some()
-            })
+    let places = container.endpoints();
+    places.flat_map(move |(attachment, endpoint)| {
+        let network = state.network_by_id(&attachment.network);
+        unspecified.into_iter().filter_map(move |unspecified| {
+            let ipv4 = unspecified.is_ipv4();
+            let family = network?.config.family(ipv4)?;
+            let reached = family.mode == GatewayMode::Routed && endpoint.address(ipv4).is_some();
+            reached.then_some((unspecified, network?))
         })
+    })
 }
 
 #[cfg(test)]

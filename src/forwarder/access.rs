@@ -25,7 +25,8 @@ pub(super) fn direct_refusal(
         None | Some(Access::Closed) => false,
         Some(Access::Open) => true,
         Some(Access::Ports) => key.is_some_and(|key| {
-            key.protocol == Protocol::Icmp || index.is_open(server.0, key.protocol, key.dst_port)
+            key.protocol == Protocol::Icmp
+                || index.is_open(server.0, address, key.protocol, key.dst_port)
         }),
     };
     let reason = match client {

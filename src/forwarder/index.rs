@@ -95,7 +95,8 @@ pub(super) struct Index {
     published: HashMap<(Protocol, IpAddr), BTreeMap<u16, Range>>,
     published_ports: PortSet,
     reverse: HashMap<(Protocol, IpAddr), (Vec<Reverse>, u16)>,
-    open: HashMap<(EndpointId, Protocol), Ranges>,
+    /// By endpoint and family (IPv4?).
+    open: HashMap<(EndpointId, bool, Protocol), Ranges>,
     /// By client and server.
     links: HashMap<(EndpointId, EndpointId, Protocol), Ranges>,
 }
@@ -125,7 +126,8 @@ impl Index {
                     .insert(address, (endpoint.id, endpoint.network));
             }
             for open in &endpoint.open {
-                let ranges = index.open.entry((endpoint.id, open.protocol)).or_default();
+                let key = (endpoint.id, open.ipv4, open.protocol);
+                let ranges = index.open.entry(key).or_default();
                 ranges.0.push(open.ports.clone());
             }
         }
@@ -241,10 +243,16 @@ impl Index {
         self.network(id).is_some_and(|network| network.internal)
     }
 
-    /// The endpoint has opened the port to everybody.
-    pub(super) fn is_open(&self, endpoint: EndpointId, protocol: Protocol, port: u16) -> bool {
+    /// The endpoint has opened the port at its address to everybody.
+    pub(super) fn is_open(
+        &self,
+        endpoint: EndpointId,
+        address: IpAddr,
+        protocol: Protocol,
+        port: u16,
+    ) -> bool {
         self.open
-            .get(&(endpoint, protocol))
+            .get(&(endpoint, address.is_ipv4(), protocol))
             .is_some_and(|ranges| ranges.contains(port))
     }
 

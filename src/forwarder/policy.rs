@@ -106,6 +106,8 @@ pub struct EndpointPolicy {
 /// Open ports of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenPorts {
+    /// At its IPv4 address, and not at its IPv6 one.
+    pub ipv4: bool,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// The container's ports.

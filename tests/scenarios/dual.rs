@@ -92,6 +92,7 @@ pub(crate) fn policy() -> Policy {
         open: Vec::new(),
     };
     let open = OpenPorts {
+        ipv4: false,
         protocol: Protocol::Tcp,
         ports: 80..=80,
     };

@@ -118,6 +118,7 @@ impl Kind {
         let ports = [(Protocol::Tcp, 80), (Protocol::Udp, 53)];
         for (offset, address) in [(0, self.server()), (1, self.neighbour())] {
             let open = ports.map(|(protocol, port)| OpenPorts {
+                ipv4: true,
                 protocol,
                 ports: port..=port,
             });

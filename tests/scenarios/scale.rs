@@ -232,6 +232,7 @@ fn many(networks: u16) -> World {
             endpoint.addresses = vec![IpAddr::V4(container(n))];
             endpoint.open = (0..50)
                 .map(|n| OpenPorts {
+                    ipv4: true,
                     protocol: Protocol::Tcp,
                     ports: 2 * n..=2 * n,
                 })

@@ -143,3 +143,56 @@ fn no_two_published_ranges_of_a_policy_overlap() {
         }
     }
 }
+
+/// Which of a container's addresses have port 80 open, by `-p` value.
+fn opened(network: &str, specs: &[&str]) -> Vec<Vec<bool>> {
+    let flags = |options: &mut crate::control::daemon_options::BridgeOptions| {
+        options.ipv6 = true;
+        options.fixed_cidr_v6 = Some(network.to_owned());
+    };
+    let opened = |spec: &&str| {
+        let (mut state, ..) = fresh();
+        state.settings.has_ipv6 = true;
+        state
+            .set_default_network(Some(&config(flags)), at(0))
+            .unwrap();
+        state
+            .create_container(&request("web", &[spec]), at(0))
+            .unwrap();
+        let policy = policy(&state, &[]);
+        let [endpoint] = &policy.endpoints[..] else {
+            panic!("{policy:?}");
+        };
+        let open = endpoint.open.iter();
+        open.inspect(|open| assert_eq!(open.ports, 80..=80))
+            .map(|open| open.ipv4)
+            .collect()
+    };
+    specs.iter().map(opened).collect()
+}
+
+#[test]
+fn a_port_that_is_published_somewhere_else_is_not_open_at_the_containers_own_address() {
+    const SPECS: [&str; 6] = [
+        "8080:80",
+        "[::]:8080:80",
+        "0.0.0.0:8080:80",
+        "127.0.0.1:8080:80",
+        "[::1]:8080:80",
+        "[2001:db8:1::2]:8080:80",
+    ];
+    // Routed IPv6 beside NATed IPv4: only IPv6 ever is open, and the last one is translated.
+    let (v6, none) = (vec![false], Vec::new());
+    assert_eq!(
+        opened("2001:db8:c::/64", &SPECS),
+        [
+            v6.clone(),
+            v6,
+            none.clone(),
+            none.clone(),
+            none.clone(),
+            none.clone()
+        ]
+    );
+    assert_eq!(opened("fd00:c::/64", &SPECS), vec![none; SPECS.len()]);
+}

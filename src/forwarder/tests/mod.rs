@@ -132,12 +132,18 @@ pub(super) fn policy() -> Policy {
             )),
         ],
         open: if net == 4 {
-            [(Protocol::Tcp, 80), (Protocol::Udp, 53)]
-                .map(|(protocol, port)| OpenPorts {
-                    protocol,
-                    ports: port..=port,
-                })
-                .to_vec()
+            [
+                (true, Protocol::Tcp, 80),
+                (true, Protocol::Udp, 53),
+                (false, Protocol::Tcp, 80),
+                (false, Protocol::Udp, 53),
+            ]
+            .map(|(ipv4, protocol, port)| OpenPorts {
+                ipv4,
+                protocol,
+                ports: port..=port,
+            })
+            .to_vec()
         } else {
             Vec::new()
         },
