@@ -111,6 +111,9 @@ pub(super) fn instead_of(subcommand: &str, flag: &str) -> Option<&'static str> {
         ("ps" | "inspect", "-s" | "--size") => {
             "there are no images and layers, so no sizes: leave it out"
         }
+        ("daemon", "--iptables" | "--ip6tables" | "--userland-proxy" | "--userland-proxy-path") => {
+            "not needed, since tunbridge uses no netfilter and no proxy process: leave it out"
+        }
         _ => return None,
     };
     Some(advice)

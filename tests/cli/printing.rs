@@ -185,6 +185,10 @@ fn bad_usage_is_one_line_and_status_2() {
             "start has no -a: it starts in the background",
         ),
         (&["ps", "-s"], "ps has no -s: there are no images"),
+        (
+            &["daemon", "--iptables=false"],
+            "daemon has no --iptables: not needed",
+        ),
         (&["network", "create"], "NAME"),
         (&["network", "frobnicate"], "frobnicate"),
         (&["network", "connect", "net5"], "CONTAINER"),
