@@ -22,6 +22,9 @@ use super::dump::{Link, Route, RouteKind, TABLE_MAIN};
 use super::netlink::{Netlink, NetlinkError};
 use super::sysctl;
 
+/// Segments of the sysctls that send bridged frames through netfilter, for IPv4 and IPv6.
+const BRIDGE_NETFILTER: [&str; 2] = ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"];
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -195,7 +198,9 @@ fn read_sysctls(links: &[Link]) -> BTreeMap<String, String> {
     };
     read(&["net", "ipv4", "ip_forward"]);
     read(&["net", "ipv4", "ip_local_port_range"]);
-    read(&["net", "bridge", "bridge-nf-call-iptables"]);
+    for parameter in BRIDGE_NETFILTER {
+        read(&["net", "bridge", parameter]);
+    }
     let no_ports = links.iter().filter(|link| link.master.is_none());
     for name in no_ports.map(|link| link.name.as_str()).chain(["all"]) {
         for parameter in ["forwarding", "accept_ra", "disable_ipv6"] {

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use super::{Facts, Finding, Network, Scope, Severity};
+use super::{BRIDGE_NETFILTER, Facts, Finding, Network, Scope, Severity};
 use crate::kernel::dump::{Link, Route};
 
 /// The oldest kernel supported: `bpf_redirect_neigh` and `bpf_redirect_peer`.
@@ -304,19 +304,20 @@ pub(super) fn foreign_ports(facts: &Facts, scope: &Scope) -> Vec<Finding> {
 }
 
 pub(super) fn bridge_netfilter(facts: &Facts) -> Vec<Finding> {
-    let segments = ["net", "bridge", "bridge-nf-call-iptables"];
-    if facts.sysctl(&segments) != Some("1") {
-        return Vec::new();
-    }
-    vec![finding(
-        Severity::Note,
-        "net.bridge.bridge-nf-call-iptables",
-        "1",
-        "Frames that a bridge forwards cross the host's FORWARD rules. Steering takes container to \
-         container traffic past the bridge, so tunbridge is not affected; other bridges (virtual \
-         machines) are.",
-        "sysctl -w net.bridge.bridge-nf-call-iptables=0",
-    )]
+    let is_on = |parameter: &&str| facts.sysctl(&["net", "bridge", parameter]) == Some("1");
+    let on = BRIDGE_NETFILTER.into_iter().filter(is_on);
+    on.map(|parameter| {
+        finding(
+            Severity::Note,
+            format!("net.bridge.{parameter}"),
+            "1",
+            "Frames that a bridge forwards cross the host's FORWARD rules. Steering takes container \
+             to container traffic past the bridge, so tunbridge is not affected; other bridges \
+             (virtual machines) are.",
+            format!("sysctl -w net.bridge.{parameter}=0"),
+        )
+    })
+    .collect()
 }
 
 pub(super) fn route_localnet(facts: &Facts) -> Vec<Finding> {

@@ -337,12 +337,17 @@ fn other_switches_are_explained() {
         (Severity::Error, "modprobe tun")
     );
 
-    let name = "net.bridge.bridge-nf-call-iptables";
-    let finding = only_problem(|facts, _| set(facts, name, "1"));
-    assert_eq!(
-        (finding.severity, finding.subject.as_str()),
-        (Severity::Note, name)
-    );
+    for name in [
+        "net.bridge.bridge-nf-call-iptables",
+        "net.bridge.bridge-nf-call-ip6tables",
+    ] {
+        let finding = only_problem(|facts, _| set(facts, name, "1"));
+        assert_eq!(
+            (finding.severity, finding.subject.as_str()),
+            (Severity::Note, name)
+        );
+        assert_eq!(finding.fix, format!("sysctl -w {name}=0"));
+    }
 
     for name in [
         "net.ipv4.conf.eth0.route_localnet",
