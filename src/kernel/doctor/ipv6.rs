@@ -129,49 +129,69 @@ fn ways_in(facts: &Facts, scope: &Scope, network: &Network) -> Vec<Finding> {
     };
     subnets(network)
         .filter(is_routed)
-        .filter_map(|subnet| {
-            let uplink = own_links(facts, scope).find(|link| {
-                facts.main_routes().any(|route| {
-                    route.destination.prefix_len() > 0
-                        && route.destination.contains(&IpNet::V6(subnet))
-                        && route
-                            .next_hops
-                            .iter()
-                            .any(|hop| hop.if_index == link.index && hop.gateway.is_none())
-                })
-            });
+        .map(|subnet| {
+            let uplink = own_links(facts, scope).find(|link| is_on_link(facts, link, subnet));
             let subject = format!("prefix {subnet} of network {}", network.name);
-            let uplink = match uplink {
-                Some(uplink) if network.ndp_proxy.contains(&uplink.name) => return None,
-                Some(uplink) => uplink,
-                None if !network.ndp_proxy.is_empty() => return None,
-                None => {
-                    return Some(finding(
-                        Severity::Ok,
-                        subject,
-                        "routed, without NAT",
-                        "The router of this host must have a route for it to this host; that cannot be \
-                         seen from here. If there is none, answers to containers never arrive.",
-                        "",
-                    ));
-                }
-            };
-            let option = if network.default {
-                format!("tunbridge daemon --ndp-proxy {}", uplink.name)
-            } else {
-                format!(
-                    "tunbridge network create --opt com.tunbridge.ndp_proxy={}",
-                    uplink.name
-                )
-            };
-            Some(finding(
-                Severity::Warning,
-                subject,
-                format!("a part of the link of {}, and nobody answers for it there", uplink.name),
-                "The router takes the containers for neighbours on that link and asks there who has \
-                 their addresses. Without an answer nothing reaches them.",
-                option,
-            ))
+            match uplink {
+                Some(uplink) if !network.ndp_proxy.contains(&uplink.name) => finding(
+                    Severity::Warning,
+                    subject,
+                    format!("a part of the link of {}, and nobody answers for it there", uplink.name),
+                    "The router takes the containers for neighbours on that link and asks there who \
+                     has their addresses. Without an answer nothing reaches them.",
+                    proxy_option(network, &uplink.name),
+                ),
+                None if network.ndp_proxy.is_empty() => needs_a_route(facts, scope, network, subject),
+                _ => finding(
+                    Severity::Ok,
+                    subject,
+                    format!(
+                        "routed, without NAT; the daemon answers for containers on {}",
+                        network.ndp_proxy.join(", ")
+                    ),
+                    "",
+                    "",
+                ),
+            }
         })
         .collect()
+}
+
+/// Neighbours on this link are called without a router.
+fn is_on_link(facts: &Facts, link: &Link, subnet: Ipv6Net) -> bool {
+    facts.main_routes().any(|route| {
+        let mut hops = route.next_hops.iter();
+        route.destination.prefix_len() > 0
+            && route.destination.contains(&IpNet::V6(subnet))
+            && hops.any(|hop| hop.if_index == link.index && hop.gateway.is_none())
+    })
+}
+
+fn needs_a_route(facts: &Facts, scope: &Scope, network: &Network, subject: String) -> Finding {
+    let uplink = own_links(facts, scope).find(|link| has_default_route(facts, Some(link)));
+    let uplink = uplink.map_or("IF", |link| link.name.as_str());
+    let nat = if network.default {
+        "no global prefix in --bip6, --fixed-cidr-v6 and on the bridge"
+    } else {
+        "--opt com.docker.network.bridge.gateway_mode_ipv6=nat"
+    };
+    finding(
+        Severity::Note,
+        subject,
+        "routed, without NAT, and without an NDP proxy",
+        "Containers are reached from outside, and get answers from there, only if the router has a \
+         route for the prefix by this host; that cannot be seen from here.",
+        format!(
+            "a route on the router; or {}, if the prefix is a part of that link's; or, for NAT, {nat}",
+            proxy_option(network, uplink)
+        ),
+    )
+}
+
+fn proxy_option(network: &Network, interface: &str) -> String {
+    if network.default {
+        format!("tunbridge daemon --ndp-proxy {interface}")
+    } else {
+        format!("tunbridge network create --opt com.tunbridge.ndp_proxy={interface}")
+    }
 }

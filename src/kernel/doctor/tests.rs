@@ -364,11 +364,10 @@ fn other_switches_are_explained() {
     assert!(finding.found.contains("61000-65534"), "{finding:?}");
 }
 
-/// The default network has IPv6 too, in a routed prefix.
+/// The default network has IPv6 too, translated.
 fn with_ipv6(facts: &mut Facts, scope: &mut Scope) {
     let prefix: IpNet = "2001:db8:1:0:5::/80".parse().unwrap();
     scope.networks[0].subnets.push(prefix);
-    scope.networks[0].routed.push(prefix);
     facts.routes.push(route("2001:db8:1:0:5::/80", 3));
     facts.routes.push(route("fe80::/64", 2));
     facts.routes.push(route("::/0", 2));
@@ -389,12 +388,41 @@ fn a_host_with_ipv6_is_healthy() {
     let (mut facts, mut scope) = healthy();
     with_ipv6(&mut facts, &mut scope);
     assert_eq!(problems(&facts, &scope), []);
+}
+
+/// Its prefix is routed.
+fn with_routed_ipv6(facts: &mut Facts, scope: &mut Scope) {
+    with_ipv6(facts, scope);
+    let prefix = scope.networks[0].subnets[1];
+    scope.networks[0].routed.push(prefix);
+}
+
+#[test]
+fn a_routed_prefix_needs_a_route_or_a_proxy() {
     let subject = "prefix 2001:db8:1:0:5::/80 of network bridge";
-    let findings = judge(&facts, &scope);
-    assert!(
-        findings.iter().any(|f| f.subject == subject),
-        "{findings:?}"
+    let finding = only_problem(with_routed_ipv6);
+    assert_eq!(
+        (finding.severity, finding.subject.as_str()),
+        (Severity::Note, subject)
     );
+    let option = "tunbridge daemon --ndp-proxy eth0, if";
+    assert!(finding.fix.contains(option), "{finding:?}");
+
+    let finding = only_problem(|facts, scope| {
+        with_routed_ipv6(facts, scope);
+        scope.networks[0].default = false;
+    });
+    for option in ["com.tunbridge.ndp_proxy=eth0", "gateway_mode_ipv6=nat"] {
+        assert!(finding.fix.contains(option), "{finding:?}");
+    }
+
+    let (mut facts, mut scope) = healthy();
+    with_routed_ipv6(&mut facts, &mut scope);
+    scope.networks[0].ndp_proxy.push("eth0".into());
+    assert_eq!(problems(&facts, &scope), []);
+    let findings = judge(&facts, &scope);
+    let proxied = findings.iter().find(|f| f.subject == subject).unwrap();
+    assert!(proxied.found.ends_with("on eth0"), "{proxied:?}");
 }
 
 #[test]
@@ -440,7 +468,7 @@ fn a_host_without_a_way_out_over_ipv6_is_told() {
 #[test]
 fn a_prefix_of_the_link_needs_a_proxy() {
     let (mut facts, mut scope) = healthy();
-    with_ipv6(&mut facts, &mut scope);
+    with_routed_ipv6(&mut facts, &mut scope);
     facts.routes.push(route("2001:db8:1::/64", 2));
     let fixes: Vec<String> = problems(&facts, &scope)
         .into_iter()
