@@ -4,8 +4,8 @@
 //! from the command line or from a configuration file. What comes out is a [`NetworkConfig`] that needs
 //! no further checks. Subnet of the default network, in this order (Docker's), for each of its address families:
 //!
-//! 1. `--bip`, `--bip6`; 2. an address that the bridge already has (an IPv6 address of our own bridge, which is left
-//!    from other flags, only without `--fixed-cidr-v6`); 3. `--fixed-cidr`, `--fixed-cidr-v6`; 4. the first subnet of the default pools that no route of the host overlaps, normally 172.17.0.0/16, and the first /64 of
+//! 1. `--bip`, `--bip6`; 2. an address that the bridge already has; 3. `--fixed-cidr`, `--fixed-cidr-v6`; 4. the
+//!    first subnet of the default pools that no route of the host overlaps, normally 172.17.0.0/16, and the first /64 of
 //!    the host's own unique local prefix.
 //!
 //! It has IPv6 only with `--ipv6`, as with Docker; without it the other IPv6 flags have no effect, and a warning says so.
@@ -471,17 +471,14 @@ impl Context<'_> {
     }
 
     /// An address that the bridge has already. On our own bridge an old address that does not fit new flags is
-    /// replaced; somebody else's is obeyed. Prefixes of IPv6 come and go with the provider, longer and shorter: on our
-    /// own bridge the flag alone says what it is now.
+    /// replaced; somebody else's is obeyed.
     fn existing(&self, flags: &Flags, fixed: Option<IpNet>) -> Option<IpNet> {
-        let fits = |address: &IpNet| match fixed {
-            Some(fixed) if self.managed => flags.ipv4 && overlap(&address.trunc(), &fixed),
-            Some(_) | None => true,
-        };
         let addresses = self.host.bridge_addresses.iter().copied();
         addresses
             .filter(|address| address.addr().is_ipv4() == flags.ipv4)
-            .find(fits)
+            .find(|address| {
+                !self.managed || fixed.is_none_or(|fixed| overlap(&address.trunc(), &fixed))
+            })
     }
 
     fn refuse_overlap(&self, flags: &Flags, flag: &str, address: IpNet) -> Result<(), OptionError> {

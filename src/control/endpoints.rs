@@ -211,22 +211,26 @@ impl State {
             Some(address) => pool.reserve(address).map(|()| address),
             None => choose(pool),
         };
-        let address = outcome.map_err(|source| match source {
-            // It did when it was asked for.
-            IpamError::OutOfRange { address, subnet } => ControlError::AddressGone {
-                address,
-                flag: if ipv4 { "--ip" } else { "--ip6" },
-                network: network.name.clone(),
-                subnet,
-                container: container.to_owned(),
-            },
-            IpamError::Exhausted { .. } => ControlError::NoAddress {
+        let address = outcome.map_err(|source| {
+            // It did belong to the network when it was asked for.
+            if let IpamError::OutOfRange { address, subnet } = source {
+                return ControlError::AddressGone {
+                    address,
+                    flag: if ipv4 { "--ip" } else { "--ip6" },
+                    network: network.name.clone(),
+                    subnet,
+                    container: container.to_owned(),
+                };
+            }
+            if !matches!(source, IpamError::Exhausted { .. }) {
+                return ControlError::Address(source);
+            }
+            ControlError::NoAddress {
                 family: if ipv4 { 4 } else { 6 },
                 network: network.name.clone(),
                 id: network.id.clone(),
                 source,
-            },
-            source => ControlError::Address(source),
+            }
         })?;
         let net = IpNet::new(address, pool.subnet().prefix_len());
         Ok(Some(net.unwrap_or_else(|_| address.into())))

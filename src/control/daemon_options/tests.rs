@@ -410,17 +410,6 @@ fn an_ipv6_address_that_the_bridge_has() {
         Ok(net("2001:db8:8::1/64")),
         "TestDefaultBridgeAddresses: on our own bridge it is replaced"
     );
-    for (prefix, address) in [
-        ("2001:db8:7::/80", "2001:db8:7::1/80"),
-        ("2001:db8:7::/124", "2001:db8:7::1/124"),
-        ("2001:db8:7:0:8000::/80", "2001:db8:7:0:8000::1/80"),
-        ("2001:db8::/32", "2001:db8::1/32"),
-    ] {
-        let config = v6(&host, |o| o.fixed_cidr_v6 = Some(prefix.into())).unwrap();
-        let family = config.v6().unwrap();
-        assert_eq!(family.bridge_net(), Some(net(address)));
-        assert_eq!(family.allocation_range, None, "{prefix}");
-    }
     let theirs = bridge_v6(|o| {
         o.bridge = Some("br-x".into());
         o.fixed_cidr_v6 = Some("2001:db8:7:0:8000::/80".into());
