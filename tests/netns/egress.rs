@@ -251,6 +251,12 @@ fn an_uplink_without_ethernet_header_is_used() {
     let c1 = tunbridge.container("c1");
     let _server = lab.far().serve(&["7000"]);
 
+    // With IPv6 the first end would speak at once, be refused, and give up.
+    for place in [lab.wan(), lab.host()] {
+        place
+            .run(&["sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1"])
+            .expect_success();
+    }
     // A tunnel whose interfaces carry bare IP packets.
     let tun = |own: &str| format!("TUN:{own}/24,tun-name=bare0,iff-no-pi,iff-up");
     let _there = lab
