@@ -18,6 +18,8 @@ if [ ! -x target/docker-io/docker ] && ! command -v docker >/dev/null; then
     echo "tests/api and tests/netns need a docker client, some tests there will fail (make setup)" >&2
 fi
 echo "== cargo test"
+# The tests in labs wait more than they compute.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((3 * $(nproc)))}
 "$cargo" test --no-fail-fast 2>&1 | tee "$output"
 tests=${PIPESTATUS[0]}
 
