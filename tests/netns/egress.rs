@@ -251,20 +251,18 @@ fn an_uplink_without_ethernet_header_is_used() {
     let c1 = tunbridge.container("c1");
     let _server = lab.far().serve(&["7000"]);
 
-    // With IPv6 the first end would speak at once, be refused, and give up.
-    for place in [lab.wan(), lab.host()] {
-        place
-            .run(&["sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1"])
-            .expect_success();
-    }
-    // A tunnel whose interfaces carry bare IP packets.
-    let tun = |own: &str| format!("TUN:{own}/24,tun-name=bare0,iff-no-pi,iff-up");
-    let _there = lab
-        .wan()
-        .start(&["socat", "UDP-LISTEN:9999", &tun("198.18.2.1")]);
-    let _here = lab
-        .host()
-        .start(&["socat", &format!("UDP:{WAN}:9999"), &tun("198.18.2.2")]);
+    // A tunnel whose interfaces carry bare IP packets. Neither end connects its socket: the first
+    // one up speaks before the other listens (IPv6 does), and a refusal must not end it.
+    let end = |peer: &str, own: &str, address: &str| {
+        [
+            format!("UDP-DATAGRAM:{peer}:9999,bind={own}:9999"),
+            format!("TUN:{address}/24,tun-name=bare0,iff-no-pi,iff-up"),
+        ]
+    };
+    let [datagrams, tun] = end(HOST, WAN, "198.18.2.1");
+    let _there = lab.wan().start(&["socat", &datagrams, &tun]);
+    let [datagrams, tun] = end(WAN, HOST, "198.18.2.2");
+    let _here = lab.host().start(&["socat", &datagrams, &tun]);
     assert!(
         crate::lab::eventually(std::time::Duration::from_secs(5), || lab
             .host()
