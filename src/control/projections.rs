@@ -113,11 +113,12 @@ fn open_ports<'a>(
 ) -> impl Iterator<Item = (Transport, RangeInclusive<u16>)> + use<'a> {
     let default = network.config.host_address;
     let elsewhere = state.port_target(container, ipv4).is_some();
-    let opens = move |given: Option<IpAddr>| match given.unwrap_or(default) {
-        // The default of both families.
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) if given.is_none() => true,
-        address if address.is_ipv4() != ipv4 => false,
-        address => address.is_unspecified() || !(address.is_loopback() || elsewhere),
+    let opens = move |given: Option<IpAddr>| {
+        let address = given.unwrap_or(default);
+        let of_both_families = given.is_none() && address == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let own = address.is_ipv4() == ipv4
+            && (address.is_unspecified() || !(address.is_loopback() || elsewhere));
+        of_both_families || own
     };
     let specs = container.publish.iter();
     let named = specs
