@@ -5,7 +5,9 @@ use std::io;
 use std::time::Duration;
 
 use super::core::Core;
+use super::process;
 use crate::cli::daemon::DaemonArgs;
+use crate::control::records::{Container, ContainerState, Kind, Process};
 
 /// How long containers have to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
@@ -15,16 +17,14 @@ impl Core {
     /// state. What fails is told, the rest is still done.
     pub(super) async fn purge(&self, args: &DaemonArgs) -> anyhow::Result<()> {
         let mut problems = Vec::new();
-        let containers: Vec<(String, String)> = {
-            let state = self.lock().await;
-            state
-                .containers()
-                .map(|container| (container.id.clone(), container.name.clone()))
-                .collect()
-        };
-        let stops = containers.iter().map(|(id, _)| self.stop(id, GRACE));
+        let containers: Vec<Container> = self.lock().await.containers().cloned().collect();
+        // The API is closed already: nobody can tell how they ended, so nobody is waited for.
+        let stops = containers
+            .iter()
+            .filter_map(own_process)
+            .map(|process| process::stop(process, GRACE));
         futures_util::future::join_all(stops).await;
-        for (id, name) in &containers {
+        for Container { id, name, .. } in &containers {
             match self.remove(id, true).await {
                 Err(error) if error.status != 404 => {
                     problems.push(format!("container {name}: {}", error.message))
@@ -66,5 +66,13 @@ impl Core {
             "everything removed (--purge)"
         );
         Ok(())
+    }
+}
+
+/// The process of a container that runs, if it is ours to end.
+fn own_process(container: &Container) -> Option<Process> {
+    match (&container.kind, &container.state) {
+        (Kind::Run, ContainerState::Running { process, .. }) => *process,
+        _ => None,
     }
 }
