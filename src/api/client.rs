@@ -3,7 +3,9 @@
 //! Blocking to its caller, with a runtime of its own that lives on the calling thread and is gone when
 //! the request is over: `run` forks, and a process that forks must have one thread.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -14,6 +16,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::net::UnixStream;
 
+use super::descriptors;
 use super::types::ErrorBody;
 
 /// Why a request failed.
@@ -47,6 +50,8 @@ pub enum ClientError {
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    /// Handed over before each request.
+    descriptor: Option<Arc<OwnedFd>>,
 }
 
 impl Client {
@@ -54,7 +59,15 @@ impl Client {
     pub fn new(socket: &Path) -> Self {
         Self {
             socket: socket.to_owned(),
+            descriptor: None,
         }
+    }
+
+    /// The same daemon; `descriptor` (of a namespace) goes with each request.
+    #[must_use]
+    pub fn with_descriptor(mut self, descriptor: OwnedFd) -> Self {
+        self.descriptor = Some(Arc::new(descriptor));
+        self
     }
 
     /// `GET`, with a JSON answer.
@@ -181,6 +194,10 @@ impl Client {
                 _ => self.broken(error),
             }
         })?;
+        if let Some(descriptor) = &self.descriptor {
+            let handed_over = descriptors::hand_over(&stream, descriptor.as_fd()).await;
+            handed_over.map_err(|error| self.broken(error))?;
+        }
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(error))?;

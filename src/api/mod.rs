@@ -1,6 +1,7 @@
 //! The HTTP API over the unix socket: request and answer bodies, events, the server, the client.
 
 pub mod client;
+pub mod descriptors;
 pub mod events;
 pub mod filters;
 pub mod server;

@@ -21,6 +21,7 @@ mod networks;
 mod own;
 mod requests;
 mod routes;
+mod runtime;
 mod shapes;
 mod signals;
 mod stream;
@@ -29,6 +30,7 @@ mod times;
 mod versions;
 
 use std::future::Future;
+use std::os::fd::OwnedFd;
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -38,9 +40,10 @@ use serde_json::Value;
 use super::events::EventBus;
 use super::filters::Filters;
 use super::types::{
-    ConnectNetwork, CreateContainer, CreateNetwork, CreatedContainer, CreatedNetwork,
-    DisconnectNetwork, ErrorBody, Exited, Finding, Flow, HostInfo, ListContainers, StartSpec,
-    Started, Stats,
+    AttachEndpoint, AttachedEndpoint, CollectEndpoints, ConnectNetwork, CreateContainer,
+    CreateNetwork, CreatedContainer, CreatedNetwork, DisconnectNetwork, EndpointReference,
+    ErrorBody, Exited, Finding, Flow, HostIdentity, HostInfo, ListContainers, StartSpec, Started,
+    Stats,
 };
 
 pub use connections::serve;
@@ -166,6 +169,30 @@ pub trait Backend: Send + Sync + 'static {
         network: &str,
         request: DisconnectNetwork,
     ) -> impl Future<Output = Answer<()>> + Send;
+    /// Gives a container of another runtime one interface more, in the namespace behind `namespace`.
+    fn attach_endpoint(
+        &self,
+        request: AttachEndpoint,
+        namespace: Option<OwnedFd>,
+    ) -> impl Future<Output = Answer<AttachedEndpoint>> + Send;
+    /// Takes such interfaces away; what is not there is no error.
+    fn detach_endpoint(
+        &self,
+        reference: EndpointReference,
+    ) -> impl Future<Output = Answer<()>> + Send;
+    /// Looks whether an interface is in the kernel as it was made.
+    fn check_endpoint(
+        &self,
+        reference: EndpointReference,
+        namespace: Option<OwnedFd>,
+    ) -> impl Future<Output = Answer<AttachedEndpoint>> + Send;
+    /// Takes away what a runtime has on a network and does not know any more.
+    fn collect_endpoints(
+        &self,
+        request: CollectEndpoints,
+    ) -> impl Future<Output = Answer<()>> + Send;
+    /// Which host this is.
+    fn host(&self) -> impl Future<Output = Answer<HostIdentity>> + Send;
     /// What happened and happens, for `GET /events`.
     fn events(&self) -> &EventBus;
     /// Live flows.

@@ -2,6 +2,7 @@
 //! in `control::inspect`.
 
 mod docker;
+mod runtime;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,6 +13,10 @@ use utoipa::ToSchema;
 pub use docker::{
     ConfigReference, ConnectNetwork, CreateNetwork, CreatedNetwork, DisconnectNetwork,
     EndpointAddresses, EndpointSettings, Ipam, IpamPool, PrunedNetworks,
+};
+pub use runtime::{
+    AddressRange, AttachEndpoint, AttachedEndpoint, CollectEndpoints, EndpointReference,
+    HostIdentity, Interface, Placement, Runtime,
 };
 
 use super::filters::Filters;

@@ -4,6 +4,7 @@
 //! was begun must be brought to its end.
 
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +16,14 @@ use crate::api::events::EventBus;
 use crate::api::filters::Filters;
 use crate::api::server::{ApiError, Backend, Peer};
 use crate::api::types::{
-    ConnectNetwork, CreateContainer, CreateNetwork, CreatedContainer, CreatedNetwork,
-    DisconnectNetwork, Exited, Finding, Flow, HostInfo, ListContainers, StartSpec, Started, Stats,
+    AttachEndpoint, AttachedEndpoint, CollectEndpoints, ConnectNetwork, CreateContainer,
+    CreateNetwork, CreatedContainer, CreatedNetwork, DisconnectNetwork, EndpointReference, Exited,
+    Finding, Flow, HostIdentity, HostInfo, ListContainers, StartSpec, Started, Stats,
 };
 use crate::control::filters::{self, NetworkFilter};
 use crate::control::records::Container;
 use crate::control::{Timestamp, inspect, projections};
+use crate::kernel::netns;
 
 /// [`Backend`] on a running daemon.
 #[derive(Debug)]
@@ -168,6 +171,42 @@ impl Backend for Daemon {
         let link = link.to_owned();
         self.whole(|core| async move { core.remove_link(&link).await })
             .await
+    }
+
+    async fn attach_endpoint(
+        &self,
+        request: AttachEndpoint,
+        namespace: Option<OwnedFd>,
+    ) -> Result<AttachedEndpoint, ApiError> {
+        self.whole(|core| async move { core.attach_endpoint(request, namespace).await })
+            .await
+    }
+
+    async fn detach_endpoint(&self, reference: EndpointReference) -> Result<(), ApiError> {
+        self.whole(|core| async move { core.detach_endpoint(&reference).await })
+            .await
+    }
+
+    async fn check_endpoint(
+        &self,
+        reference: EndpointReference,
+        namespace: Option<OwnedFd>,
+    ) -> Result<AttachedEndpoint, ApiError> {
+        self.core.check_endpoint(&reference, namespace).await
+    }
+
+    async fn collect_endpoints(&self, request: CollectEndpoints) -> Result<(), ApiError> {
+        self.whole(|core| async move { core.collect_endpoints(&request).await })
+            .await
+    }
+
+    async fn host(&self) -> Result<HostIdentity, ApiError> {
+        let identity = netns::open_current().and_then(netns::id);
+        let id = identity.map_err(|error| ApiError::internal(error.to_string()))?;
+        Ok(HostIdentity {
+            netns: (id.device, id.inode),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
     }
 
     fn events(&self) -> &EventBus {

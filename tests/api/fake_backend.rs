@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -14,8 +16,9 @@ use tunbridge::api::events::{EventBus, EventKind};
 use tunbridge::api::filters::Filters;
 use tunbridge::api::server::{ApiError, Backend, Peer, serve};
 use tunbridge::api::types::{
-    ConnectNetwork, CreateContainer, CreateNetwork, CreatedContainer, CreatedNetwork,
-    DisconnectNetwork, Exited, Finding, Flow, HostInfo, ListContainers, StartSpec, Started, Stats,
+    AttachEndpoint, AttachedEndpoint, CollectEndpoints, ConnectNetwork, CreateContainer,
+    CreateNetwork, CreatedContainer, CreatedNetwork, DisconnectNetwork, EndpointReference, Exited,
+    Finding, Flow, HostIdentity, HostInfo, Interface, ListContainers, StartSpec, Started, Stats,
 };
 
 type Answer<T> = Result<T, ApiError>;
@@ -380,6 +383,64 @@ impl Backend for Fake {
 
     async fn doctor(&self) -> Answer<Vec<Finding>> {
         Ok(Vec::new())
+    }
+
+    async fn attach_endpoint(
+        &self,
+        request: AttachEndpoint,
+        namespace: Option<OwnedFd>,
+    ) -> Answer<AttachedEndpoint> {
+        let inode = namespace.map(|namespace| std::fs::File::from(namespace).metadata());
+        let inode = inode.map_or(0, |metadata| metadata.unwrap().ino());
+        self.note(format!("attach {} {inode}", request.container));
+        let interface = |name: &str| Interface {
+            name: name.to_owned(),
+            mac: "02:42:ac:11:00:02".to_owned(),
+            mtu: 1500,
+        };
+        Ok(AttachedEndpoint {
+            container: WEB.to_owned(),
+            name: request.name.unwrap_or_default(),
+            network: request.network,
+            network_id: "aa".repeat(32),
+            bridge: interface("tb0"),
+            host: interface("veth0"),
+            inside: interface("eth0"),
+            addresses: vec!["172.17.0.2/16".parse().unwrap()],
+            gateways: vec!["172.17.0.1".parse().unwrap()],
+            nameservers: Vec::new(),
+            search: Vec::new(),
+            options: Vec::new(),
+            warnings: Vec::new(),
+        })
+    }
+
+    async fn detach_endpoint(&self, reference: EndpointReference) -> Answer<()> {
+        self.note(format!("detach {}", reference.container));
+        Ok(())
+    }
+
+    async fn check_endpoint(
+        &self,
+        reference: EndpointReference,
+        _: Option<OwnedFd>,
+    ) -> Answer<AttachedEndpoint> {
+        Err(ApiError::new(
+            404,
+            format!("no endpoint of {}", reference.container),
+        ))
+    }
+
+    async fn collect_endpoints(&self, request: CollectEndpoints) -> Answer<()> {
+        self.note(format!("collect {}", request.valid.len()));
+        Ok(())
+    }
+
+    async fn host(&self) -> Answer<HostIdentity> {
+        Ok(HostIdentity {
+            netns: (4, 4_026_531_840),
+            version: "0.1.0".to_owned(),
+        })
     }
 
     async fn info(&self) -> Answer<HostInfo> {

@@ -1,11 +1,15 @@
 //! What any HTTP client sees: status codes, headers, bodies.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tunbridge::api::client::Client;
 use tunbridge::api::events::EventKind;
 use tunbridge::api::server::ROUTES;
+use tunbridge::api::types::AttachedEndpoint;
 
 use crate::fake_backend::{OLD, Server, WEB};
 
@@ -303,6 +307,55 @@ fn containers_are_listed_inspected_stopped_killed_and_removed() {
             "unlink web/db",
             "unlink web/db",
         ]
+    );
+}
+
+/// The namespace comes as a descriptor with the connection, and once.
+#[test]
+fn a_runtime_hands_its_namespace_over() {
+    let server = Server::start();
+    let namespace = File::open("/proc/self/ns/net").unwrap();
+    let inode = namespace.metadata().unwrap().ino();
+    let body = json!({"runtime": "cni", "container": "c1", "network": "net1", "interface": "eth0"});
+    let client = Client::new(&server.socket());
+    let attached: AttachedEndpoint = client
+        .clone()
+        .with_descriptor(namespace.into())
+        .post("/tunbridge/endpoints", &body)
+        .unwrap();
+    assert_eq!(attached.network, "net1");
+    client
+        .post::<AttachedEndpoint>("/tunbridge/endpoints", &body)
+        .unwrap();
+    let reference = json!({"runtime": "cni", "container": "c1"});
+    client
+        .tell("/tunbridge/endpoints/detach", &reference)
+        .unwrap();
+    let valid = json!({"runtime": "cni", "network": "net1", "valid": [["c1", "eth0"]]});
+    client.tell("/tunbridge/endpoints/collect", &valid).unwrap();
+    assert_eq!(
+        server.fake.records().asked,
+        [
+            format!("attach c1 {inode}"),
+            "attach c1 0".to_owned(),
+            "detach c1".to_owned(),
+            "collect 1".to_owned()
+        ]
+    );
+    let refused = client
+        .post::<AttachedEndpoint>("/tunbridge/endpoints/check", &reference)
+        .unwrap_err();
+    assert_eq!(refused.to_string(), "no endpoint of c1");
+    let unknown = server.ask(
+        "POST",
+        "/tunbridge/endpoints",
+        r#"{"runtime":"cni","container":"c1","network":"n","mac":"x"}"#,
+    );
+    assert_eq!(unknown.status, 400);
+    assert!(unknown.body.contains("unknown field"), "{}", unknown.body);
+    assert_eq!(
+        server.ask("GET", "/tunbridge/host", "").json()["netns"][0],
+        4
     );
 }
 

@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::super::descriptors::{Descriptors, Receiving};
 use super::routes::{Api, router};
 use super::{Backend, Peer, versions};
 
@@ -108,10 +109,13 @@ async fn connection(
         pid: credentials.as_ref().and_then(tokio::net::unix::UCred::pid),
         uid: credentials.as_ref().map(tokio::net::unix::UCred::uid),
     };
+    let descriptors = Descriptors::default();
+    let stream = Receiving::new(stream, descriptors.clone());
     let app = TowerToHyperService::new(app);
     let service = service_fn(move |mut request: Request<Incoming>| {
         tracing::debug!(method = %request.method(), path = %request.uri(), pid = peer.pid, uid = peer.uid, "request");
         request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(descriptors.clone());
         app.call(request)
     });
     let io = TokioIo::new(Stalling::new(stream, patience.stall));

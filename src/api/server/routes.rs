@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use utoipa::{IntoResponses, OpenApi};
 
 use super::super::types::ErrorBody;
-use super::{ApiError, Backend, containers, networks, own, stream, system};
+use super::{ApiError, Backend, containers, networks, own, runtime, stream, system};
 
 /// Streams of events at a time.
 const EVENT_STREAMS: usize = 64;
@@ -94,6 +94,11 @@ routes! {
     post "/tunbridge/containers/{id}/exited" own::exited;
     post "/tunbridge/containers/{id}/publish" own::publish;
     post "/tunbridge/containers/{id}/unpublish" own::unpublish;
+    post "/tunbridge/endpoints" runtime::attach_endpoint;
+    post "/tunbridge/endpoints/detach" runtime::detach_endpoint;
+    post "/tunbridge/endpoints/check" runtime::check_endpoint;
+    post "/tunbridge/endpoints/collect" runtime::collect_endpoints;
+    get "/tunbridge/host" runtime::host;
     get "/tunbridge/flows" own::flows;
     get "/tunbridge/stats" own::stats;
     get "/tunbridge/doctor" own::doctor;

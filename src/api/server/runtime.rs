@@ -1,0 +1,83 @@
+//! `/tunbridge/endpoints…`: for other container runtimes.
+
+use axum::Json;
+use axum::extract::{Extension, State};
+use axum::http::StatusCode;
+
+use super::super::descriptors::Descriptors;
+use super::super::types::{
+    AttachEndpoint, AttachedEndpoint, CollectEndpoints, EndpointReference, HostIdentity,
+};
+use super::requests::JsonBody;
+use super::routes::{Errors, Shared};
+use super::{Answer, Backend};
+
+/// Give a container of another runtime one interface more. With `placement: namespace` a descriptor of its network
+/// namespace comes with the connection (`SCM_RIGHTS`, on an empty line before the request).
+#[utoipa::path(
+    post, path = "/tunbridge/endpoints", tag = "tunbridge", request_body = AttachEndpoint,
+    responses((status = 201, description = "What it has now", body = AttachedEndpoint), Errors),
+)]
+pub(super) async fn attach_endpoint<B: Backend>(
+    State(api): Shared<B>,
+    Extension(descriptors): Extension<Descriptors>,
+    JsonBody(request): JsonBody<AttachEndpoint>,
+) -> Answer<(StatusCode, Json<AttachedEndpoint>)> {
+    let attached = api
+        .backend
+        .attach_endpoint(request, descriptors.take())
+        .await?;
+    Ok((StatusCode::CREATED, Json(attached)))
+}
+
+/// Take interfaces away that `POST /tunbridge/endpoints` made; what is not there is no error.
+#[utoipa::path(
+    post, path = "/tunbridge/endpoints/detach", tag = "tunbridge", request_body = EndpointReference,
+    responses((status = 204, description = "It is gone"), Errors),
+)]
+pub(super) async fn detach_endpoint<B: Backend>(
+    State(api): Shared<B>,
+    JsonBody(reference): JsonBody<EndpointReference>,
+) -> Answer<StatusCode> {
+    api.backend.detach_endpoint(reference).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Look whether an interface is still as it was made; the container's namespace comes as with the first request.
+#[utoipa::path(
+    post, path = "/tunbridge/endpoints/check", tag = "tunbridge", request_body = EndpointReference,
+    responses((status = 200, description = "As it should be", body = AttachedEndpoint), Errors),
+)]
+pub(super) async fn check_endpoint<B: Backend>(
+    State(api): Shared<B>,
+    Extension(descriptors): Extension<Descriptors>,
+    JsonBody(reference): JsonBody<EndpointReference>,
+) -> Answer<Json<AttachedEndpoint>> {
+    let checked = api
+        .backend
+        .check_endpoint(reference, descriptors.take())
+        .await?;
+    Ok(Json(checked))
+}
+
+/// Take away what a runtime has on a network and does not know any more.
+#[utoipa::path(
+    post, path = "/tunbridge/endpoints/collect", tag = "tunbridge", request_body = CollectEndpoints,
+    responses((status = 204, description = "Only what is valid is left"), Errors),
+)]
+pub(super) async fn collect_endpoints<B: Backend>(
+    State(api): Shared<B>,
+    JsonBody(request): JsonBody<CollectEndpoints>,
+) -> Answer<StatusCode> {
+    api.backend.collect_endpoints(request).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Which host the daemon serves.
+#[utoipa::path(
+    get, path = "/tunbridge/host", tag = "tunbridge",
+    responses((status = 200, description = "Its namespace and version", body = HostIdentity), Errors),
+)]
+pub(super) async fn host<B: Backend>(State(api): Shared<B>) -> Answer<Json<HostIdentity>> {
+    api.backend.host().await.map(Json)
+}
