@@ -74,6 +74,7 @@ hold() {
     trap 'rm -f "$record"' EXIT
     unshare --mount --pid --uts --net --fork --kill-child --propagation private \
         bash "$self" inside "$@" || true
+    "${self%/*}/engines.sh" forget
 }
 
 up() {
@@ -150,6 +151,7 @@ inside() {
         echo "$resolv" >"$(readlink -m /etc/resolv.conf)"
     fi
     mkdir -p /run/lock /run/lab
+    echo "$outer" >/run/lab/holder          # its number on the machine
     hostname host
 
     ip netns attach host $$
