@@ -37,6 +37,8 @@ mod container;
 mod docker_cli;
 #[path = "netns/egress.rs"]
 mod egress;
+#[path = "netns/endpoints.rs"]
+mod endpoints;
 #[path = "netns/golden.rs"]
 mod golden;
 #[path = "netns/golden_ipv6.rs"]

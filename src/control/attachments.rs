@@ -91,7 +91,7 @@ impl State {
         let former = self.gateways_of(&record);
         let mut counters = self.counters;
         let index = record.attachments.len().saturating_sub(1);
-        self.make_endpoint(&mut record, index, &mut counters)?;
+        self.make_endpoint(&mut record, index, &[], &mut counters)?;
         let endpoint = record
             .attachments
             .get(index)
@@ -251,7 +251,7 @@ impl State {
     }
 
     /// Moves the ports of a container whose default route goes another way, and stores its record.
-    fn move_and_store(
+    pub(super) fn move_and_store(
         &mut self,
         record: &mut Container,
         changed_gateway: bool,
@@ -276,7 +276,7 @@ impl State {
     }
 
     /// Ids of the endpoints that make the default routes of IPv4 and IPv6.
-    fn gateways_of(&self, record: &Container) -> [Option<String>; 2] {
+    pub(super) fn gateways_of(&self, record: &Container) -> [Option<String>; 2] {
         [true, false].map(|ipv4| {
             let (_, _, endpoint) = self.gateway_endpoint(record, ipv4)?;
             Some(endpoint.id.clone())
@@ -285,7 +285,7 @@ impl State {
 }
 
 /// Nobody is put on `host` or `none` later.
-fn refuse_predefined(network: &Network) -> Result<(), ControlError> {
+pub(super) fn refuse_predefined(network: &Network) -> Result<(), ControlError> {
     if network.is_bridge() {
         Ok(())
     } else if network.name == HOST {

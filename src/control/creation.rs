@@ -178,7 +178,7 @@ impl State {
     }
 
     /// Docker ignores `-p` in silence where there is nothing to publish on.
-    fn unpublished_warnings(&self, record: &Container) -> Vec<String> {
+    pub(super) fn unpublished_warnings(&self, record: &Container) -> Vec<String> {
         let wanted = !record.publish.is_empty() || record.publish_all;
         let internal = !record.attachments.is_empty()
             && record

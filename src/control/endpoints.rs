@@ -15,6 +15,7 @@ use super::names;
 use super::random;
 use super::records::{Attachment, Container, Counters, Endpoint, FamilyConfig, Network};
 use super::state::{NetworkEntry, State};
+use crate::api::types::AddressRange;
 
 impl State {
     /// Gives every attachment an endpoint, in the order of gateways: `eth0` is the first to be the
@@ -25,7 +26,7 @@ impl State {
         counters: &mut Counters,
     ) -> Result<(), ControlError> {
         for index in self.order_of_attachments(record)? {
-            if let Err(error) = self.make_endpoint(record, index, counters) {
+            if let Err(error) = self.make_endpoint(record, index, &[], counters) {
                 self.release_addresses(record);
                 for attachment in &mut record.attachments {
                     attachment.endpoint = None;
@@ -41,7 +42,7 @@ impl State {
         let mut order = attachments
             .map(|(index, attachment)| {
                 let network = self.network_of(attachment)?;
-                let key = gateway::key(attachment, network, gateways(network).len());
+                let key = gateway::key(attachment, network, gateways(network, attachment).len());
                 Ok((key, index))
             })
             .collect::<Result<Vec<_>, ControlError>>()?;
@@ -49,11 +50,13 @@ impl State {
         Ok(order.into_iter().map(|(_, index)| index).collect())
     }
 
-    /// Gives the attachment at `index` an endpoint.
+    /// Gives the attachment at `index` an endpoint. Addresses that nobody has asked for come from `ranges`, if there
+    /// is one of their family.
     pub(super) fn make_endpoint(
         &mut self,
         record: &mut Container,
         index: usize,
+        ranges: &[AddressRange],
         counters: &mut Counters,
     ) -> Result<(), ControlError> {
         let Some(attachment) = record.attachments.get(index) else {
@@ -63,18 +66,24 @@ impl State {
         if let Some(mac) = attachment.requested_mac {
             self.check_mac(&network, mac)?;
         }
-        let interface = interface_name(record, attachment, &network)?;
         let id = names::new_id().map_err(ControlError::Random)?;
         let host_interface = self
-            .new_interface_name(record)
+            .new_interface_name(record, "")
             .map_err(ControlError::Random)?;
-        let (addresses, mac) = self.take_addresses(&network, &record.name, attachment)?;
+        let interface = match &attachment.requested_interface {
+            // It is among the host's interfaces until the runtime takes it.
+            None if record.is_delegated() => self
+                .new_interface_name(record, &host_interface)
+                .map_err(ControlError::Random)?,
+            _ => interface_name(record, attachment, &network)?,
+        };
+        let (addresses, mac) = self.take_addresses(&network, &record.name, attachment, ranges)?;
         counters.endpoint += 1;
         let endpoint = Endpoint {
             id,
             number: counters.endpoint,
             addresses,
-            gateways: gateways(&network),
+            gateways: gateways(&network, attachment),
             mac,
             host_interface,
             interface,
@@ -117,9 +126,10 @@ impl State {
         network: &Network,
         container: &str,
         attachment: &Attachment,
+        ranges: &[AddressRange],
     ) -> Result<(Vec<IpNet>, MacAddress), ControlError> {
         let mut taken: Vec<IpNet> = Vec::new();
-        let outcome = self.take_each(network, container, attachment, &mut taken);
+        let outcome = self.take_each(network, container, attachment, ranges, &mut taken);
         if outcome.is_err()
             && let Some(entry) = self.networks.get_mut(&network.id)
         {
@@ -133,15 +143,16 @@ impl State {
         network: &Network,
         container: &str,
         attachment: &Attachment,
+        ranges: &[AddressRange],
         taken: &mut Vec<IpNet>,
     ) -> Result<MacAddress, ControlError> {
-        taken.extend(self.take_ipv4(network, container, attachment)?);
+        taken.extend(self.take_ipv4(network, container, attachment, ranges)?);
         let mac = match attachment.requested_mac {
             Some(mac) => mac,
             None => self.new_mac(network, taken)?,
         };
         let requested = attachment.requested_address(false);
-        taken.extend(self.take_ipv6(network, container, requested, mac)?);
+        taken.extend(self.take_ipv6(network, container, requested, mac, ranges)?);
         Ok(mac)
     }
 
@@ -165,9 +176,16 @@ impl State {
         network: &Network,
         container: &str,
         attachment: &Attachment,
+        ranges: &[AddressRange],
     ) -> Result<Option<IpNet>, ControlError> {
         let requested = attachment.requested_address(true);
-        self.take_from_pool(network, container, true, requested, Pool::allocate)
+        let ranges = of_family(ranges, true);
+        self.take_from_pool(network, container, true, requested, |pool| {
+            match ranges.is_empty() {
+                true => pool.allocate(),
+                false => pool.allocate_from(&ranges),
+            }
+        })
     }
 
     /// An IPv6 address for a container whose interface has this MAC; none if the network has no IPv6.
@@ -177,7 +195,9 @@ impl State {
         container: &str,
         requested: Option<IpAddr>,
         mac: MacAddress,
+        ranges: &[AddressRange],
     ) -> Result<Option<IpNet>, ControlError> {
+        let ranges = of_family(ranges, false);
         let secret = self.identity.secret.clone();
         let owner = ipv6_address::Owner {
             network: &network.name,
@@ -187,7 +207,10 @@ impl State {
         };
         let allocation = network.config.ipv6_address;
         self.take_from_pool(network, container, false, requested, |pool| {
-            ipv6_address::choose(pool, allocation, &owner)
+            match ranges.is_empty() {
+                true => ipv6_address::choose(pool, allocation, &owner),
+                false => pool.allocate_from(&ranges),
+            }
         })
     }
 
@@ -222,7 +245,11 @@ impl State {
                     container: container.to_owned(),
                 };
             }
-            if !matches!(source, IpamError::Exhausted { .. }) {
+            let exhausted = matches!(
+                source,
+                IpamError::Exhausted { .. } | IpamError::RangesExhausted { .. }
+            );
+            if !exhausted {
                 return ControlError::Address(source);
             }
             ControlError::NoAddress {
@@ -252,12 +279,14 @@ impl State {
     }
 
     /// A name for the host's end of a veth pair: `veth` and seven digits, as Docker's.
-    fn new_interface_name(&self, record: &Container) -> std::io::Result<String> {
+    fn new_interface_name(&self, record: &Container, other: &str) -> std::io::Result<String> {
         let own = record.endpoints().map(|(_, endpoint)| endpoint);
         let all = self.endpoints().map(|(_, _, endpoint)| endpoint);
         let taken: BTreeSet<&str> = own
             .chain(all)
-            .map(|endpoint| endpoint.host_interface.as_str())
+            .flat_map(|endpoint| [&endpoint.host_interface, &endpoint.interface])
+            .map(String::as_str)
+            .chain([other])
             .collect();
         loop {
             let name = format!("veth{}", &random::hex::<4>()?[..7]);
@@ -305,9 +334,16 @@ fn interface_name(
     }
 }
 
+fn of_family(ranges: &[AddressRange], ipv4: bool) -> Vec<AddressRange> {
+    let ranges = ranges.iter().copied();
+    ranges
+        .filter(|range| range.first.is_ipv4() == ipv4)
+        .collect()
+}
+
 /// Where an endpoint's default routes go; an internal network has none.
-pub(super) fn gateways(network: &Network) -> Vec<IpAddr> {
-    if network.config.internal {
+pub(super) fn gateways(network: &Network, attachment: &Attachment) -> Vec<IpAddr> {
+    if network.config.internal || !attachment.default_route {
         return Vec::new();
     }
     let families = network.config.families.iter();

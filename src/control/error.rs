@@ -114,6 +114,28 @@ pub enum ControlError {
         interface: String,
         container: String,
     },
+    #[error(
+        "{interface} of container {id} is on network {network} already: detach it first, or give another interface"
+    )]
+    EndpointExists {
+        interface: String,
+        id: String,
+        network: String,
+    },
+    #[error(
+        "container {id} is on network {network} already, with {interface}: detach it first, or give another network"
+    )]
+    NetworkExists {
+        interface: String,
+        id: String,
+        network: String,
+    },
+    #[error(
+        "container {name} was made with its interfaces {was}: placement cannot change, detach them all first"
+    )]
+    Placement { name: String, was: &'static str },
+    #[error("no endpoint of container {0} here: attach it first")]
+    NoSuchEndpoint(String),
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error(
@@ -214,10 +236,14 @@ impl ControlError {
             Self::NoSuchContainer(_)
             | Self::NoSuchNetwork(_)
             | Self::NotPublished { .. }
+            | Self::NoSuchEndpoint(_)
             | Self::NotConnected { .. } => 404,
             Self::NameInUse { .. }
             | Self::MacInUse { .. }
             | Self::InterfaceInUse { .. }
+            | Self::EndpointExists { .. }
+            | Self::NetworkExists { .. }
+            | Self::Placement { .. }
             | Self::LinkNotRunning { .. }
             | Self::DefaultLink(_)
             | Self::DefaultOverlaps { .. }

@@ -21,7 +21,7 @@ pub use fingerprint::Fingerprint;
 pub use hosts::{HostsLine, edit_hosts, extra_lines, hosts, own_lines};
 pub use resolv_conf::{
     InternalResolvConf, NameServer, RESOLV_CONF, SYSTEMD_RESOLV_CONF, internal_resolv_conf,
-    name_servers, resolv_conf, resolv_conf_source,
+    name_servers, resolv_conf, resolv_conf_source, words,
 };
 
 /// `--dns`, `--dns-search`, `--dns-option`: of a container, or the daemon's for all.

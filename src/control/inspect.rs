@@ -22,6 +22,11 @@ use super::state::{DEFAULT_NETWORK, State};
 use super::timestamp::{NEVER, Timestamp, human_duration};
 use super::transport::Transport;
 
+/// Label of a container that another runtime has: which.
+const RUNTIME_LABEL: &str = "tunbridge.runtime";
+/// And its id there.
+const RUNTIME_ID_LABEL: &str = "tunbridge.runtime.id";
+
 mod networks;
 
 pub use networks::{network, network_summary};
@@ -32,7 +37,10 @@ pub fn container(state: &State, container: &Container) -> Value {
         .command
         .split_first()
         .map_or(("", &[][..]), |(path, args)| (path.as_str(), args));
-    let file = |name: &str| container.files.join(name).to_string_lossy().into_owned();
+    let file = |name: &str| match container.files.as_os_str().is_empty() {
+        true => String::new(),
+        false => container.files.join(name).to_string_lossy().into_owned(),
+    };
     json!({
         "Id": container.id,
         "Created": container.created.rfc3339(),
@@ -74,7 +82,7 @@ pub fn container_summary(state: &State, container: &Container, now: Timestamp) -
         "Command": container.command.join(" "),
         "Created": container.created.seconds(),
         "Ports": ports,
-        "Labels": {},
+        "Labels": labels(container),
         "State": state_name(container),
         "Status": status(container, now),
         "HostConfig": { "NetworkMode": network_mode(container) },
@@ -172,6 +180,18 @@ fn host_config(state: &State, container: &Container) -> Value {
     })
 }
 
+/// Which runtime has the container and how it calls it; ours have none.
+fn labels(container: &Container) -> Value {
+    let known = container.runtime.iter();
+    let labels = known.flat_map(|known| {
+        [
+            (RUNTIME_LABEL.to_owned(), json!(known.runtime)),
+            (RUNTIME_ID_LABEL.to_owned(), json!(known.id)),
+        ]
+    });
+    Value::Object(labels.collect())
+}
+
 fn config(container: &Container) -> Value {
     let mut exposed: Vec<(u16, Transport)> = Vec::new();
     let specs = container
@@ -215,7 +235,7 @@ fn config(container: &Container) -> Value {
         "WorkingDir": "",
         "Entrypoint": null,
         "OnBuild": null,
-        "Labels": {},
+        "Labels": labels(container),
     })));
     if let Some(mac) = container
         .attachments
@@ -448,7 +468,7 @@ fn port_summary(port: &ContainerPort) -> Value {
 /// What was given to `--network`, or `default`; an adopted namespace shows where it came from.
 fn network_mode(container: &Container) -> String {
     match &container.kind {
-        Kind::Run => container.network_mode.clone(),
+        Kind::Run | Kind::Adopted | Kind::Delegated => container.network_mode.clone(),
         Kind::AttachPid(pid) => format!("ns:/proc/{pid}/ns/net"),
         Kind::AttachNetns(path) => format!("ns:{}", path.display()),
     }

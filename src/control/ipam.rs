@@ -18,6 +18,7 @@ use ipnet::IpNet;
 
 use super::mac::MacAddress;
 use super::network_config::FamilyConfig;
+use crate::api::types::AddressRange;
 
 /// What a pool is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,6 +194,14 @@ pub enum IpamError {
         /// Where dynamic addresses come from.
         range: IpNet,
     },
+    /// Nothing is left of the ranges that were asked for.
+    #[error(
+        "no available addresses in the given ranges: all of {ranges} are in use; remove containers or give a larger range"
+    )]
+    RangesExhausted {
+        /// The ranges.
+        ranges: String,
+    },
 }
 
 /// The addresses of one subnet.
@@ -309,6 +318,29 @@ impl Pool {
             .ok_or(IpamError::Exhausted { range })?;
         self.taken.insert(offset);
         Ok(self.address(offset))
+    }
+
+    /// Takes the lowest free address of some ranges, which lie in the subnet.
+    ///
+    /// # Errors
+    /// [`IpamError::RangesExhausted`].
+    pub fn allocate_from(&mut self, ranges: &[AddressRange]) -> Result<IpAddr, IpamError> {
+        let mut sorted: Vec<&AddressRange> = ranges.iter().collect();
+        sorted.sort_by_key(|range| range.first);
+        for range in sorted {
+            let (first, last) = (self.offset(range.first), self.offset(range.last));
+            if let Some(offset) = self.taken.first_gap(first, last) {
+                self.taken.insert(offset);
+                return Ok(self.address(offset));
+            }
+        }
+        let texts = ranges.iter();
+        let texts: Vec<String> = texts
+            .map(|range| format!("{}-{}", range.first, range.last))
+            .collect();
+        Err(IpamError::RangesExhausted {
+            ranges: texts.join(", "),
+        })
     }
 
     /// Takes a requested address.

@@ -13,7 +13,8 @@
 //!  the daemon's flags ─► daemon_options ──┐
 //!  CreateNetwork ──────► network_options ─┴─► networks ────┐
 //!  CreateContainer ────► requests ──────────► creation ────┼─► State ─► records ─► store
-//!  EndpointSettings ───► requests ──────────► attachments ─┘     │
+//!  EndpointSettings ───► requests ──────────► attachments ─┤     │
+//!  AttachEndpoint ─────► requests ──────────► runtimes ────┘     │
 //!             taken from: ipam, port_allocator; decided by: gateway, linking
 //!                                                                ▼
 //!     projections: forwarder::Policy, steering's publications, dns::View (resolution)
@@ -62,6 +63,7 @@ mod readdressing;
 pub mod records;
 mod requests;
 pub mod resolution;
+mod runtimes;
 #[cfg(test)]
 mod scale_tests;
 mod state;
@@ -79,6 +81,7 @@ pub use creation::Creation;
 pub use error::ControlError;
 pub use gateway::Place;
 pub use readdressing::Readdressed;
+pub use runtimes::EndpointPlace;
 pub use state::{DEFAULT_NETWORK, Settings, State};
 pub use timestamp::Timestamp;
 pub use transport::Transport;

@@ -73,6 +73,20 @@ pub fn validate_name(name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+/// Makes a name of what another runtime calls a container: what is not allowed becomes a hyphen, and it is cut so that
+/// something can follow it.
+pub fn fit_name(text: &str) -> String {
+    const MOST: usize = MAX_NAME_LEN - 32;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let fit = |c: char| if allowed(c) { c } else { '-' };
+    let name: String = text.chars().map(fit).take(MOST).collect();
+    let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+    match name.len() {
+        0 | 1 => format!("c-{name}"),
+        _ => name.to_owned(),
+    }
+}
+
 /// Checks a `--hostname`: it is written to `/etc/hosts`, so nothing may break out of its line.
 ///
 /// # Errors
@@ -190,6 +204,23 @@ mod tests {
             validate_name(&"a".repeat(256)),
             Err(NameError::TooLong(_))
         ));
+    }
+
+    #[test]
+    fn other_runtimes_names_are_made_fit() {
+        for (given, name) in [
+            ("web", "web"),
+            ("default/web", "default-web"),
+            ("../../etc", "etc"),
+            ("_x1", "x1"),
+            ("é", "c-"),
+            ("", "c-"),
+            ("7", "c-7"),
+        ] {
+            assert_eq!(fit_name(given), name);
+            assert_eq!(validate_name(name), Ok(()));
+        }
+        assert!(validate_name(&format!("{}-0123456789ab", fit_name(&"ä".repeat(500)))).is_ok());
     }
 
     /// nat.md S23: a name must never lead out of the directory it is used in (CVE-2021-20206).

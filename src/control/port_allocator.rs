@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::port_holder::{HeldPort, HoldError, HoldPorts};
+use super::port_holder::{Claim, HeldPort, HoldError, HoldPorts};
 use super::portspec::HostPorts;
 use super::transport::Transport;
 
@@ -107,15 +107,19 @@ pub enum PortError {
     },
 }
 
-const fn fix(source: &HoldError) -> &'static str {
+fn fix(source: &HoldError) -> String {
     match source {
         HoldError::InUse => {
             ": choose another host port, or stop the program that has it (`ss -lntup` shows it)"
+                .to_owned()
+        }
+        HoldError::InUseBy { program, pid } => {
+            format!(": choose another host port, or stop {program} (process {pid}), which has it")
         }
         HoldError::NotLocal
         | HoldError::TooManyOpenFiles { .. }
         | HoldError::TooManyOnHost
-        | HoldError::Other(_) => "",
+        | HoldError::Other(_) => String::new(),
     }
 }
 
@@ -204,6 +208,18 @@ impl PortAllocator {
     /// # Errors
     /// For the first request that cannot be met.
     pub fn allocate(&self, requests: &[PortRequest]) -> Result<Vec<Vec<PortLease>>, PortError> {
+        self.allocate_as(Claim::Hold, requests)
+    }
+
+    /// The same for a container whose runtime may hold the ports.
+    ///
+    /// # Errors
+    /// As [`Self::allocate`].
+    pub fn allocate_as(
+        &self,
+        claim: Claim<'_>,
+        requests: &[PortRequest],
+    ) -> Result<Vec<Vec<PortLease>>, PortError> {
         let mut order: Vec<usize> = (0..requests.len()).collect();
         order.sort_by_key(|&index| {
             let request = &requests[index];
@@ -212,24 +228,28 @@ impl PortAllocator {
         });
         let mut leases: Vec<Vec<PortLease>> = requests.iter().map(|_| Vec::new()).collect();
         for index in order {
-            leases[index] = self.satisfy(&requests[index])?;
+            leases[index] = self.satisfy(claim, &requests[index])?;
         }
         Ok(leases)
     }
 
-    fn satisfy(&self, request: &PortRequest) -> Result<Vec<PortLease>, PortError> {
+    fn satisfy(
+        &self,
+        claim: Claim<'_>,
+        request: &PortRequest,
+    ) -> Result<Vec<PortLease>, PortError> {
         let containers = request.container.clone();
         let taken: Result<Vec<_>, PortError> = match &request.host {
             HostPorts::Exact(ports) => ports
                 .clone()
                 .zip(containers)
-                .map(|(host, container)| self.exact(request, host, container))
+                .map(|(host, container)| self.exact(claim, request, host, container))
                 .collect(),
             HostPorts::AnyOf(range) => containers
-                .map(|container| self.search(request, Some(range), container))
+                .map(|container| self.search(claim, request, Some(range), container))
                 .collect(),
             HostPorts::Ephemeral => containers
-                .map(|container| self.search(request, None, container))
+                .map(|container| self.search(claim, request, None, container))
                 .collect(),
         };
         let mut leases: Vec<PortLease> = taken?.into_iter().flatten().collect();
@@ -239,6 +259,7 @@ impl PortAllocator {
 
     fn exact(
         &self,
+        claim: Claim<'_>,
         request: &PortRequest,
         port: u16,
         container_port: u16,
@@ -251,7 +272,7 @@ impl PortAllocator {
                 spec: request.spec.clone(),
             });
         }
-        match inner.take(request, port) {
+        match inner.take(claim, request, port) {
             Ok(held) => Ok(self.leases(request, held, port, container_port)),
             Err((address, source)) => Err(refused(request, address, port, source)),
         }
@@ -259,6 +280,7 @@ impl PortAllocator {
 
     fn search(
         &self,
+        claim: Claim<'_>,
         request: &PortRequest,
         range: Option<&RangeInclusive<u16>>,
         container_port: u16,
@@ -287,9 +309,13 @@ impl PortAllocator {
                 .map(request.transport, address)
                 .last
                 .insert((first, last), port);
-            match inner.take(request, port) {
+            match inner.take(claim, request, port) {
                 Ok(held) => return Ok(self.leases(request, held, port, container_port)),
-                Err((_, HoldError::InUse)) if attempts + 1 < MAX_ATTEMPTS => attempts += 1,
+                Err((_, HoldError::InUse | HoldError::InUseBy { .. }))
+                    if attempts + 1 < MAX_ATTEMPTS =>
+                {
+                    attempts += 1;
+                }
                 Err((address, source)) => return Err(refused(request, address, port, source)),
             }
         }
@@ -363,11 +389,16 @@ impl Inner {
     /// Takes `port` on all of the request's addresses, or on none; an error names the address.
     fn take(
         &mut self,
+        claim: Claim<'_>,
         request: &PortRequest,
         port: u16,
     ) -> Result<Vec<HeldPort>, (IpAddr, HoldError)> {
         let held = request.addresses.iter().map(|&address| {
-            let held = self.holder.hold(request.transport, address, port);
+            let transport = request.transport;
+            let held = match claim {
+                Claim::Hold => self.holder.hold(transport, address, port),
+                Claim::Check(container) => self.holder.check(transport, address, port, container),
+            };
             held.map_err(|source| (address, source))
         });
         let held = held.collect::<Result<Vec<_>, _>>()?;

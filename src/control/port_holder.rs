@@ -29,6 +29,32 @@ pub trait HoldPorts: Debug + Send + Sync {
     /// [`HoldError`] if the kernel refuses.
     fn hold(&self, transport: Transport, address: IpAddr, port: u16)
     -> Result<HeldPort, HoldError>;
+
+    /// Makes sure that nobody has `port` on `address` but a runtime that holds it for `container`, which is the runtime's
+    /// own id; no socket of ours holds it then.
+    ///
+    /// # Errors
+    /// [`HoldError`] if somebody else has it, or nobody can.
+    fn check(
+        &self,
+        transport: Transport,
+        address: IpAddr,
+        port: u16,
+        container: &str,
+    ) -> Result<HeldPort, HoldError> {
+        let _ = container;
+        let held = self.hold(transport, address, port);
+        held.map(|_| HeldPort::without_socket())
+    }
+}
+
+/// How a container's ports are kept from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim<'a> {
+    /// By sockets of ours.
+    Hold,
+    /// Its runtime may hold them, and nobody else: the runtime's id of the container.
+    Check(&'a str),
 }
 
 /// A port that is held until this value is dropped.
@@ -48,6 +74,14 @@ pub enum HoldError {
     /// Another program has it.
     #[error("address already in use")]
     InUse,
+    /// This one has it.
+    #[error("address already in use")]
+    InUseBy {
+        /// Its name.
+        program: String,
+        /// Its number.
+        pid: u32,
+    },
     /// The host does not have the address.
     #[error(
         "cannot assign requested address: give -p an address that this host has (see `ip address`), or none for all"

@@ -15,6 +15,7 @@ use std::ops::RangeInclusive;
 use super::error::ControlError;
 use super::gateway::Place;
 use super::port_allocator::{PortError, PortLease, PortRequest};
+use super::port_holder::Claim;
 use super::portspec::{HostPorts, PortSpec};
 use super::records::{Container, ContainerState, PortBinding};
 use super::state::{Leases, State};
@@ -37,7 +38,7 @@ impl State {
         let ports = self
             .host_defaults(&record)
             .request(spec, &parsed)
-            .and_then(|request| self.ports.allocate(request.as_slice()))
+            .and_then(|request| self.ports.allocate_as(record.claim(), request.as_slice()))
             .map_err(|source| self.ports_error(&record, source))?;
         let leases: Vec<Leases> = ports
             .into_iter()
@@ -119,10 +120,13 @@ impl State {
             let Some(leases) = all.last_mut() else {
                 continue;
             };
-            match self.ports.allocate(&[exact(binding, 0, binding.count)]) {
+            match self
+                .ports
+                .allocate_as(record.claim(), &[exact(binding, 0, binding.count)])
+            {
                 Ok(ports) => leases.ports.extend(ports.into_iter().flatten()),
                 // Something in it is gone: keep the rest.
-                Err(_) => self.retake_one_by_one(&record.name, binding, leases, warnings),
+                Err(_) => self.retake_one_by_one(&record, binding, leases, warnings),
             }
         }
         let bindings = bindings(&all);
@@ -138,7 +142,7 @@ impl State {
 
     fn retake_one_by_one(
         &self,
-        name: &str,
+        record: &Container,
         binding: &PortBinding,
         leases: &mut Leases,
         warnings: &mut Vec<String>,
@@ -146,7 +150,10 @@ impl State {
         let mut lost = 0_u32;
         let mut first = None;
         for offset in 0..binding.count {
-            match self.ports.allocate(&[exact(binding, offset, 1)]) {
+            match self
+                .ports
+                .allocate_as(record.claim(), &[exact(binding, offset, 1)])
+            {
                 Ok(ports) => leases.ports.extend(ports.into_iter().flatten()),
                 Err(error) => {
                     lost += 1;
@@ -161,7 +168,8 @@ impl State {
                 String::new()
             };
             warnings.push(format!(
-                "container {name}: no longer published: {error}{more}"
+                "container {}: no longer published: {error}{more}",
+                record.name
             ));
         }
     }
@@ -238,7 +246,7 @@ impl State {
         let requests = self.port_requests(record)?;
         let leases = self
             .ports
-            .allocate(&requests)
+            .allocate_as(record.claim(), &requests)
             .map_err(|source| self.ports_error(record, source))?;
         let leases = requests.into_iter().zip(leases);
         Ok(leases
@@ -314,7 +322,7 @@ impl State {
             .collect();
         missing.sort_by_key(|(request, _)| !matches!(request.host, HostPorts::Exact(_)));
         for (request, slot) in missing {
-            match self.take_again(request, &freed) {
+            match self.take_again(record.claim(), request, &freed) {
                 Ok(ports) => {
                     *slot = Some(Leases {
                         spec: request.spec.clone(),
@@ -349,6 +357,7 @@ impl State {
     /// Ports with the numbers that the same `-p` value had on another host address, or others.
     fn take_again(
         &self,
+        claim: Claim<'_>,
         request: &PortRequest,
         freed: &[(String, Vec<PortRequest>)],
     ) -> Result<Vec<PortLease>, PortError> {
@@ -365,13 +374,15 @@ impl State {
                     ..port.clone()
                 })
                 .collect();
-            if let Ok(ports) = self.ports.allocate(&wanted) {
+            if let Ok(ports) = self.ports.allocate_as(claim, &wanted) {
                 let mut ports: Vec<PortLease> = ports.into_iter().flatten().collect();
                 ports.sort_by_key(|lease| lease.address().is_ipv6());
                 return Ok(ports);
             }
         }
-        let ports = self.ports.allocate(std::slice::from_ref(request))?;
+        let ports = self
+            .ports
+            .allocate_as(claim, std::slice::from_ref(request))?;
         Ok(ports.into_iter().flatten().collect())
     }
 

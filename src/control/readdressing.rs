@@ -163,12 +163,12 @@ impl State {
             let present = present(network, &before).filter(|_| requested.is_none());
             let kept = present.and_then(|net| {
                 let same = Some(net.addr());
-                let kept = self.take_ipv6(network, &name, same, before.mac);
+                let kept = self.take_ipv6(network, &name, same, before.mac, &[]);
                 kept.ok().flatten()
             });
             let address = match kept {
                 Some(kept) => Ok(Some(kept)),
-                None => self.take_ipv6(network, &name, requested, before.mac),
+                None => self.take_ipv6(network, &name, requested, before.mac, &[]),
             };
             let address = address.unwrap_or_else(|error| {
                 warnings.push(format!(
@@ -180,7 +180,7 @@ impl State {
             let mut after = before.clone();
             after.addresses.retain(|net| net.addr().is_ipv4());
             after.addresses.extend(address);
-            after.gateways = gateways(network);
+            after.gateways = gateways(network, attachment);
             if address.is_none() {
                 after.gateways.retain(|gateway| gateway.is_ipv4());
             }

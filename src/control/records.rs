@@ -5,6 +5,7 @@
 //! JSON with [`RECORD_VERSION`] beside them (see `store`); new fields need `#[serde(default)]`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -16,12 +17,14 @@ use super::mac::MacAddress;
 pub use super::network_config::{
     Advertise, FamilyConfig, GatewayMode, Ipv6Allocation, NetworkConfig,
 };
+use super::port_holder::Claim;
 use super::timestamp::Timestamp;
 use super::transport::Transport;
+use crate::api::types::Runtime;
 
 /// Version of the records' meaning. A store with a higher one is refused, one with a lower one is brought up to
 /// this (see `store`).
-pub const RECORD_VERSION: u32 = 3;
+pub const RECORD_VERSION: u32 = 4;
 
 /// A network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,13 +83,16 @@ pub struct Container {
     pub env: Vec<String>,
     /// Ours, or somebody else's namespace.
     pub kind: Kind,
+    /// Whose it is, if another runtime called us for it: what it has lasts from its first endpoint to its last.
+    #[serde(default)]
+    pub runtime: Option<RuntimeContainer>,
     /// `--rootfs`.
     pub rootfs: Option<PathBuf>,
     /// `--rm`.
     pub auto_remove: bool,
-    /// Where the network namespace is visible.
+    /// Where the network namespace is visible; empty for [`Kind::Delegated`].
     pub netns: PathBuf,
-    /// Directory with its hosts, hostname and resolv.conf.
+    /// Directory with its hosts, hostname and resolv.conf; empty where another runtime makes these.
     pub files: PathBuf,
     /// Docker's `SandboxID`.
     pub sandbox_id: String,
@@ -139,6 +145,19 @@ pub enum Kind {
     AttachPid(i32),
     /// `attach --netns`: the one behind a path.
     AttachNetns(PathBuf),
+    /// One that another runtime has handed over.
+    Adopted,
+    /// None that we know: another runtime takes the interface from the host's and sets it up.
+    Delegated,
+}
+
+/// A container as another runtime knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeContainer {
+    /// By which door it came.
+    pub runtime: Runtime,
+    /// The runtime's id.
+    pub id: String,
 }
 
 /// Where a container is in its life.
@@ -201,8 +220,15 @@ pub struct Attachment {
     /// Wanted name of the interface (`com.docker.network.endpoint.ifname`).
     #[serde(default)]
     pub requested_interface: Option<String>,
+    /// The network may make the container's default route.
+    #[serde(default = "yes")]
+    pub default_route: bool,
     /// What it has there; `None` once the container has stopped.
     pub endpoint: Option<Endpoint>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// Another name for a container, known to one container only.
@@ -268,6 +294,17 @@ pub struct PortBinding {
     pub count: u16,
 }
 
+impl fmt::Display for RuntimeContainer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let door = match self.runtime {
+            Runtime::Cni => "CNI",
+            Runtime::Oci => "OCI hook",
+            Runtime::Docker => "docker",
+        };
+        write!(f, "{door} {}", self.id)
+    }
+}
+
 impl PortBinding {
     /// Last port on the host.
     pub const fn last_host_port(&self) -> u16 {
@@ -331,6 +368,19 @@ impl Container {
     /// True between [`ContainerState::Created`] and [`ContainerState::Exited`].
     pub const fn is_running(&self) -> bool {
         matches!(self.state, ContainerState::Running { .. })
+    }
+
+    /// Another runtime takes its interfaces from the host's namespace: what is in the container is not ours to see.
+    pub const fn is_delegated(&self) -> bool {
+        matches!(self.kind, Kind::Delegated)
+    }
+
+    /// How its host ports are kept from others.
+    pub fn claim(&self) -> Claim<'_> {
+        match &self.runtime {
+            Some(known) if known.runtime == Runtime::Cni => Claim::Check(&known.id),
+            _ => Claim::Hold,
+        }
     }
 
     /// True once it has ended: it has no namespace, interfaces, addresses or ports.

@@ -72,6 +72,7 @@ impl State {
             command: request.command.clone(),
             env: request.env.clone(),
             kind,
+            runtime: None,
             rootfs: request.rootfs.clone(),
             auto_remove: request.auto_remove,
             sandbox_id: names::new_id().map_err(ControlError::Random)?,
@@ -160,7 +161,7 @@ impl State {
     }
 
     /// The network that a `--network` names; nothing and `default` are the default network.
-    fn network_of_argument(&self, network: &str) -> Result<&Network, ControlError> {
+    pub(super) fn network_of_argument(&self, network: &str) -> Result<&Network, ControlError> {
         match network {
             "" | DEFAULT_MODE => self.network(DEFAULT_NETWORK),
             name => self.network(name),
@@ -230,6 +231,7 @@ impl State {
             driver_opts: settings.driver_opts.clone(),
             gw_priority: settings.gw_priority,
             requested_interface: requested_interface.map(str::to_owned),
+            default_route: true,
             endpoint: None,
         })
     }
@@ -295,11 +297,11 @@ fn kind(request: &CreateContainer) -> Result<Kind, ControlError> {
     }
 }
 
-fn is_dns_name(text: &str) -> bool {
+pub(super) fn is_dns_name(text: &str) -> bool {
     (1..=253).contains(&text.len()) && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
-fn distinct(texts: &[String]) -> Vec<String> {
+pub(super) fn distinct(texts: &[String]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let new = texts.iter().filter(|text| seen.insert(text.as_str()));
     new.cloned().collect()

@@ -26,10 +26,12 @@ pub fn dns_names(container: &Container, attachment: &Attachment) -> Vec<String> 
 }
 
 impl State {
-    /// Whether a container has a resolver at 127.0.0.11: it is on a network that users made.
+    /// Whether a container has a resolver at 127.0.0.11: it is on a network that users made, and its namespace is ours
+    /// to enter.
     pub fn has_resolver(&self, container: &Container) -> bool {
         let mut places = container.endpoints();
-        places.any(|(attachment, _)| attachment.network_name != DEFAULT_NETWORK)
+        !container.is_delegated()
+            && places.any(|(attachment, _)| attachment.network_name != DEFAULT_NETWORK)
     }
 }
 

@@ -404,12 +404,17 @@ impl State {
             .map_or(0, |entry| entry.pools.iter().map(Pool::in_use).sum())
     }
 
-    /// Names of the host's ends of all veth pairs that should exist; what else hangs on a managed
-    /// bridge is left over.
+    /// Names of the host's ends of all veth pairs that should exist.
     pub fn host_interfaces(&self) -> BTreeSet<String> {
-        self.endpoints()
-            .map(|(_, _, endpoint)| endpoint.host_interface.clone())
-            .collect()
+        let mut names = BTreeSet::new();
+        for (container, _, endpoint) in self.endpoints() {
+            names.insert(endpoint.host_interface.clone());
+            // Its other end is beside it until the runtime takes it.
+            if container.is_delegated() {
+                names.insert(endpoint.interface.clone());
+            }
+        }
+        names
     }
 }
 

@@ -23,7 +23,9 @@ use super::start::NETNS_DIR;
 use super::watches::{REPORT_GRACE, is_run};
 use crate::api::server::{ApiError, Peer};
 use crate::api::types::{CreateContainer, CreatedContainer, Exited, StartSpec};
-use crate::control::records::{Container, ContainerState, Endpoint, Kind, Network, Process};
+use crate::control::records::{
+    Container, ContainerState, Endpoint, Kind, Network, Process, RuntimeContainer,
+};
 use crate::control::{Creation, State, Timestamp, names};
 use crate::kernel::netns;
 
@@ -68,6 +70,9 @@ impl Core {
     ) -> Result<StartSpec, ApiError> {
         let mut state = self.lock().await;
         let container = state.container(reference)?;
+        if let Some(known) = &container.runtime {
+            return Err(belongs_elsewhere(container, known, "restart"));
+        }
         if container.kind != Kind::Run {
             return Err(ApiError::new(
                 409,
@@ -146,7 +151,7 @@ impl Core {
                     "--pid {pid}: {error}: give the number of a running process"
                 ))
             })?),
-            Kind::AttachNetns(_) => None,
+            Kind::AttachNetns(_) | Kind::Adopted | Kind::Delegated => None,
         };
         tokio::task::block_in_place(|| {
             state.set_started(&container.id, process, Timestamp::now())
@@ -270,6 +275,9 @@ impl Core {
         let ContainerState::Running { process, .. } = container.state else {
             return Ok(false);
         };
+        if let Some(known) = &container.runtime {
+            return Err(belongs_elsewhere(&container, known, "stop"));
+        }
         match (&container.kind, process) {
             (Kind::Run, Some(process)) => {
                 self.tell_signal(&container, Signal::SIGTERM);
@@ -368,8 +376,8 @@ impl Core {
         peer: Peer,
     ) -> Result<(), ApiError> {
         let adopted = match container.kind {
-            Kind::Run => None,
-            Kind::AttachPid(_) | Kind::AttachNetns(_) => {
+            Kind::Run | Kind::Delegated => None,
+            Kind::AttachPid(_) | Kind::AttachNetns(_) | Kind::Adopted => {
                 let new: Vec<u32> = container.endpoints().map(|(_, e)| e.number).collect();
                 Some(self.fit_into_namespace(state, container, &new).await?)
             }
@@ -421,6 +429,8 @@ fn prepare(container: &Container) -> Result<(), ApiError> {
             format!("--netns {}", path.display()),
             netns::open_path(path),
         ),
+        // The caller has it.
+        Kind::Adopted | Kind::Delegated => return Ok(()),
     };
     let refuse = |error: netns::NetnsError| ApiError::bad_request(format!("{flag}: {error}"));
     let namespace = opened.map_err(refuse)?;
@@ -477,7 +487,22 @@ fn created(creation: Creation) -> CreatedContainer {
 
 /// `/run/netns/NAME` was made for it, and is not what its owner gave us.
 pub(super) fn owns_name(container: &Container) -> bool {
-    !matches!(&container.kind, Kind::AttachNetns(path) if *path == container.netns)
+    match &container.kind {
+        Kind::Run | Kind::AttachPid(_) | Kind::Adopted => true,
+        Kind::AttachNetns(path) => *path != container.netns,
+        Kind::Delegated => false,
+    }
+}
+
+/// Only the runtime can do something to its processes.
+fn belongs_elsewhere(container: &Container, known: &RuntimeContainer, action: &str) -> ApiError {
+    let name = &container.name;
+    ApiError::new(
+        409,
+        format!(
+            "container {name} is another runtime's ({known}): {action} it with the program that started it, or take only its network away with `tunbridge rm -f {name}`"
+        ),
+    )
 }
 
 fn addresses(endpoint: &Endpoint) -> String {
@@ -490,6 +515,9 @@ fn addresses(endpoint: &Endpoint) -> String {
 }
 
 pub(super) fn remove_files(directory: &Path) {
+    if directory.as_os_str().is_empty() {
+        return;
+    }
     if let Err(error) = fs::remove_dir_all(directory)
         && error.kind() != io::ErrorKind::NotFound
     {

@@ -46,6 +46,8 @@ pub(super) struct Core {
     pub(super) ndp_proxies: Mutex<BTreeMap<String, Proxy>>,
     /// Addresses that are being announced, by endpoint number.
     pub(super) announcements: Mutex<BTreeMap<u32, Announcement>>,
+    /// Endpoints whose interfaces are being deleted, by number.
+    pub(super) going: Mutex<BTreeSet<u32>>,
     /// By container id: what ends the wait for a process when it is dropped.
     pub(super) watches: Mutex<BTreeMap<String, oneshot::Sender<()>>>,
     /// What happened, for `GET /events`.

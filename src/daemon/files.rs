@@ -134,7 +134,8 @@ impl Core {
                 .container_by_id(id)
                 .is_some_and(|container| !container.has_exited())
         });
-        for container in state.containers().filter(|c| !c.has_exited()) {
+        let with_files = |c: &&Container| !c.has_exited() && !c.files.as_os_str().is_empty();
+        for container in state.containers().filter(with_files) {
             let wanted = Written::of(state, container, host);
             let former = projected.files.get(&container.id);
             if former == Some(&wanted) {
@@ -244,7 +245,7 @@ fn renew_one(path: &Path, text: &str) -> io::Result<()> {
     write_noted(path, text.as_bytes())
 }
 
-fn texts(state: &State, container: &Container, host: &HostFiles) -> FileTexts {
+pub(super) fn texts(state: &State, container: &Container, host: &HostFiles) -> FileTexts {
     state.files(
         container,
         &FileFacts {

@@ -16,7 +16,7 @@ use crate::api::server::ApiError;
 use crate::control::records::{Container, Endpoint, Network};
 use crate::control::{ControlError, Readdressed, State, endpoint_options};
 use crate::kernel::announce::announce;
-use crate::kernel::{EndpointSysctl, Netlink, VethSpec, netns};
+use crate::kernel::{EndpointSysctl, Netlink, NetlinkError, VethSpec, netns};
 use crate::steering::ContainerPort;
 
 impl Core {
@@ -34,7 +34,10 @@ impl Core {
                 network.name, network.config.bridge
             ))
         })?;
-        let namespace = open(container)?;
+        let namespace = match container.is_delegated() {
+            true => netns::open_current().map_err(networking_failed)?,
+            false => open(container)?,
+        };
         let sysctls = sysctls(container, network)?;
         let veth = VethSpec {
             host_name: &endpoint.host_interface,
@@ -48,11 +51,16 @@ impl Core {
             bridge_if_index: bridge.if_index,
             bridge_mac: bridge.mac,
         };
-        let if_index = self
-            .netlink
-            .create_veth(&veth)
-            .await
-            .map_err(networking_failed)?;
+        if container.is_delegated() {
+            let made = self.netlink.create_bare_veth(&veth).await;
+            let if_index = made.map_err(networking_failed)?;
+            return self.steer(container, network, endpoint, if_index);
+        }
+        let made = self.netlink.create_veth(&veth).await;
+        let if_index = made.map_err(|error| match error {
+            NetlinkError::ContainerInterfaceExists(_) => ApiError::new(409, error.to_string()),
+            error => networking_failed(error),
+        })?;
         self.steer(container, network, endpoint, if_index)?;
         self.announce(container, network, endpoint).await;
         Ok(())
@@ -141,6 +149,9 @@ impl Core {
         endpoint: &Endpoint,
     ) {
         let advertise = network.config.advertise;
+        if container.is_delegated() {
+            return;
+        }
         let Ok(namespace) = open(container) else {
             return;
         };
@@ -222,6 +233,9 @@ impl Core {
         container: &Container,
         left: Option<&Endpoint>,
     ) -> Result<(), ApiError> {
+        if container.is_delegated() {
+            return Ok(());
+        }
         let namespace = open(container)?;
         for ipv4 in [true, false] {
             let hop = |endpoint: &Endpoint| {
@@ -272,6 +286,9 @@ impl Core {
                 .collect()
         };
         let changed = async {
+            if container.is_delegated() {
+                return Err(networking_failed("another runtime has its interface"));
+            }
             let namespace = open(container)?;
             Netlink::readdress(
                 namespace.as_fd(),
@@ -344,7 +361,7 @@ fn as_hop((interface, gateway): &(String, IpAddr)) -> (&str, IpAddr) {
     (interface, *gateway)
 }
 
-fn open(container: &Container) -> Result<std::os::fd::OwnedFd, ApiError> {
+pub(super) fn open(container: &Container) -> Result<std::os::fd::OwnedFd, ApiError> {
     netns::open_path(&container.netns).map_err(|error| ApiError::internal(error.to_string()))
 }
 

@@ -34,6 +34,7 @@ mod endpoints;
 mod files;
 mod host;
 mod host_facts;
+mod host_sockets;
 mod interfaces;
 mod names;
 mod ndp;

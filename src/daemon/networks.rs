@@ -18,22 +18,29 @@ impl Core {
         request: CreateNetwork,
     ) -> Result<CreatedNetwork, ApiError> {
         let mut state = self.lock().await;
+        self.create_network_locked(&mut state, &request).await
+    }
+
+    pub(super) async fn create_network_locked(
+        &self,
+        state: &mut State,
+        request: &CreateNetwork,
+    ) -> Result<CreatedNetwork, ApiError> {
         let host = host_facts(
             &self.netlink,
-            network_options::wanted_bridge(&request),
+            network_options::wanted_bridge(request),
             state.networks(),
         )
         .await
         .map_err(|error| ApiError::internal(error.to_string()))?;
-        let (network, warnings) = tokio::task::block_in_place(|| {
-            state.create_network(&request, &host, Timestamp::now())
-        })?;
-        let made = match self.make_bridge(&mut state, &network).await {
-            Ok(()) => self.look(&state).await,
+        let (network, warnings) =
+            tokio::task::block_in_place(|| state.create_network(request, &host, Timestamp::now()))?;
+        let made = match self.make_bridge(state, &network).await {
+            Ok(()) => self.look(state).await,
             Err(error) => Err(error),
         };
         if let Err(error) = made {
-            self.forget_network(&mut state, &network).await?;
+            self.forget_network(state, &network).await?;
             return Err(error);
         }
         tracing::info!(network = %network.name, id = %network.id, "network made");
@@ -68,7 +75,11 @@ impl Core {
     }
 
     /// The bridge goes first and the record after it, so that a daemon that is killed in between finds out.
-    async fn forget_network(&self, state: &mut State, network: &Network) -> Result<(), ApiError> {
+    pub(super) async fn forget_network(
+        &self,
+        state: &mut State,
+        network: &Network,
+    ) -> Result<(), ApiError> {
         if network.config.managed
             && let Err(error) = self.netlink.delete_bridge(&network.config.bridge).await
         {
@@ -88,6 +99,7 @@ impl Core {
         request: ConnectNetwork,
     ) -> Result<(), ApiError> {
         let mut state = self.lock().await;
+        refuse_delegated(&state, &request.container)?;
         let connection = tokio::task::block_in_place(|| {
             state.connect(&request.container, network, &request.endpoint_config)
         })?;
@@ -178,6 +190,21 @@ impl Core {
             tracing::warn!(container = %container.name, "{warning}");
         }
     }
+}
+
+/// What its runtime did not ask for, it would not take.
+fn refuse_delegated(state: &State, container: &str) -> Result<(), ApiError> {
+    let container = state.container(container)?;
+    if !container.is_delegated() {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        409,
+        format!(
+            "container {} is another runtime's, which gives it its interfaces: connect it with that one",
+            container.name
+        ),
+    ))
 }
 
 /// Networks that users made, nobody uses and the filters choose, by name.

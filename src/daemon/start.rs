@@ -1,5 +1,6 @@
 //! Starting: from flags to a running core, and the few things that a clean stop puts back.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -15,6 +16,7 @@ use tokio::net::UnixListener;
 use super::core::{Core, Facts, Settings};
 use super::host::KernelHost;
 use super::host_facts::{self, host_facts};
+use super::host_sockets::HostSockets;
 use super::process;
 use super::sysctls::LoopbackSysctls;
 use crate::api::events::EventBus;
@@ -24,8 +26,7 @@ use crate::control::files::DnsSettings;
 use crate::control::port_allocator::{
     FALLBACK_EPHEMERAL, PortAllocator, parse_local_port_range, parse_reserved_ports,
 };
-use crate::control::port_holder::Sockets;
-use crate::control::records::{Container, ContainerState, Network, NetworkConfig};
+use crate::control::records::{Container, ContainerState, Endpoint, Network, NetworkConfig};
 use crate::control::store::Store;
 use crate::control::{self, DEFAULT_NETWORK, State, Timestamp, network_options};
 use crate::dns::Resolver;
@@ -151,6 +152,7 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
         resolver: Resolver::new(),
         ndp_proxies: Mutex::default(),
         announcements: Mutex::default(),
+        going: Mutex::default(),
         watches: Mutex::default(),
         events: EventBus::default(),
     });
@@ -222,7 +224,7 @@ fn port_allocator() -> PortAllocator {
     let reserved = sysctl::get(&["net", "ipv4", "ip_local_reserved_ports"])
         .map(|text| parse_reserved_ports(&text))
         .unwrap_or_default();
-    PortAllocator::new(Arc::new(Sockets), range, reserved)
+    PortAllocator::new(Arc::new(HostSockets), range, reserved)
 }
 
 /// The `--dns…` flags, checked before anything is made.
@@ -293,6 +295,17 @@ fn remove_stray_files(state: &State, containers: &Path) {
 
 /// Containers whose process or namespace went away while no daemon was there.
 async fn bury_the_dead(state: &mut State, netlink: &Netlink) -> anyhow::Result<()> {
+    let links = netlink.links().await?;
+    let links: BTreeSet<&str> = links.iter().map(|link| link.name.as_str()).collect();
+    let is_gone = |endpoint: &Endpoint| !links.contains(endpoint.host_interface.as_str());
+    let delegated = state.endpoints().filter(|(c, ..)| c.is_delegated());
+    let gone: Vec<(String, String)> = delegated
+        .filter(|(_, _, endpoint)| is_gone(endpoint))
+        .map(|(container, network, _)| (container.id.clone(), network.id.clone()))
+        .collect();
+    for (container, network) in gone {
+        state.detach_endpoint(&container, &network)?;
+    }
     let dead: Vec<Container> = state.containers().filter(|c| is_dead(c)).cloned().collect();
     for container in dead {
         tracing::info!(container = %container.name, "ended while no daemon ran");
@@ -328,7 +341,7 @@ fn is_dead(container: &Container) -> bool {
             ..
         } => !process::is_alive(*process),
         ContainerState::Running { process: None, .. } => {
-            netns::open_path(&container.netns).is_err()
+            !container.is_delegated() && netns::open_path(&container.netns).is_err()
         }
         ContainerState::Exited { .. } => false,
     }

@@ -157,6 +157,8 @@ impl Core {
                     self.steer(container, network, endpoint, link.index)
                         .map_err(|e| io::Error::other(e.message))?;
                 }
+                // The runtime's part cannot be made again, and what is going stays away.
+                None if container.is_delegated() || self.is_going(endpoint) => {}
                 None => match self.plug(container, network, endpoint).await {
                     Ok(()) => {
                         tracing::warn!(container = %container.name, "interface was gone, made again");

@@ -18,6 +18,7 @@
 //! | [`forwarding`] | `--ip-forward`: sets and re-asserts the forwarding sysctls |
 //! | [`route`] | "where would a packet to X leave, with which source, how large?" for packet workers |
 //! | [`host_ports`] | the TCP and UDP ports that sockets of the host use |
+//! | [`port_owners`] | which processes have a port |
 //! | [`pidfd`] | waiting for a process that is not our child |
 //! | [`doctor`] | what on this host will hurt, why, and the command that fixes it |
 //!
@@ -46,6 +47,7 @@ pub mod ndp_proxy;
 pub mod netlink;
 pub mod netns;
 pub mod pidfd;
+pub mod port_owners;
 pub mod route;
 mod socket;
 pub mod sysctl;

@@ -356,6 +356,14 @@ fn is_nsfs_magic(kind: FsType) -> bool {
     kind == NSFS_MAGIC
 }
 
+/// Checks that a descriptor is a network namespace's; `name` is for the error.
+///
+/// # Errors
+/// [`NetnsError::NotANamespace`].
+pub fn require(namespace: BorrowedFd<'_>, name: &str) -> Result<(), NetnsError> {
+    require_network_namespace(namespace, name)
+}
+
 fn require_network_namespace(fd: BorrowedFd<'_>, name: &str) -> Result<(), NetnsError> {
     let on_nsfs = fstatfs(fd).is_ok_and(|stat| is_nsfs_magic(stat.filesystem_type()));
     if on_nsfs && namespace_type(fd).is_ok_and(|kind| kind == libc::CLONE_NEWNET) {

@@ -83,6 +83,28 @@ impl Netlink {
         result
     }
 
+    /// Makes a pair whose container's end stays in this handle's own namespace, down and without addresses, for somebody
+    /// else to take. `netns`, addresses and sysctls of the specification have no effect.
+    ///
+    /// # Errors
+    /// As [`Netlink::create_veth`].
+    pub async fn create_bare_veth(&self, spec: &VethSpec<'_>) -> Result<u32, NetlinkError> {
+        check_name(spec.host_name)?;
+        check_name(spec.container_name)?;
+        self.add_pair(spec, self).await?;
+        let complete = async {
+            let host = self.existing_link(spec.host_name).await?;
+            self.switch_ipv6(&host, false).await?;
+            self.set_up(host.index).await?;
+            Ok(host.index)
+        };
+        let result = complete.await;
+        if result.is_err() {
+            self.delete_link(spec.host_name).await.ok();
+        }
+        result
+    }
+
     async fn add_pair(&self, spec: &VethSpec<'_>, inside: &Self) -> Result<(), NetlinkError> {
         let mut peer = LinkUnspec::new_with_name(spec.container_name)
             .setns_by_fd(spec.netns.as_raw_fd())

@@ -408,6 +408,7 @@ impl Backend for Fake {
             inside: interface("eth0"),
             addresses: vec!["172.17.0.2/16".parse().unwrap()],
             gateways: vec!["172.17.0.1".parse().unwrap()],
+            routers: Vec::new(),
             nameservers: Vec::new(),
             search: Vec::new(),
             options: Vec::new(),

@@ -161,6 +161,10 @@ pub struct AttachedEndpoint {
     /// Routers for a default route, at most one per family; none if it has no such route.
     #[schema(value_type = Vec<String>)]
     pub gateways: Vec<IpAddr>,
+    /// Routers of its network, at most one per family, whether or not the default route is another network's.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub routers: Vec<IpAddr>,
     /// What the container's resolv.conf should say: ours, where containers have names, else the host's.
     #[schema(value_type = Vec<String>)]
     pub nameservers: Vec<IpAddr>,

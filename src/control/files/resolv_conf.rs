@@ -143,6 +143,17 @@ pub fn name_servers(text: &str) -> Vec<IpAddr> {
         .collect()
 }
 
+/// What a resolv.conf says: servers, search list, options. Servers with a zone are left out.
+pub fn words(text: &str) -> (Vec<IpAddr>, Vec<String>, Vec<String>) {
+    let parsed = Parsed::new(text);
+    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    (
+        name_servers(text),
+        owned(&parsed.search),
+        owned(&parsed.options),
+    )
+}
+
 /// What the host's file says.
 #[derive(Debug, Default)]
 struct Parsed<'a> {

@@ -63,7 +63,7 @@ impl State {
                     })
                     .collect(),
             };
-            match self.ports.allocate(&requests) {
+            match self.ports.allocate_as(record.claim(), &requests) {
                 Ok(taken) => ports.extend(taken.into_iter().flatten()),
                 Err(error) => refused(error),
             }
@@ -73,7 +73,10 @@ impl State {
             if before.iter().any(|binding| binding.spec == request.spec) {
                 continue;
             }
-            match self.ports.allocate(std::slice::from_ref(&request)) {
+            match self
+                .ports
+                .allocate_as(record.claim(), std::slice::from_ref(&request))
+            {
                 Ok(ports) => all.push(Leases {
                     spec: request.spec,
                     ports: ports.into_iter().flatten().collect(),
