@@ -14,7 +14,8 @@
 //! | [`control`] | networks, endpoints, IPAM, ports, state; projections of it | `forwarder`, `api`, `dns` (types of all) |
 //! | [`sandbox`] | what a process of a container sees: namespaces, mounts, files | `kernel` |
 //! | [`api`] | the HTTP API over the unix socket: types, client, server | nothing |
-//! | [`cli`] | the command line | `api`, `sandbox`, `daemon` (to run it), `control` and `forwarder` (types) |
+//! | [`oci`] | the hook that runc and crun call | `api`, `kernel` |
+//! | [`cli`] | the command line | `api`, `sandbox`, `oci`, `daemon` (to run it), `control` and `forwarder` (types) |
 //! | [`daemon`] | wires everything and reconciles | all |
 //!
 //! `tests/architecture.rs` checks the last column.
@@ -27,5 +28,6 @@ pub mod dns;
 pub mod engine;
 pub mod forwarder;
 pub mod kernel;
+pub mod oci;
 pub mod sandbox;
 pub mod steering;

@@ -4,5 +4,6 @@ pub mod client;
 pub mod descriptors;
 pub mod events;
 pub mod filters;
+pub mod long_form;
 pub mod server;
 pub mod types;

@@ -11,6 +11,7 @@ mod format;
 mod lacking;
 mod network;
 mod network_options;
+mod oci_hook;
 mod output;
 mod ps;
 mod run;
@@ -88,6 +89,8 @@ enum Command {
     Stats(output::Stats),
     /// Look for what on this host gets in the way of container networks
     Doctor(output::Doctor),
+    /// Connect a container of runc or crun: their hook, with its state on standard input
+    OciHook(oci_hook::OciHook),
     /// Show the versions of this program and of the daemon
     Version(version::Version),
 }
@@ -159,6 +162,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Flows(command) => command.run(&client),
         Command::Stats(command) => command.run(&client),
         Command::Doctor(command) => command.run(&client),
+        Command::OciHook(command) => command.run(&client),
         Command::Version(command) => command.run(&client),
     }
 }

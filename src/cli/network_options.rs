@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::bail;
 use clap::Args;
 
+use crate::api::long_form;
 use crate::api::types::{CreateContainer, EndpointAddresses, EndpointSettings, NetworkAttachment};
 
 #[derive(Args, Clone, Debug)]
@@ -215,71 +216,16 @@ fn attachment(value: &str) -> Result<NetworkAttachment, String> {
         attachment.network = value.to_owned();
         return Ok(attachment);
     }
-    let settings = &mut attachment.settings;
-    for field in fields(value)? {
+    for field in long_form::fields(value)? {
         let Some((key, value)) = field.split_once('=') else {
             return Err(format!("invalid field {field}: give KEY=VALUE"));
         };
-        let (key, value) = (key.trim().to_lowercase(), value.trim());
-        let address = |what: &str| format!("invalid {what} address: {value}");
-        match key.as_str() {
-            "name" => attachment.network = value.to_owned(),
-            "alias" => settings.aliases.push(value.to_owned()),
-            "ip" => {
-                let parsed = value.parse().map_err(|_| address("IPv4"))?;
-                settings.ipam_config.ipv4_address = Some(parsed);
-            }
-            "ip6" => {
-                let parsed = value.parse().map_err(|_| address("IPv6"))?;
-                settings.ipam_config.ipv6_address = Some(parsed);
-            }
-            "link-local-ip" => {
-                let parsed = value.parse().map_err(|_| address("link-local IP"))?;
-                settings.ipam_config.link_local_ips.push(parsed);
-            }
-            "mac-address" => settings.mac_address = Some(value.to_owned()),
-            "driver-opt" => {
-                let Some((key, value)) = value.split_once('=') else {
-                    return Err("invalid key value pair format in driver options: give driver-opt=KEY=VALUE".to_owned());
-                };
-                settings
-                    .driver_opts
-                    .insert(key.trim().to_owned(), value.trim().to_owned());
-            }
-            "gw-priority" => {
-                settings.gw_priority = value.parse().map_err(|_| {
-                    format!("invalid gw-priority ({value}): invalid syntax: give a whole number")
-                })?;
-            }
-            _ => {
-                return Err(format!(
-                    "invalid field key {key}: use name, alias, ip, ip6, mac-address, driver-opt or gw-priority"
-                ));
-            }
-        }
+        long_form::put(&mut attachment, key, value)?;
     }
     if attachment.network.is_empty() {
         return Err("network name/id is not specified: add name=NET".to_owned());
     }
     Ok(attachment)
-}
-
-/// Between commas; a field in double quotes may have commas.
-fn fields(value: &str) -> Result<Vec<String>, String> {
-    let mut fields = vec![String::new()];
-    let mut quoted = false;
-    for c in value.chars() {
-        match (c, fields.last_mut()) {
-            ('"', _) => quoted = !quoted,
-            (',', _) if !quoted => fields.push(String::new()),
-            (c, Some(field)) => field.push(c),
-            (_, None) => {}
-        }
-    }
-    if quoted {
-        return Err("a double quote is missing".to_owned());
-    }
-    Ok(fields)
 }
 
 /// A `--link` value: CONTAINER or CONTAINER:ALIAS.

@@ -1,0 +1,259 @@
+//! The hook for runtimes of the OCI specification: runc, crun, youki.
+//!
+//! One program for two points of a container's life; the state on standard input tells which. *createRuntime* (or the
+//! older *prestart*): the container's namespaces are there and its program is not, the hook runs in the host's
+//! namespaces, `pid` is a process in the container's. The namespace goes to the daemon as a descriptor, once per network;
+//! if one network fails, those before it are taken back, and the runtime gives the container up, because the hook's
+//! status is not 0. *poststop*: the namespace is gone, runc tells no `pid` and crun 0; the daemon knows the container by
+//! its id. Taking away what is not there succeeds.
+//!
+//! Ids are unique below one `--root` of a runtime only, and a runtime calls poststop also if createRuntime has failed: when
+//! two containers with one id met, the second is refused, and its poststop must not take the first one's network. So
+//! endpoints keep their bundle in mind.
+//!
+//! A runtime that is killed calls no poststop. The next container of that id meets the endpoints of the dead one in the
+//! daemon: they go if no process is left in their namespace, else the ids collide and the new container is refused.
+//!
+//! What is wanted stands in annotations ([`settings`]). Nothing is written to standard output: runtimes put it into their
+//! own errors. Limits: [`state::MOST_STATE`], [`state::MOST_CONFIG`].
+//!
+//! Read first: OCI runtime specification 1.0.2, config.md § POSIX-platform Hooks, runtime.md § State.
+
+mod files;
+mod settings;
+mod state;
+
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::api::client::{Client, ClientError, segment};
+use crate::api::types::{
+    AttachEndpoint, AttachedEndpoint, EndpointReference, EndpointSettings, Placement, Runtime,
+};
+use crate::kernel::netns;
+use settings::Settings;
+use state::{State, Status};
+
+const ENDPOINTS: &str = "/tunbridge/endpoints";
+/// The driver option that keeps the bundle in mind.
+const BUNDLE: &str = "com.tunbridge.bundle";
+
+/// Why the hook failed, in one sentence.
+#[derive(Debug, Error)]
+pub enum HookError {
+    /// What the runtime said makes no sense.
+    #[error("the state on standard input: {0}")]
+    State(String),
+    /// The bundle cannot be used.
+    #[error("{file}: {problem}")]
+    File {
+        /// Which file.
+        file: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// An annotation cannot be used.
+    #[error("annotation {name}: {problem}")]
+    Annotation {
+        /// Which one.
+        name: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// No namespace, or the wrong one.
+    #[error("container {id}: {problem}")]
+    Namespace {
+        /// The container.
+        id: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// The daemon said no, or there is none.
+    #[error("container {id}: {error}")]
+    Daemon {
+        /// The container.
+        id: String,
+        /// Its sentence.
+        error: ClientError,
+    },
+}
+
+/// Does what the state on `input` asks for, and gives warnings for the user.
+///
+/// # Errors
+/// See [`HookError`].
+pub fn run(client: &Client, input: impl Read) -> Result<Vec<String>, HookError> {
+    let state = State::read(input)?;
+    match state.status {
+        Status::Stopped => {
+            if !is_anothers(client, &state) {
+                detach(client, &state.id)?;
+            }
+            Ok(Vec::new())
+        }
+        Status::Creating | Status::Created => {
+            let settings = Settings::from_annotations(&state.annotations()?)?;
+            if settings.networks.is_empty() {
+                return Ok(Vec::new());
+            }
+            create(client, &state, &settings)
+        }
+    }
+}
+
+fn create(client: &Client, state: &State, settings: &Settings) -> Result<Vec<String>, HookError> {
+    let id = &state.id;
+    let namespace = namespace(state)?;
+    let numbers = netns::id(&namespace).map_err(|error| problem(id, &error))?;
+    let attaching = client.clone().with_descriptor(namespace);
+    let attached = match attach(&attaching, state, settings) {
+        Err(HookError::Daemon {
+            error: ClientError::Refused { status: 409, .. },
+            ..
+        }) if is_left_behind(client, id, numbers) => {
+            detach(client, id)?;
+            attach(&attaching, state, settings)
+        }
+        outcome => outcome,
+    };
+    let attached = attached?;
+    files::write(&state.bundle, settings, &attached).inspect_err(|_| {
+        // What was wrong in the first place is what the user must know.
+        let _ = detach(client, id);
+    })?;
+    Ok(attached.into_iter().flat_map(|one| one.warnings).collect())
+}
+
+/// Each network in turn; those before one that fails are taken back.
+fn attach(
+    client: &Client,
+    state: &State,
+    settings: &Settings,
+) -> Result<Vec<AttachedEndpoint>, HookError> {
+    let id = &state.id;
+    let mut attached: Vec<AttachedEndpoint> = Vec::new();
+    for network in &settings.networks {
+        let mut driver_opts = network.settings.driver_opts.clone();
+        driver_opts.insert(BUNDLE.to_owned(), state.bundle.display().to_string());
+        let request = AttachEndpoint {
+            runtime: Runtime::Oci,
+            container: id.clone(),
+            name: settings.name.clone(),
+            network: network.network.clone(),
+            create_network: None,
+            interface: None,
+            placement: Placement::Namespace,
+            settings: EndpointSettings {
+                driver_opts,
+                ..network.settings.clone()
+            },
+            ranges: Vec::new(),
+            default_route: true,
+            publish: settings.publish.clone(),
+            dns: settings.dns.clone(),
+            dns_search: settings.dns_search.clone(),
+            dns_option: settings.dns_option.clone(),
+        };
+        match client.post(ENDPOINTS, &request) {
+            Ok(endpoint) => attached.push(endpoint),
+            Err(error) => {
+                if !attached.is_empty() {
+                    let _ = detach(client, id);
+                }
+                let id = id.clone();
+                return Err(HookError::Daemon { id, error });
+            }
+        }
+    }
+    Ok(attached)
+}
+
+fn reference(id: &str) -> EndpointReference {
+    EndpointReference {
+        runtime: Runtime::Oci,
+        container: id.to_owned(),
+        network: None,
+        interface: None,
+    }
+}
+
+fn detach(client: &Client, id: &str) -> Result<(), HookError> {
+    let told = client.tell(&format!("{ENDPOINTS}/detach"), &reference(id));
+    told.map_err(|error| HookError::Daemon {
+        id: id.to_owned(),
+        error,
+    })
+}
+
+/// The namespace of the container's first process, which is not the hook's own.
+fn namespace(state: &State) -> Result<OwnedFd, HookError> {
+    let id = &state.id;
+    let pid = state.pid.ok_or_else(|| HookError::State(
+        "there is no pid: this hook belongs under createRuntime or prestart, and under poststop".to_owned(),
+    ))?;
+    let namespace = netns::open_pid(pid).map_err(|error| problem(id, &error))?;
+    let own = netns::open_current().and_then(netns::id);
+    let own = own.map_err(|error| problem(id, &error))?;
+    if netns::id(namespace.as_fd()).map_err(|error| problem(id, &error))? == own {
+        return Err(HookError::Namespace {
+            id: id.clone(),
+            problem: "it is in the hook's own network namespace: give it one of its own ({\"type\": \"network\"} in linux.namespaces), and name this hook under createRuntime, not createContainer".to_owned(),
+        });
+    }
+    Ok(namespace)
+}
+
+fn problem(id: &str, error: &netns::NetnsError) -> HookError {
+    HookError::Namespace {
+        id: id.to_owned(),
+        problem: error.to_string(),
+    }
+}
+
+/// Whether the container of this id that the daemon knows has another bundle.
+fn is_anothers(client: &Client, state: &State) -> bool {
+    let known: Result<AttachedEndpoint, _> =
+        client.post(&format!("{ENDPOINTS}/check"), &reference(&state.id));
+    let Ok(known) = known else { return false };
+    let target = format!("/containers/{}/json", segment(&known.container));
+    let Ok(container) = client.get::<Value>(&target) else {
+        return false;
+    };
+    let network = &container["NetworkSettings"]["Networks"][&known.network];
+    let bundle = network["DriverOpts"][BUNDLE].as_str();
+    bundle.is_some_and(|bundle| Path::new(bundle) != state.bundle)
+}
+
+/// Whether the daemon knows a container of this id in another namespace, in which no process is any more.
+fn is_left_behind(client: &Client, id: &str, new: netns::NamespaceId) -> bool {
+    let known: Result<AttachedEndpoint, _> =
+        client.post(&format!("{ENDPOINTS}/check"), &reference(id));
+    let Ok(known) = known else { return false };
+    let Ok(path) = netns::named_path(&known.name) else {
+        return false;
+    };
+    let Ok(old) = netns::open_path(&path).and_then(netns::id) else {
+        return false;
+    };
+    old != new && !has_processes(old)
+}
+
+fn has_processes(namespace: netns::NamespaceId) -> bool {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return true;
+    };
+    entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        let is_process = name
+            .to_str()
+            .is_some_and(|name| name.parse::<u32>().is_ok());
+        is_process
+            && netns::open_path(&Path::new("/proc").join(name).join("ns/net"))
+                .and_then(netns::id)
+                .is_ok_and(|id| id == namespace)
+    })
+}
