@@ -1,0 +1,44 @@
+//! Unmodified container engines of Debian in labs: podman, containerd, runc, crun, systemd-nspawn. Needs root and what
+//! `make setup` unpacks.
+//!
+//! `netns-scripts/engines.sh` lays the engines over a lab; its head says how nothing of them reaches the machine. First
+//! the laboratory itself, with the plugins that Debian packages; what can be seen with those is what must be seen with
+//! ours, and the tests compare the two.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "in a test, to panic is to report; the behaviours are functions that tests call"
+)]
+
+#[path = "netns/lab.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "shared with tests/netns.rs"
+)]
+mod lab;
+#[path = "netns/processes.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "shared with tests/netns.rs"
+)]
+mod processes;
+#[path = "netns/tunbridge.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "shared with tests/netns.rs"
+)]
+mod tunbridge_under_test;
+
+#[path = "engines/engines.rs"]
+mod engines;
+#[path = "engines/laboratory.rs"]
+mod laboratory;
+#[path = "engines/oci.rs"]
+mod oci;
