@@ -175,14 +175,33 @@ pub(super) struct Rm {
 impl Rm {
     pub(super) fn run(&self, client: &Client) -> Outcome {
         each(&self.containers, |container| {
+            let runtime = self.force.then(|| runtime_of(client, container)).flatten();
             let query = if self.link {
                 "link=1".to_owned()
             } else {
                 format!("force={}", u8::from(self.force))
             };
-            client.delete(&format!("/containers/{}?{query}", segment(container)))
+            client.delete(&format!("/containers/{}?{query}", segment(container)))?;
+            if let Some(runtime) = runtime {
+                complain(&format!(
+                    "{container} is another runtime's ({runtime}): its network is gone, end the container itself with the program that started it"
+                ));
+            }
+            Ok::<(), ClientError>(())
         })
     }
+}
+
+/// Which other runtime has a container, if any.
+fn runtime_of(client: &Client, container: &str) -> Option<String> {
+    let target = format!("/containers/{}/json", segment(container));
+    let found = client.get::<Value>(&target).ok()?;
+    let labels = &found["Config"]["Labels"];
+    let runtime = labels["tunbridge.runtime"].as_str()?;
+    Some(format!(
+        "{runtime} {}",
+        text(&labels["tunbridge.runtime.id"])
+    ))
 }
 
 /// `tunbridge publish` and `unpublish`.

@@ -113,9 +113,10 @@ fn fix(source: &HoldError) -> String {
             ": choose another host port, or stop the program that has it (`ss -lntup` shows it)"
                 .to_owned()
         }
-        HoldError::InUseBy { program, pid } => {
-            format!(": choose another host port, or stop {program} (process {pid}), which has it")
-        }
+        HoldError::InUseBy(occupant) => format!(
+            ": choose another host port, or stop {} (process {}), which has it",
+            occupant.program, occupant.pid
+        ),
         HoldError::NotLocal
         | HoldError::TooManyOpenFiles { .. }
         | HoldError::TooManyOnHost
@@ -311,7 +312,7 @@ impl PortAllocator {
                 .insert((first, last), port);
             match inner.take(claim, request, port) {
                 Ok(held) => return Ok(self.leases(request, held, port, container_port)),
-                Err((_, HoldError::InUse | HoldError::InUseBy { .. }))
+                Err((_, HoldError::InUse | HoldError::InUseBy(_)))
                     if attempts + 1 < MAX_ATTEMPTS =>
                 {
                     attempts += 1;

@@ -68,6 +68,15 @@ impl HeldPort {
     }
 }
 
+/// A process that has a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Occupant {
+    /// Its name.
+    pub program: String,
+    /// Its number.
+    pub pid: u32,
+}
+
 /// Why a port cannot be held.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
@@ -76,12 +85,7 @@ pub enum HoldError {
     InUse,
     /// This one has it.
     #[error("address already in use")]
-    InUseBy {
-        /// Its name.
-        program: String,
-        /// Its number.
-        pid: u32,
-    },
+    InUseBy(Box<Occupant>),
     /// The host does not have the address.
     #[error(
         "cannot assign requested address: give -p an address that this host has (see `ip address`), or none for all"

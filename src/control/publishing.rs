@@ -23,7 +23,7 @@ use super::transport::Transport;
 
 impl State {
     /// Publishes one more `-p` value on a container that has a network. Gives the new record and what
-    /// has been added to its bindings.
+    /// has been added to its bindings: nothing for a value that a runtime's container has already.
     ///
     /// # Errors
     /// If the value is malformed, the container has stopped, a port cannot be had, or the change
@@ -35,6 +35,11 @@ impl State {
     ) -> Result<(Container, Vec<PortBinding>), ControlError> {
         let parsed: PortSpec = spec.parse()?;
         let mut record = self.container_with_network(query)?.clone();
+        // A runtime says it again for each of the container's networks.
+        let mut known = record.publish.iter();
+        if record.runtime.is_some() && known.any(|text| text.parse() == Ok(parsed.clone())) {
+            return Ok((record, Vec::new()));
+        }
         let ports = self
             .host_defaults(&record)
             .request(spec, &parsed)

@@ -71,7 +71,7 @@ impl Core {
         let mut state = self.lock().await;
         let container = state.container(reference)?;
         if let Some(known) = &container.runtime {
-            return Err(belongs_elsewhere(container, known, "restart"));
+            return Err(belongs_elsewhere(container, known));
         }
         if container.kind != Kind::Run {
             return Err(ApiError::new(
@@ -276,7 +276,7 @@ impl Core {
             return Ok(false);
         };
         if let Some(known) = &container.runtime {
-            return Err(belongs_elsewhere(&container, known, "stop"));
+            return Err(belongs_elsewhere(&container, known));
         }
         match (&container.kind, process) {
             (Kind::Run, Some(process)) => {
@@ -495,12 +495,12 @@ pub(super) fn owns_name(container: &Container) -> bool {
 }
 
 /// Only the runtime can do something to its processes.
-fn belongs_elsewhere(container: &Container, known: &RuntimeContainer, action: &str) -> ApiError {
+fn belongs_elsewhere(container: &Container, known: &RuntimeContainer) -> ApiError {
     let name = &container.name;
     ApiError::new(
         409,
         format!(
-            "container {name} is another runtime's ({known}): {action} it with the program that started it, or take only its network away with `tunbridge rm -f {name}`"
+            "container {name} is another runtime's ({known}): stop or restart it with the program that started it, or take only its network away with `tunbridge rm -f {name}`"
         ),
     )
 }

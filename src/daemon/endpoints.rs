@@ -206,7 +206,10 @@ impl Core {
         }
         let mut state = self.lock().await;
         for going in going {
-            self.forget(&mut state, going).await?;
+            let forgotten = self.forget(&mut state, going).await?;
+            if let Some((before, after)) = forgotten {
+                self.tell_detached(&state, &before, after.as_ref(), going);
+            }
         }
         self.settle(&state).await
     }
@@ -228,16 +231,21 @@ impl Core {
         Ok(())
     }
 
-    /// Forgets an endpoint whose interface is gone, and its container with the last one.
-    async fn forget(&self, state: &mut State, going: &Going) -> Result<(), ApiError> {
+    /// Forgets an endpoint whose interface is gone, and its container with the last one. The container before and after
+    /// it, if it was there.
+    async fn forget(
+        &self,
+        state: &mut State,
+        going: &Going,
+    ) -> Result<Option<(Container, Option<Container>)>, ApiError> {
         let Some(container) = state.container_by_id(&going.container).cloned() else {
-            return Ok(());
+            return Ok(None);
         };
         let mut endpoints = container.endpoints();
         if !endpoints.any(|(_, endpoint)| endpoint.number == going.endpoint.number) {
-            return Ok(());
+            return Ok(None);
         }
-        let network = state.network_by_id(&going.network).cloned();
+        drop(endpoints);
         let last = container.attachments.len() == 1;
         if last {
             self.silence(&container.id).await;
@@ -252,18 +260,28 @@ impl Core {
             self.route_if_possible(state, after, Some(&going.endpoint))
                 .await;
         }
+        Ok(Some((container, after)))
+    }
+
+    fn tell_detached(
+        &self,
+        state: &State,
+        before: &Container,
+        after: Option<&Container>,
+        going: &Going,
+    ) {
+        let network = state.network_by_id(&going.network);
         if after.is_none() {
-            self.tell_container(&container, "die", [("exitCode", "0")]);
+            self.tell_container(before, "die", [("exitCode", "0")]);
         }
-        if let Some(network) = &network {
-            self.tell_of(network, "disconnect", &container);
+        if let Some(network) = network {
+            self.tell_of(network, "disconnect", before);
         }
         if after.is_none() {
-            self.tell_container(&container, "destroy", []);
+            self.tell_container(before, "destroy", []);
         }
-        let network = network.map(|network| network.name);
-        tracing::info!(container = %container.name, network, "detached");
-        Ok(())
+        let network = network.map(|network| network.name.as_str());
+        tracing::info!(container = %before.name, network, "detached");
     }
 
     pub(super) async fn check_endpoint(
@@ -271,22 +289,37 @@ impl Core {
         reference: &EndpointReference,
         namespace: Option<OwnedFd>,
     ) -> Result<AttachedEndpoint, ApiError> {
-        let _ = namespace;
-        let state = self.lock().await;
-        let found = state.referenced(reference).next();
-        let (container, attachment, endpoint) =
-            found.ok_or_else(|| ControlError::NoSuchEndpoint(reference.container.clone()))?;
-        let network = state
-            .network_by_id(&attachment.network)
-            .ok_or_else(|| ControlError::NoSuchNetwork(attachment.network_name.clone()))?;
-        let place = EndpointPlace {
-            container: container.clone(),
-            network: network.clone(),
-            endpoint: endpoint.clone(),
-            first: false,
-            warnings: Vec::new(),
+        let (place, described) = {
+            let state = self.lock().await;
+            let found = state.referenced(reference).next();
+            let (container, attachment, endpoint) =
+                found.ok_or_else(|| ControlError::NoSuchEndpoint(reference.container.clone()))?;
+            let network = state
+                .network_by_id(&attachment.network)
+                .ok_or_else(|| ControlError::NoSuchNetwork(attachment.network_name.clone()))?;
+            let place = EndpointPlace {
+                container: container.clone(),
+                network: network.clone(),
+                endpoint: endpoint.clone(),
+                first: false,
+                warnings: Vec::new(),
+            };
+            let described = self.describe(&state, &place)?;
+            (place, described)
         };
-        self.describe(&state, &place)
+        match self
+            .compare(&place, &described.gateways, namespace.as_ref())
+            .await
+        {
+            Ok(()) => Ok(described),
+            Err(difference) => Err(ApiError::new(
+                409,
+                format!(
+                    "endpoint {} of container {} on network {} is not as it was made: {difference}: detach it and attach it again",
+                    place.endpoint.interface, place.container.name, place.network.name
+                ),
+            )),
+        }
     }
 
     fn describe(&self, state: &State, place: &EndpointPlace) -> Result<AttachedEndpoint, ApiError> {

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use crate::control::Transport;
-use crate::control::port_holder::{HeldPort, HoldError, HoldPorts, Sockets};
+use crate::control::port_holder::{HeldPort, HoldError, HoldPorts, Occupant, Sockets};
 use crate::kernel::port_owners::{PortOwner, port_owners};
 
 /// The sockets of the host.
@@ -49,10 +49,10 @@ impl HoldPorts for HostSockets {
             }
             None => Ok(HeldPort::without_socket()),
             Some(None) => Err(HoldError::InUse),
-            Some(Some(owner)) => Err(HoldError::InUseBy {
+            Some(Some(owner)) => Err(HoldError::InUseBy(Box::new(Occupant {
                 program: owner.program.clone(),
                 pid: owner.pid,
-            }),
+            }))),
         }
     }
 }

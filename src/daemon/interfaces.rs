@@ -57,9 +57,11 @@ impl Core {
             return self.steer(container, network, endpoint, if_index);
         }
         let made = self.netlink.create_veth(&veth).await;
-        let if_index = made.map_err(|error| match error {
-            NetlinkError::ContainerInterfaceExists(_) => ApiError::new(409, error.to_string()),
-            error => networking_failed(error),
+        let if_index = made.map_err(|error| {
+            if matches!(error, NetlinkError::ContainerInterfaceExists(_)) {
+                return ApiError::new(409, error.to_string());
+            }
+            networking_failed(error)
         })?;
         self.steer(container, network, endpoint, if_index)?;
         self.announce(container, network, endpoint).await;

@@ -30,6 +30,7 @@ mod bridges;
 mod containers;
 mod core;
 mod doctor;
+mod endpoint_check;
 mod endpoints;
 mod files;
 mod host;

@@ -161,6 +161,26 @@ impl Netlink {
         Ok(())
     }
 
+    /// Whether a container has a default route by a router on an interface.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered or its routes not be listed.
+    pub async fn has_default_gateway(
+        namespace: BorrowedFd<'_>,
+        (interface, router): (&str, IpAddr),
+    ) -> Result<bool, NetlinkError> {
+        let inside = Self::in_namespace(namespace)?;
+        let Some(link) = inside.link(interface).await? else {
+            return Ok(false);
+        };
+        let wanted = NextHop {
+            if_index: link.index,
+            gateway: Some(router),
+        };
+        let present = inside.default_routes(router.is_ipv4()).await?;
+        Ok(present.contains(&Some(wanted)))
+    }
+
     /// The next hops of the main table's default routes with the metric of ours, the preferred one first;
     /// `None` for a route that is not as simple as ours.
     async fn default_routes(&self, ipv4: bool) -> Result<Vec<Option<NextHop>>, NetlinkError> {

@@ -132,6 +132,20 @@ impl LinkQuestions {
     }
 }
 
+/// Deletes the interface of a name, which takes the kernel tens of milliseconds, and returns when it is gone: from a socket
+/// of its own, so that several can go at once. False if there is none.
+pub(super) fn delete(name: &str) -> io::Result<bool> {
+    let mut socket = QuestionSocket::new(NETLINK_ROUTE, TIMEOUT)?;
+    let deleted = socket.order(libc::RTM_DELLINK, |request| {
+        put_question(request, 0, Some(name));
+    });
+    match deleted {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// With index 0 it is the name that counts, and with neither all are asked for.
 fn put_question(request: &mut Vec<u8>, index: u32, name: Option<&str>) {
     let mut header = [0; IFINFOMSG_LEN];

@@ -22,7 +22,7 @@ use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use super::dump::{Address, Link, Route, read_address, read_route};
 
 use super::endpoint_sysctl::EndpointSysctlError;
-use super::links::LinkQuestions;
+use super::links::{self, LinkQuestions};
 use super::netns::{self, NetnsError};
 use super::sysctl::SysctlError;
 
@@ -290,7 +290,8 @@ impl Netlink {
             .map_err(|e| failed("list routes", e))
     }
 
-    /// Deletes an interface; one that is not there is no error. Says whether it was there.
+    /// Deletes an interface; one that is not there is no error. Says whether it was there. Other requests do not wait for
+    /// this one.
     ///
     /// # Errors
     /// The request failed.
@@ -298,9 +299,16 @@ impl Netlink {
         if name.is_empty() || name.len() >= libc::IFNAMSIZ {
             return Ok(false);
         }
-        let message = LinkUnspec::new_with_name(name).build();
-        let result = self.handle.link().del_with_message(message).execute().await;
-        deleted(result, format!("delete interface {name}"))
+        let owned = name.to_owned();
+        let delete = move || links::delete(&owned);
+        let deleted = if self.namespace.is_some() {
+            self.run(delete).await?
+        } else {
+            tokio::task::spawn_blocking(delete)
+                .await
+                .unwrap_or_else(|error| Err(io::Error::other(error)))
+        };
+        deleted.map_err(|e| request_error(format!("delete interface {name}"), e))
     }
 
     /// Deletes an interface by index; one that is not there is no error. Says whether it was there.

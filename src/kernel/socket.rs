@@ -4,7 +4,7 @@
 use std::io;
 use std::time::Duration;
 
-use libc::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTI, NLM_F_REQUEST};
+use libc::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTI, NLM_F_REQUEST};
 use netlink_sys::{Socket, SocketAddr};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -61,10 +61,28 @@ impl QuestionSocket {
         kind: u16,
         dump: bool,
         body: impl FnOnce(&mut Vec<u8>),
+        on_message: impl FnMut(&Message<'_>),
+    ) -> io::Result<Answer> {
+        self.exchange(kind, if dump { NLM_F_DUMP } else { 0 }, body, on_message)
+    }
+
+    /// Has the kernel do something, and returns when it is done.
+    ///
+    /// # Errors
+    /// As [`QuestionSocket::ask`].
+    pub(super) fn order(&mut self, kind: u16, body: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        self.exchange(kind, NLM_F_ACK, body, |_| {}).map(drop)
+    }
+
+    fn exchange(
+        &mut self,
+        kind: u16,
+        flags: i32,
+        body: impl FnOnce(&mut Vec<u8>),
         mut on_message: impl FnMut(&Message<'_>),
     ) -> io::Result<Answer> {
         self.sequence = self.sequence.wrapping_add(1);
-        self.send(kind, dump, body)?;
+        self.send(kind, NLM_F_REQUEST | flags, body)?;
         let mut answer = Answer::Whole;
         loop {
             let length = self.receive()?;
@@ -91,12 +109,7 @@ impl QuestionSocket {
         }
     }
 
-    fn send(&mut self, kind: u16, dump: bool, body: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
-        let flags = if dump {
-            NLM_F_REQUEST | NLM_F_DUMP
-        } else {
-            NLM_F_REQUEST
-        };
+    fn send(&mut self, kind: u16, flags: i32, body: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         let flags = u16::try_from(flags).unwrap_or_default();
         self.request.clear();
         self.request.resize(HEADER_LEN, 0);

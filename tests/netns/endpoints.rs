@@ -611,3 +611,221 @@ fn a_delegated_endpoint_is_the_runtimes_to_move() {
     assert!(container.interfaces().is_empty());
     assert_eq!(left(&lab, &tunbridge), Vec::<String>::new());
 }
+
+#[test]
+fn a_check_tells_what_differs() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    let one = Foreign::new(&lab, &id('1'));
+    let request = AttachEndpoint {
+        name: Some("web".to_owned()),
+        ..one.wants("bridge")
+    };
+    let problem = refusal(one.check(), 404);
+    assert!(
+        problem.contains("no endpoint of container a111"),
+        "{problem}"
+    );
+    let attached = one.attached(&request);
+    assert_eq!(one.check().unwrap(), attached);
+    let host = attached.host.name.as_str();
+    for (inside, command, back, told) in [
+        (
+            true,
+            "ip link set eth0 mtu 1400",
+            "ip link set eth0 mtu 1500",
+            "MTU 1400 and not 1500",
+        ),
+        (
+            true,
+            "ip route delete default",
+            "ip route add default via 172.17.0.1",
+            "no default route by 172.17.0.1 on eth0",
+        ),
+        (
+            true,
+            "ip address delete 172.17.0.2/16 dev eth0",
+            "ip address add 172.17.0.2/16 dev eth0 && ip route add default via 172.17.0.1",
+            "does not have address 172.17.0.2/16",
+        ),
+        (
+            true,
+            "ip link set eth0 address 02:00:00:00:00:07",
+            "ip link set eth0 address 02:42:ac:11:00:02",
+            "another MAC than 02:42:ac:11:00:02",
+        ),
+        (
+            true,
+            "ip link set eth0 down",
+            "ip link set eth0 up && ip route add default via 172.17.0.1",
+            "interface eth0 is down",
+        ),
+        (
+            true,
+            "ip link set eth0 down && ip link set eth0 name other",
+            "ip link set other name eth0 && ip link set eth0 up && ip route add default via 172.17.0.1",
+            "there is no interface eth0",
+        ),
+    ] {
+        let place = if inside {
+            one.place.clone()
+        } else {
+            lab.host()
+        };
+        place.shell(command).expect_success();
+        let problem = refusal(one.check(), 409);
+        assert!(problem.contains(told), "{problem}");
+        place.shell(back).expect_success();
+        assert_eq!(one.check().unwrap(), attached, "{back} {host}");
+    }
+    let two = Foreign::new(&lab, &id('2'));
+    let elsewhere: Result<AttachedEndpoint, ClientError> = client(&lab)
+        .with_descriptor(two.descriptor())
+        .post(&format!("{ENDPOINTS}/check"), &one.reference(None));
+    assert!(refusal(elsewhere, 409).contains("another network namespace"));
+    let refused = tunbridge.cli(&["restart", "web"]).expect_failure().stderr;
+    assert!(
+        refused.contains("restart it with the program that started it"),
+        "{refused}"
+    );
+    let removed = tunbridge.cli(&["rm", "-f", "web"]).expect_success();
+    assert!(
+        removed.stderr.contains("end the container itself"),
+        "{}",
+        removed.stderr
+    );
+    refusal(one.check(), 404);
+}
+
+/// As many as fit at once, again and again: none fails, no two get one address, nothing is left.
+#[test]
+fn endpoints_come_and_go_in_parallel() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    let containers: Vec<Foreign<'_>> = (0..8)
+        .map(|n| Foreign::new(&lab, &format!("c{n}-parallel")))
+        .collect();
+    let addresses = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    let start = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for (number, container) in containers.iter().enumerate() {
+            let addresses = &addresses;
+            scope.spawn(move || {
+                for _ in 0..25 {
+                    let port = 9000 + number;
+                    let request = AttachEndpoint {
+                        publish: vec![format!("{port}:80")],
+                        create_network: Some(CreateNetwork {
+                            name: "racing".to_owned(),
+                            ..CreateNetwork::default()
+                        }),
+                        ..container.wants("racing")
+                    };
+                    let attached = container.attached(&request);
+                    let address = attached.addresses[0];
+                    assert!(addresses.lock().unwrap().insert(address), "{address} twice");
+                    assert!(addresses.lock().unwrap().remove(&address));
+                    container.detach(Some("racing"));
+                    assert!(container.interfaces().is_empty());
+                }
+            });
+        }
+    });
+    eprintln!("200 endpoints in {:?}", start.elapsed());
+    assert_eq!(left(&lab, &tunbridge), Vec::<String>::new());
+}
+
+#[test]
+fn docker_clients_see_them_as_containers() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    let mut events = lab
+        .host()
+        .start(&[&crate::tunbridge_under_test::binary(), "events"]);
+    tunbridge
+        .cli(&["network", "create", "net1"])
+        .expect_success();
+    events.read_until("network create");
+    let one = Foreign::new(&lab, &id('1'));
+    one.attached(&AttachEndpoint {
+        name: Some("web".to_owned()),
+        publish: vec!["8080:80".to_owned()],
+        dns: vec!["192.0.2.53".parse().unwrap()],
+        dns_search: vec!["corp.example".to_owned()],
+        ..one.wants("net1")
+    });
+    for event in ["container create", "network connect", "container start"] {
+        assert!(events.read_line().contains(event), "{event}");
+    }
+    let ps = tunbridge.cli(&["ps"]).expect_success().stdout;
+    assert!(
+        ps.contains("0.0.0.0:8080->80/tcp") && ps.contains("Up"),
+        "{ps}"
+    );
+    let port = tunbridge
+        .cli(&["port", "web", "80"])
+        .expect_success()
+        .stdout;
+    assert!(port.contains("0.0.0.0:8080"), "{port}");
+    let inspected = tunbridge.inspect("web");
+    let there = &inspected["NetworkSettings"];
+    assert_eq!(there["Networks"]["net1"]["IPAddress"], "172.18.0.2");
+    assert_eq!(there["SandboxKey"], "/run/netns/web");
+    assert_eq!(inspected["HostConfig"]["NetworkMode"], "net1");
+    assert_eq!(inspected["HostConfig"]["Dns"][0], "192.0.2.53");
+    assert_eq!(inspected["ResolvConfPath"], "");
+    let network = tunbridge
+        .cli(&["network", "inspect", "net1"])
+        .expect_success()
+        .stdout;
+    assert!(network.contains("\"Name\": \"web\""), "{network}");
+    let removal = tunbridge
+        .cli(&["network", "rm", "net1"])
+        .expect_failure()
+        .stderr;
+    assert!(removal.contains("web"), "{removal}");
+    tunbridge.cli(&["rm", "web"]).expect_failure();
+    one.detach(None);
+    for event in ["container die", "network disconnect", "container destroy"] {
+        assert!(events.read_line().contains(event), "{event}");
+    }
+    tunbridge.cli(&["network", "rm", "net1"]).expect_success();
+    one.detach(Some("net1"));
+}
+
+/// What is taken away while the daemon is killed is taken away by the next one, or by saying it again.
+#[test]
+fn a_daemon_that_is_killed_while_it_detaches_leaves_nothing() {
+    let lab = Lab::plain();
+    let mut tunbridge = lab.start_daemon(&[]);
+    for milliseconds in [3, 15, 30, 45, 60] {
+        let containers: Vec<Foreign<'_>> =
+            ('0'..='5').map(|n| Foreign::new(&lab, &id(n))).collect();
+        for container in &containers {
+            container.attached(&container.wants("bridge"));
+        }
+        std::thread::scope(|scope| {
+            for container in &containers {
+                let client = client(&lab);
+                let reference = container.reference(None);
+                scope.spawn(move || {
+                    client
+                        .tell(&format!("{ENDPOINTS}/detach"), &reference)
+                        .is_ok()
+                });
+            }
+            std::thread::sleep(Duration::from_millis(milliseconds));
+            tunbridge.kill();
+        });
+        tunbridge.start_again();
+        for container in &containers {
+            container.detach(None);
+            assert!(container.interfaces().is_empty(), "after {milliseconds} ms");
+        }
+        assert_eq!(
+            left(&lab, &tunbridge),
+            Vec::<String>::new(),
+            "after {milliseconds} ms"
+        );
+    }
+}

@@ -174,11 +174,11 @@ fn a_directory_that_is_not_there() {
 fn a_later_version_is_left_alone() {
     let (_directory, path) = file();
     let mut store = Store::open(&path).unwrap();
-    put(&mut store, META, "version", b"4");
+    put(&mut store, META, "version", b"5");
     drop(store);
     let error = Store::open(&path).unwrap_err();
     assert!(
-        matches!(error, StoreError::TooNew { version: 4, .. }),
+        matches!(error, StoreError::TooNew { version: 5, .. }),
         "{error}"
     );
 }
