@@ -220,6 +220,9 @@ pub struct Attachment {
     /// Wanted name of the interface (`com.docker.network.endpoint.ifname`).
     #[serde(default)]
     pub requested_interface: Option<String>,
+    /// Another runtime asked for it: the container lasts while there is one of these.
+    #[serde(default)]
+    pub of_runtime: bool,
     /// The network may make the container's default route.
     #[serde(default = "yes")]
     pub default_route: bool,

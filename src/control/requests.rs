@@ -231,6 +231,7 @@ impl State {
             driver_opts: settings.driver_opts.clone(),
             gw_priority: settings.gw_priority,
             requested_interface: requested_interface.map(str::to_owned),
+            of_runtime: false,
             default_route: true,
             endpoint: None,
         })

@@ -156,6 +156,26 @@ impl State {
         })
     }
 
+    /// What a container has besides, if endpoints with these numbers are all that its runtime has asked for: it goes with
+    /// them.
+    pub fn others_of<'a>(
+        &'a self,
+        container: &'a str,
+        going: &'a [u32],
+    ) -> impl Iterator<Item = (&'a Container, &'a Attachment, &'a Endpoint)> {
+        let container = self.container_by_id(container).filter(|container| {
+            let mut endpoints = container.endpoints();
+            endpoints.all(|(attachment, endpoint)| {
+                !attachment.of_runtime || going.contains(&endpoint.number)
+            })
+        });
+        let places = container.into_iter().flat_map(|container| {
+            let places = container.endpoints();
+            places.map(move |(attachment, endpoint)| (container, attachment, endpoint))
+        });
+        places.filter(|(_, _, endpoint)| !going.contains(&endpoint.number))
+    }
+
     /// The endpoints of a runtime on a network that are not valid any more.
     pub fn collectable<'a>(
         &'a self,
@@ -226,7 +246,7 @@ impl State {
             rootfs: None,
             auto_remove: true,
             sandbox_id: names::new_id().map_err(ControlError::Random)?,
-            network_mode: request.network.clone(),
+            network_mode: self.network_of_argument(&request.network)?.name.clone(),
             attachments: Vec::new(),
             publish: Vec::new(),
             publish_all: false,
@@ -290,6 +310,7 @@ impl State {
         let wanted = self.wanted_attachment(&record.name, network, &settings, &[])?;
         Ok(Attachment {
             default_route: request.default_route,
+            of_runtime: true,
             ..wanted
         })
     }

@@ -5,6 +5,7 @@
 //! milliseconds in which nothing else needs to wait: the state's lock is free meanwhile, and the endpoint is noted as
 //! *going*, so that nobody makes its interface again.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -155,7 +156,8 @@ impl Core {
     ) -> Result<(), ApiError> {
         let going: Vec<Going> = {
             let state = self.lock().await;
-            state.referenced(reference).map(going).collect()
+            let going = state.referenced(reference).map(going).collect();
+            with_others(&state, going)
         };
         self.detach(going).await?;
         self.forget_empty(reference).await
@@ -180,7 +182,8 @@ impl Core {
     ) -> Result<(), ApiError> {
         let going: Vec<Going> = {
             let state = self.lock().await;
-            state.collectable(request).map(going).collect()
+            let going = state.collectable(request).map(going).collect();
+            with_others(&state, going)
         };
         self.detach(going).await
     }
@@ -374,6 +377,16 @@ fn going((container, attachment, endpoint): (&Container, &Attachment, &Endpoint)
         network: attachment.network.clone(),
         endpoint: endpoint.clone(),
     }
+}
+
+/// And what users have connected these containers to besides, if nothing of the runtime's is left.
+fn with_others(state: &State, mut all: Vec<Going>) -> Vec<Going> {
+    let numbers: Vec<u32> = all.iter().map(|going| going.endpoint.number).collect();
+    let containers: BTreeSet<String> = all.iter().map(|going| going.container.clone()).collect();
+    for container in &containers {
+        all.extend(state.others_of(container, &numbers).map(going));
+    }
+    all
 }
 
 fn mac_text(mac: [u8; 6]) -> String {

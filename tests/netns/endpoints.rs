@@ -391,7 +391,7 @@ fn what_is_not_valid_any_more_is_collected() {
 fn a_daemon_that_is_killed_in_the_middle_leaves_nothing() {
     let lab = Lab::plain();
     let mut tunbridge = lab.start_daemon(&[]);
-    for milliseconds in [2, 6, 10, 15, 25] {
+    for milliseconds in (1..=28).step_by(3) {
         let containers: Vec<Foreign<'_>> =
             ('0'..='5').map(|n| Foreign::new(&lab, &id(n))).collect();
         std::thread::scope(|scope| {
@@ -785,7 +785,15 @@ fn docker_clients_see_them_as_containers() {
         .stderr;
     assert!(removal.contains("web"), "{removal}");
     tunbridge.cli(&["rm", "web"]).expect_failure();
-    one.detach(None);
+    // What users connect it to goes with it.
+    tunbridge
+        .cli(&["network", "connect", "bridge", "web"])
+        .expect_success();
+    assert_eq!(one.interfaces(), ["eth0", "eth1"]);
+    assert!(events.read_line().contains("network connect"));
+    one.detach(Some("net1"));
+    assert!(one.interfaces().is_empty());
+    assert!(events.read_line().contains("network disconnect"));
     for event in ["container die", "network disconnect", "container destroy"] {
         assert!(events.read_line().contains(event), "{event}");
     }
@@ -798,7 +806,7 @@ fn docker_clients_see_them_as_containers() {
 fn a_daemon_that_is_killed_while_it_detaches_leaves_nothing() {
     let lab = Lab::plain();
     let mut tunbridge = lab.start_daemon(&[]);
-    for milliseconds in [3, 15, 30, 45, 60] {
+    for milliseconds in [3, 15, 30, 45, 60, 80] {
         let containers: Vec<Foreign<'_>> =
             ('0'..='5').map(|n| Foreign::new(&lab, &id(n))).collect();
         for container in &containers {

@@ -314,6 +314,24 @@ fn references_find_what_they_mean() {
 }
 
 #[test]
+fn what_users_connect_goes_with_the_runtimes_last() {
+    let (mut state, ..) = with_networks();
+    let one = attach(&mut state, &wants("c1", "one")).unwrap();
+    let two = attach(&mut state, &wants("c1", "two")).unwrap();
+    let settings = EndpointSettings::default();
+    state.connect("c1", "bridge", &settings).unwrap();
+    let id = &one.container.id;
+    let besides = |going: &[u32]| -> Vec<String> {
+        let others = state.others_of(id, going);
+        others.map(|(_, a, _)| a.network_name.clone()).collect()
+    };
+    let (one, two) = (one.endpoint.number, two.endpoint.number);
+    assert!(besides(&[one]).is_empty());
+    assert_eq!(besides(&[one, two]), ["bridge"]);
+    assert!(besides(&[]).is_empty());
+}
+
+#[test]
 fn a_network_without_default_route_makes_none() {
     let (mut state, ..) = with_networks();
     let routeless = AttachEndpoint {
