@@ -350,6 +350,7 @@ impl Core {
         Ok(AttachedEndpoint {
             container: container.id.clone(),
             name: container.name.clone(),
+            first: place.first,
             network: network.name.clone(),
             network_id: network.id.clone(),
             bridge: interface(&network.config.bridge, bridge.mac),

@@ -401,6 +401,7 @@ impl Backend for Fake {
         Ok(AttachedEndpoint {
             container: WEB.to_owned(),
             name: request.name.unwrap_or_default(),
+            first: true,
             network: request.network,
             network_id: "aa".repeat(32),
             bridge: interface("tb0"),

@@ -145,6 +145,9 @@ pub struct AttachedEndpoint {
     pub container: String,
     /// Our name of the container.
     pub name: String,
+    /// This attach made the container: it had no other endpoint.
+    #[serde(default)]
+    pub first: bool,
     /// Name of the network.
     pub network: String,
     /// Id of the network.
