@@ -35,11 +35,12 @@ check: ## format, lints, all tests; ends with "N passed, N failed" (root)
 bench: setup build ## throughput against the kernel's own NAT, as ratios (root)
 	@netns-scripts/bench.sh $(RELEASE)
 
-install: build ## binary into PREFIX/bin, systemd unit into UNITDIR (DESTDIR is honoured)
+install: build ## binary into PREFIX/bin, systemd units into UNITDIR (DESTDIR is honoured)
 	install -D -m 0755 $(RELEASE) $(DESTDIR)$(PREFIX)/bin/tunbridge
 	install -d $(DESTDIR)$(UNITDIR)
 	sed 's|/usr/local/bin|$(PREFIX)/bin|' docs/tunbridge.service > $(DESTDIR)$(UNITDIR)/tunbridge.service
 	chmod 0644 $(DESTDIR)$(UNITDIR)/tunbridge.service
+	install -m 0644 docs/tunbridge.socket $(DESTDIR)$(UNITDIR)/tunbridge.socket
 
 clean: ## remove what was built
 	$(CARGO) clean

@@ -1,7 +1,7 @@
 //! tunbridge gives containers Docker-style bridge networks without netfilter.
 //!
 //! One sentence holds the whole design: **control decides, kernel arranges, steering diverts, the
-//! forwarder judges packets, the engine carries them, dns answers names; api and cli are the doors;
+//! forwarder judges packets, the engine carries them, dns answers names; api, cli and cni are the doors;
 //! daemon connects the rest.**
 //!
 //! | module | job | may import (ours) |
@@ -15,13 +15,15 @@
 //! | [`sandbox`] | what a process of a container sees: namespaces, mounts, files | `kernel` |
 //! | [`api`] | the HTTP API over the unix socket: types, client, server | nothing |
 //! | [`oci`] | the hook that runc and crun call | `api`, `kernel` |
-//! | [`cli`] | the command line | `api`, `sandbox`, `oci`, `daemon` (to run it), `control` and `forwarder` (types) |
+//! | [`cni`] | the plugin for container runtimes that speak CNI | `api`, `kernel`, `control` (names of options) |
+//! | [`cli`] | the command line | `api`, `sandbox`, `cni`, `oci`, `daemon` (to run it), `control` and `forwarder` (types) |
 //! | [`daemon`] | wires everything and reconciles | all |
 //!
 //! `tests/architecture.rs` checks the last column.
 
 pub mod api;
 pub mod cli;
+pub mod cni;
 pub mod control;
 pub mod daemon;
 pub mod dns;

@@ -151,6 +151,7 @@ fn unsafe_code_stands_in_few_places() {
         "api/descriptors.rs",
         "engine/device.rs",
         "engine/queue.rs",
+        "kernel/inherited.rs",
         "kernel/netns.rs",
         "steering/bitmap.rs",
         "sandbox/",

@@ -212,7 +212,14 @@ fn commands_and_flags_of_the_readme_exist_and_none_is_left_out() {
         .unwrap()
         .0;
     let listed: BTreeSet<&str> = list.split_whitespace().collect();
-    let others = ["--help", "--socket", "--config", "--purge", "--state-dir"];
+    let others = [
+        "--help",
+        "--socket",
+        "--config",
+        "--purge",
+        "--state-dir",
+        "--exit-when-idle",
+    ];
     let expected: BTreeSet<&str> = known
         .iter()
         .copied()

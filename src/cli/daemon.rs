@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -21,6 +22,8 @@ pub struct DaemonArgs {
     pub state_dir: PathBuf,
     /// Remove everything of ours at the end.
     pub purge: bool,
+    /// End when there have been no containers for so long.
+    pub exit_when_idle: Option<Duration>,
     /// Set `net.ipv4.ip_forward`, with IPv6 networks `net.ipv6.conf.all.forwarding`, too, and keep them set.
     pub ip_forward: bool,
     /// Options of networks that do not give them, `DRIVER=KEY=VALUE`.
@@ -45,6 +48,9 @@ pub struct DaemonCommand {
     /// the host; without it, containers keep running
     #[arg(long)]
     purge: bool,
+    /// End when there have been no containers for this time
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    exit_when_idle: Option<u64>,
     #[command(flatten)]
     settings: DaemonSettings,
 }
@@ -149,6 +155,7 @@ impl DaemonCommand {
                 .or(file.state_dir)
                 .unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
             purge: self.purge,
+            exit_when_idle: self.exit_when_idle.map(Duration::from_secs),
             ip_forward: flags.ip_forward.or(file.ip_forward).unwrap_or(false),
             default_network_options: either(flags.default_network_opt, file.default_network_opt),
             dns: either(flags.dns, file.dns),

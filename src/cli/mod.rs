@@ -4,6 +4,7 @@
 //! program's own status, 127 if it was not found, 126 if it cannot be executed. Errors are one line on
 //! standard error that names flag, value and fix.
 
+mod cni;
 mod containers;
 pub mod daemon;
 mod events;
@@ -29,9 +30,13 @@ use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::api::client::Client;
+use crate::cni::Plugin;
 
 /// Where the daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/tunbridge/tunbridge.sock";
+
+/// The same as `--socket`.
+const SOCKET_VARIABLE: &str = "TUNBRIDGE_SOCKET";
 
 /// Docker-style bridge networks for containers, without netfilter.
 #[derive(Parser, Debug)]
@@ -44,7 +49,7 @@ pub const DEFAULT_SOCKET: &str = "/run/tunbridge/tunbridge.sock";
 )]
 struct Cli {
     /// The daemon's socket [default: /run/tunbridge/tunbridge.sock]
-    #[arg(long, global = true, env = "TUNBRIDGE_SOCKET", value_name = "PATH")]
+    #[arg(long, global = true, env = SOCKET_VARIABLE, value_name = "PATH")]
     socket: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
@@ -91,6 +96,8 @@ enum Command {
     Doctor(output::Doctor),
     /// Connect a container of runc or crun: their hook, with its state on standard input
     OciHook(oci_hook::OciHook),
+    /// The plugin for podman, containerd and other runtimes that speak CNI
+    Cni(cni::Cni),
     /// Show the versions of this program and of the daemon
     Version(version::Version),
 }
@@ -99,8 +106,14 @@ enum Command {
 type Outcome = anyhow::Result<u8>;
 
 /// Runs the command line `arguments`, the program's name first. A link named `tunbridge-SUBCOMMAND`
-/// stands for `tunbridge SUBCOMMAND`.
+/// stands for `tunbridge SUBCOMMAND`, and one named as a CNI plugin is that plugin.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // Before anything else: runtimes call plugins very often.
+    if let Some(plugin) = Plugin::called(&arguments) {
+        let socket = std::env::var_os(SOCKET_VARIABLE).filter(|socket| !socket.is_empty());
+        return crate::cni::main(plugin, socket.map(PathBuf::from), Path::new(DEFAULT_SOCKET));
+    }
     let cli = match Cli::try_parse_from(with_linked_subcommand(arguments)) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -115,8 +128,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn with_linked_subcommand(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+fn with_linked_subcommand(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let subcommand = arguments
         .first()
         .and_then(|program| {
@@ -163,6 +175,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Stats(command) => command.run(&client),
         Command::Doctor(command) => command.run(&client),
         Command::OciHook(command) => command.run(&client),
+        Command::Cni(command) => command.run(cli.socket),
         Command::Version(command) => command.run(&client),
     }
 }
@@ -256,7 +269,7 @@ mod tests {
     #[test]
     fn a_link_stands_for_its_subcommand() {
         let words = |arguments: &[&str]| -> Vec<OsString> {
-            with_linked_subcommand(arguments.iter().map(OsString::from))
+            with_linked_subcommand(arguments.iter().map(OsString::from).collect())
         };
         assert_eq!(
             words(&["/usr/bin/tunbridge-ps", "-a"]),

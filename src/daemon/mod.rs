@@ -15,7 +15,9 @@
 //! dropped; bridge, TUN, steering and forwarder are set up; living containers are connected again; then
 //! the socket opens. Each failure is one sentence and undoes what was made before it.
 //!
-//! **Stop**: SIGTERM or SIGINT. Containers keep running with their namespaces, interfaces and
+//! **Socket.** Ours, or the service manager's (`docs/tunbridge.socket`): then the first client starts us.
+//!
+//! **Stop**: SIGTERM or SIGINT, or, with `--exit-when-idle`, no containers for a while. Containers keep running with their namespaces, interfaces and
 //! addresses; traffic through the forwarder stops, as nobody is there to carry it. Steering goes with the
 //! process however it ends, so a dead daemon leaves a host whose own networking is undisturbed. The
 //! next daemon finds the containers again.
@@ -37,6 +39,8 @@ mod host;
 mod host_facts;
 mod host_sockets;
 mod interfaces;
+mod left;
+mod listening;
 mod names;
 mod ndp;
 mod networks;
@@ -50,7 +54,7 @@ mod watch;
 mod watches;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use sd_notify::NotifyState;
@@ -59,9 +63,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::api::server;
 use crate::cli::daemon::DaemonArgs;
 use backend::Daemon;
+use core::Core;
+use listening::Listening;
 
 /// How long requests may go on after the order to stop.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often containers are looked for with `--exit-when-idle`.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
@@ -83,50 +92,66 @@ async fn serve(args: &DaemonArgs) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     // Before the socket: only who has the state may replace a socket that was left.
     let store = start::open_store(&args.state_dir)?;
-    let listener = start::listen(&args.socket)?;
+    let listening = Listening::open(&args.socket)?;
     let (core, watcher) = match start::start(args, store).await {
         Ok(started) => started,
         Err(error) => {
-            remove_socket(args);
+            listening.remove(args.purge);
             return Err(error);
         }
     };
     let mut following = tokio::spawn(Arc::clone(&core).follow(watcher));
     let looking = tokio::spawn(Arc::clone(&core).follow_host_ports());
     let reading = tokio::spawn(Arc::clone(&core).follow_host_files());
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let mut serving = tokio::spawn(server::serve(
-        listener,
-        Arc::new(Daemon::new(Arc::clone(&core))),
-        async {
-            let _ = stopped.await;
-        },
-    ));
+    left::detach(&core, &args.socket).await;
     tracing::info!(socket = %args.socket.display(), "ready");
     notify(NotifyState::Ready);
-    let ended = tokio::select! {
-        _ = terminate.recv() => {
-            tracing::info!("SIGTERM: stopping");
-            Ok(())
+    let ended = loop {
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let mut serving = tokio::spawn(server::serve(
+            listening.listener()?,
+            Arc::new(Daemon::new(Arc::clone(&core))),
+            async {
+                let _ = stopped.await;
+            },
+        ));
+        let mut idle = false;
+        let ended = tokio::select! {
+            _ = terminate.recv() => {
+                tracing::info!("SIGTERM: stopping");
+                Ok(())
+            }
+            _ = interrupt.recv() => {
+                tracing::info!("SIGINT: stopping");
+                Ok(())
+            }
+            () = no_containers(&core, args.exit_when_idle) => {
+                idle = true;
+                Ok(())
+            }
+            lost = &mut following => Err(lost.unwrap_or_else(anyhow::Error::from)),
+            served = &mut serving => served.map_err(anyhow::Error::from).and_then(|served| {
+                served.context("the API server failed")
+            }),
+        };
+        // Fails only if the server has ended already.
+        if stop.send(()).is_ok() && tokio::time::timeout(PATIENCE, serving).await.is_err() {
+            tracing::warn!("clients are still connected: not waiting for them any longer");
         }
-        _ = interrupt.recv() => {
-            tracing::info!("SIGINT: stopping");
-            Ok(())
+        // Its last requests may have brought one; who connected meanwhile waits for the next server.
+        if idle && core.lock().await.containers().next().is_some() {
+            continue;
         }
-        lost = &mut following => Err(lost.unwrap_or_else(anyhow::Error::from)),
-        served = &mut serving => served.map_err(anyhow::Error::from).and_then(|served| {
-            served.context("the API server failed")
-        }),
+        if idle {
+            tracing::info!("no containers for a while: stopping");
+        }
+        break ended;
     };
     notify(NotifyState::Stopping);
     following.abort();
     looking.abort();
     reading.abort();
-    // Fails only if the server has ended already.
-    if stop.send(()).is_ok() && tokio::time::timeout(PATIENCE, serving).await.is_err() {
-        tracing::warn!("clients are still connected: not waiting for them any longer");
-    }
-    remove_socket(args);
+    listening.remove(args.purge);
     core.settings.loopback.restore();
     if args.purge && ended.is_ok() {
         return core.purge(args).await;
@@ -135,13 +160,17 @@ async fn serve(args: &DaemonArgs) -> anyhow::Result<()> {
     ended
 }
 
-fn remove_socket(args: &DaemonArgs) {
-    if let Err(error) = std::fs::remove_file(&args.socket) {
-        tracing::debug!(%error, "the socket is gone already");
-    }
-    // Ours if it is empty; /run/tunbridge comes back with the next start.
-    if let Some(directory) = args.socket.parent().filter(|_| args.purge) {
-        let _ = std::fs::remove_dir(directory);
+/// Returns when there have been no containers for so long; never without a time.
+async fn no_containers(core: &Core, time: Option<Duration>) {
+    let Some(time) = time else {
+        return std::future::pending().await;
+    };
+    let mut since = Instant::now();
+    while since.elapsed() < time {
+        tokio::time::sleep(time.min(LOOK)).await;
+        if core.lock().await.containers().next().is_some() {
+            since = Instant::now();
+        }
     }
 }
 

@@ -4,14 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use parking_lot::Mutex;
-use tokio::net::UnixListener;
 
 use super::core::{Core, Facts, Settings};
 use super::host::KernelHost;
@@ -177,30 +175,6 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
         }
     }
     Ok((core, watcher))
-}
-
-/// Opens the API's socket: mode 0660, so that a group can be given access with `chgrp`.
-pub(super) fn listen(path: &Path) -> anyhow::Result<UnixListener> {
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)
-            .with_context(|| format!("--socket {}: cannot make its directory", path.display()))?;
-    }
-    if UnixStream::connect(path).is_ok() {
-        bail!(
-            "--socket {}: another daemon answers there: stop it, or give --socket another path",
-            path.display()
-        );
-    }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("--socket {}", path.display()));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)
-        .with_context(|| format!("--socket {}: cannot listen", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
 }
 
 /// Opens the state; there is one daemon per directory.

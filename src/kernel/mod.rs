@@ -10,6 +10,7 @@
 //! | [`bridge`] | creates or adopts a network's bridge |
 //! | [`veth`] | a container's interface as a whole: both ends, addresses, default route |
 //! | [`container`] | what interfaces a container has, which network is its way out |
+//! | [`container_route`] | routes of a container beside its default one |
 //! | [`announce`] | tells a container's neighbours its addresses: gratuitous ARP, unsolicited advertisements |
 //! | [`ndp_proxy`] | answers on an uplink who has a container's IPv6 address |
 //! | [`endpoint_sysctl`] | parameters of an interface that has no name yet |
@@ -19,6 +20,7 @@
 //! | [`route`] | "where would a packet to X leave, with which source, how large?" for packet workers |
 //! | [`host_ports`] | the TCP and UDP ports that sockets of the host use |
 //! | [`port_owners`] | which processes have a port |
+//! | [`inherited`] | sockets that the service manager has opened for us |
 //! | [`pidfd`] | waiting for a process that is not our child |
 //! | [`doctor`] | what on this host will hurt, why, and the command that fixes it |
 //!
@@ -36,11 +38,13 @@
 pub mod announce;
 pub mod bridge;
 pub mod container;
+pub mod container_route;
 pub mod doctor;
 pub mod dump;
 pub mod endpoint_sysctl;
 pub mod forwarding;
 pub mod host_ports;
+pub mod inherited;
 mod links;
 mod ndisc;
 pub mod ndp_proxy;
@@ -58,6 +62,7 @@ mod wire;
 pub use announce::{Announcement, announce};
 pub use bridge::{Bridge, BridgeSpec};
 pub use container::ContainerInterface;
+pub use container_route::ContainerRoute;
 pub use dump::{Address, Ipv6Settings, Link, NextHop, Route, RouteKind};
 pub use endpoint_sysctl::{EndpointSysctl, EndpointSysctlError};
 pub use ndp_proxy::{NdpCounts, NdpProxy};

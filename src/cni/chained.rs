@@ -1,0 +1,182 @@
+//! `portmap` and `firewall`, called after the plugin that attached.
+//!
+//! Both names are answered so that a configuration of podman's works unchanged. An attachment that is not ours, as of a
+//! network of the stock `macvlan`, is left to the next plugin of the same name along `CNI_PATH`.
+
+use serde_json::Value;
+
+use super::attach::reference;
+use super::daemon::Found;
+use super::delegate::Delegate;
+use super::environment::Verb;
+use super::error::{CniError, code};
+use super::plugin::CHECK;
+use super::runtime_config::RuntimeConfig;
+use super::{Answer, Call, Plugin, complain, step};
+use crate::api::client::{Client, ClientError, segment};
+use crate::api::types::{AttachedEndpoint, ChangePorts};
+
+/// Who has made the attachment.
+enum Maker {
+    /// We, it is as it was made, and this is the container's id here.
+    Ours(Client, String),
+    Other,
+    /// Nobody is there to ask.
+    Unknown(CniError),
+}
+
+impl Call {
+    pub(super) fn run_chained(&self) -> Result<Answer, CniError> {
+        match self.environment.verb {
+            Verb::Add => self.add_chained(),
+            Verb::Check => self.check_chained().map(|()| Answer::Nothing),
+            Verb::Del => self.del_chained().map(|()| Answer::Nothing),
+            Verb::Status => self.status().map(|()| Answer::Nothing),
+            Verb::Gc | Verb::Version => Ok(Answer::Nothing),
+        }
+    }
+
+    fn add_chained(&self) -> Result<Answer, CniError> {
+        let echo = self.echo()?;
+        let publish = self.publish()?;
+        if self.plugin == Plugin::Portmap && publish.is_empty() {
+            return Ok(Answer::Json(echo));
+        }
+        match self.maker()? {
+            Maker::Unknown(why) => Err(why),
+            Maker::Other => self.next()?.call(Verb::Add, &self.config).map(Answer::Text),
+            Maker::Ours(client, container) => {
+                publish_all(&client, &container, &publish)?;
+                step("published");
+                Ok(Answer::Json(echo))
+            }
+        }
+    }
+
+    fn check_chained(&self) -> Result<(), CniError> {
+        self.require_previous()?;
+        let publish = self.publish()?;
+        if self.plugin == Plugin::Portmap && publish.is_empty() {
+            return Ok(());
+        }
+        match self.maker()? {
+            Maker::Unknown(why) => Err(why),
+            Maker::Other => self.next()?.call(Verb::Check, &self.config).map(drop),
+            Maker::Ours(client, container) => check_ports(&client, &container, &publish),
+        }
+    }
+
+    /// Ports go with the container's last interface, for it is the container that has them.
+    fn del_chained(&self) -> Result<(), CniError> {
+        let publishes = self.publish().map_or(true, |publish| !publish.is_empty());
+        if self.plugin == Plugin::Portmap && !publishes {
+            return Ok(());
+        }
+        let maker = self.maker()?;
+        let next = Delegate::find(self.plugin.name(), &self.environment.path);
+        match (maker, next) {
+            (Maker::Ours(..), _) | (_, None) => Ok(()),
+            (Maker::Other, Some(next)) => next.call(Verb::Del, &self.config).map(drop),
+            (Maker::Unknown(_), Some(next)) => {
+                if let Err(error) = next.call(Verb::Del, &self.config) {
+                    complain(&error.to_string());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// `-p` values; `firewall` has none.
+    fn publish(&self) -> Result<Vec<String>, CniError> {
+        if self.plugin == Plugin::Firewall {
+            return Ok(Vec::new());
+        }
+        Ok(RuntimeConfig::read(&self.config.root(), &self.config.name)?.publish)
+    }
+
+    /// What the plugins before have answered.
+    fn echo(&self) -> Result<Value, CniError> {
+        self.require_previous().map_err(|error| {
+            let message = format!(
+                "{} must be called as chained plugin: {error}",
+                self.plugin.name()
+            );
+            CniError { message, ..error }
+        })?;
+        let mut echo = self
+            .config
+            .previous()
+            .map(|field| field.value.clone())
+            .unwrap_or_default();
+        echo["cniVersion"] = self.config.version.text().into();
+        Ok(echo)
+    }
+
+    fn maker(&self) -> Result<Maker, CniError> {
+        let client = match self.sockets.look()? {
+            Found::Daemon(client) => client,
+            Found::Absent(why) => return Ok(Maker::Unknown(why)),
+        };
+        let asked = match self.namespace() {
+            Ok(namespace) => client.clone().with_descriptor(namespace),
+            Err(_) if self.environment.verb == Verb::Del => client.clone(),
+            Err(error) => return Err(error),
+        };
+        let reference = reference(&self.environment, &self.config);
+        match asked.post::<AttachedEndpoint>(CHECK, &reference) {
+            Ok(attached) => Ok(Maker::Ours(client, attached.container)),
+            Err(ClientError::Refused { status: 404, .. }) => Ok(Maker::Other),
+            // It is known; what is wrong with it is no matter of ours.
+            Err(ClientError::Refused { .. }) if self.environment.verb == Verb::Del => {
+                Ok(Maker::Ours(client, String::new()))
+            }
+            Err(error @ (ClientError::Broken { .. } | ClientError::NotRunning(_))) => {
+                Ok(Maker::Unknown(error.into()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn next(&self) -> Result<Delegate, CniError> {
+        Delegate::require(self.plugin.name(), &self.environment.path)
+    }
+}
+
+/// All or none.
+fn publish_all(client: &Client, container: &str, publish: &[String]) -> Result<(), CniError> {
+    let target = |verb: &str| format!("/tunbridge/containers/{}/{verb}", segment(container));
+    let (publish_target, unpublish_target) = (target("publish"), target("unpublish"));
+    let body = |spec: &String| ChangePorts { spec: spec.clone() };
+    for (index, spec) in publish.iter().enumerate() {
+        if let Err(error) = client.tell(&publish_target, &body(spec)) {
+            for done in &publish[..index] {
+                if let Err(error) = client.tell(&unpublish_target, &body(done)) {
+                    complain(&format!("port {done} stays published: {error}"));
+                }
+            }
+            return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
+fn check_ports(client: &Client, container: &str, publish: &[String]) -> Result<(), CniError> {
+    if publish.is_empty() {
+        return Ok(());
+    }
+    let found: Value = client.get(&format!("/containers/{}/json", segment(container)))?;
+    let ports = &found["NetworkSettings"]["Ports"];
+    for spec in publish {
+        let Some((ends, container_port)) = spec.rsplit_once(':') else {
+            continue;
+        };
+        let host_port = ends.rsplit(':').next().unwrap_or_default();
+        let bindings = ports[container_port].as_array();
+        let mut bindings = bindings.into_iter().flatten();
+        if !bindings.any(|binding| binding["HostPort"] == host_port) {
+            let message = format!("port {spec} is not published any more");
+            return Err(CniError::new(code::CHECK, message));
+        }
+    }
+    Ok(())
+}

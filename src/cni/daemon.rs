@@ -1,0 +1,285 @@
+//! Which daemon serves the host that the plugin runs in.
+//!
+//! A plugin may be run in a network namespace that is host to some containers but not the one in which the daemon was
+//! started. Who asks gets a daemon whose host is its own namespace, told by the namespace's identity and never by a
+//! path:
+//!
+//! ```text
+//!  DIR/ns-INODE/tunbridge.sock  answers, and is of this namespace ──► that one
+//!  DIR/tunbridge.sock           answers, and is of this namespace ──► that one
+//!                               answers, and is of another        ──► started now, at the first path
+//!                               does not: the machine's own namespace ──► an error that says how to start it
+//!                                         another one             ──► started now, at the first path
+//! ```
+//!
+//! A daemon that was started this way ends, and takes everything with it, when it has had no containers for a while. Starting
+//! is done under a lock, so that of plugins that run at the same time one starts and the others wait.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::environment::{ARGS, COMMAND, CONTAINERID, IFNAME, NETNS, PATH};
+use super::error::{CniError, code};
+use crate::api::client::{Client, ClientError};
+use crate::api::types::{EndpointReference, HostIdentity};
+use crate::kernel::netns::{self, NamespaceId};
+
+/// For a daemon to come up. It compiles nothing, but verifying the eBPF programs takes its time.
+const STARTING: Duration = Duration::from_secs(30);
+
+/// How often a daemon is started that ends at once, and the time between.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Seconds without containers after which a daemon that we started ends.
+const IDLE: &str = "60";
+
+/// Directory, beside a daemon's socket, of what was detached while it did not run.
+pub(crate) const DETACHED: &str = "detached";
+
+/// Where to look.
+#[derive(Clone, Debug)]
+pub(super) struct Sockets {
+    socket: PathBuf,
+    /// Somebody named it: then that daemon must be there.
+    named: bool,
+    own: NamespaceId,
+}
+
+/// What there is.
+#[derive(Debug)]
+pub(super) enum Found {
+    Daemon(Client),
+    /// None; with what to say about it.
+    Absent(CniError),
+}
+
+impl Sockets {
+    /// `variable`: `TUNBRIDGE_SOCKET`; `key`: the configuration's.
+    pub(super) fn new(
+        variable: Option<PathBuf>,
+        key: Option<PathBuf>,
+        default: &Path,
+    ) -> Result<Self, CniError> {
+        let own = netns::open_current().and_then(netns::id);
+        let own = own.map_err(|error| CniError::new(code::IO, error.to_string()))?;
+        let named = variable.or(key);
+        Ok(Self {
+            named: named.is_some(),
+            socket: named.unwrap_or_else(|| default.to_owned()),
+            own,
+        })
+    }
+
+    pub(super) fn own(&self) -> NamespaceId {
+        self.own
+    }
+
+    /// The daemon of this host, if it runs.
+    pub(super) fn look(&self) -> Result<Found, CniError> {
+        Ok(match self.search()? {
+            Search::Found(client) => Found::Daemon(client),
+            Search::Absent(error) => Found::Absent(error),
+            Search::Startable => {
+                let socket = self.local().join(SOCKET);
+                Found::Absent(ClientError::NotRunning(socket).into())
+            }
+        })
+    }
+
+    /// Whether an `ADD` would find one, or start one.
+    pub(super) fn reachable(&self) -> Result<(), CniError> {
+        match self.search()? {
+            Search::Found(_) | Search::Startable => Ok(()),
+            Search::Absent(error) => Err(error),
+        }
+    }
+
+    /// The daemon of this host; where there is none and should be, it is started.
+    pub(super) fn find(&self) -> Result<Client, CniError> {
+        match self.search()? {
+            Search::Found(client) => Ok(client),
+            Search::Absent(error) => Err(error),
+            Search::Startable => self.start(),
+        }
+    }
+
+    fn search(&self) -> Result<Search, CniError> {
+        let local = self.local().join(SOCKET);
+        if local.exists()
+            && let Some(client) = self.ours(&local)?
+        {
+            return Ok(Search::Found(client));
+        }
+        let client = Client::new(&self.socket);
+        match client.get::<HostIdentity>("/tunbridge/host") {
+            Ok(host) if self.is_own(&host) => Ok(Search::Found(client)),
+            Ok(_) => Ok(Search::Startable),
+            Err(error @ ClientError::NotRunning(_)) => {
+                if self.named || self.is_machines() {
+                    Ok(Search::Absent(error.into()))
+                } else {
+                    Ok(Search::Startable)
+                }
+            }
+            Err(error @ ClientError::Broken { .. }) => Ok(Search::Absent(error.into())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The daemon at `socket`, if it runs and its host is ours.
+    fn ours(&self, socket: &Path) -> Result<Option<Client>, CniError> {
+        let client = Client::new(socket);
+        match client.get::<HostIdentity>("/tunbridge/host") {
+            Ok(host) => Ok(Some(client).filter(|_| self.is_own(&host))),
+            Err(ClientError::NotRunning(_) | ClientError::Broken { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn is_own(&self, host: &HostIdentity) -> bool {
+        host.netns == (self.own.device, self.own.inode)
+    }
+
+    /// Whether we are where the machine's first process is. Who cannot tell is.
+    fn is_machines(&self) -> bool {
+        let first = netns::open_pid(1).and_then(netns::id);
+        first.map_or(true, |first| first == self.own)
+    }
+
+    fn directory(&self) -> &Path {
+        self.socket.parent().unwrap_or_else(|| Path::new("/"))
+    }
+
+    /// Directory of a daemon for this namespace alone.
+    fn local(&self) -> PathBuf {
+        self.directory().join(format!("ns-{}", self.own.inode))
+    }
+
+    fn start(&self) -> Result<Client, CniError> {
+        let directory = self.local();
+        let failed = |problem: String| {
+            let message = format!(
+                "cannot start a tunbridge daemon for this network namespace ({}): {problem}",
+                self.own.inode
+            );
+            CniError::new(code::TRY_AGAIN, message)
+        };
+        let io = |error: std::io::Error| failed(format!("{}: {error}", directory.display()));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(&directory)
+            .map_err(io)?;
+        let lock = File::create(directory.join("lock")).map_err(io)?;
+        let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| io(e.into()))?;
+        let socket = directory.join(SOCKET);
+        if let Some(client) = self.ours(&socket)? {
+            return Ok(client);
+        }
+        let log = directory.join("log");
+        let deadline = Instant::now() + STARTING;
+        let mut attempts = 0..ATTEMPTS;
+        let mut daemon = self.spawn(&directory, &log).map_err(io)?;
+        while Instant::now() < deadline {
+            if socket.exists()
+                && let Some(client) = self.ours(&socket)?
+            {
+                return Ok(client);
+            }
+            if let Some(status) = daemon.try_wait().map_err(io)? {
+                // One that has just ended, for want of containers, may still be cleaning up.
+                if attempts.next().is_none() {
+                    let said = last_line(&log).unwrap_or_else(|| status.to_string());
+                    return Err(failed(said));
+                }
+                std::thread::sleep(PAUSE);
+                daemon = self.spawn(&directory, &log).map_err(io)?;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Err(failed(format!(
+            "it does not answer within {} seconds, see {}",
+            STARTING.as_secs(),
+            log.display()
+        )))
+    }
+
+    fn spawn(&self, directory: &Path, log: &Path) -> std::io::Result<Child> {
+        let log = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .open(log)?;
+        let mut command = Command::new(std::env::current_exe()?);
+        for variable in [COMMAND, CONTAINERID, NETNS, IFNAME, ARGS, PATH] {
+            command.env_remove(variable);
+        }
+        for variable in [
+            "TUNBRIDGE_SOCKET",
+            "NOTIFY_SOCKET",
+            "LISTEN_FDS",
+            "LISTEN_PID",
+        ] {
+            command.env_remove(variable);
+        }
+        command
+            // We may be a copy that is named as a plugin.
+            .arg0("tunbridge")
+            .arg("--socket")
+            .arg(directory.join(SOCKET))
+            .args(["daemon", "--purge", "--exit-when-idle", IDLE, "--state-dir"])
+            .arg(directory.join("state"))
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            // Not in the process group that a runtime may end.
+            .process_group(0)
+            .spawn()
+    }
+
+    /// Leaves word for the next daemon that an endpoint is to go.
+    pub(super) fn leave(&self, reference: &EndpointReference) -> std::io::Result<()> {
+        let local = self.local();
+        let directory = match local.is_dir() {
+            true => local,
+            false => self.directory().to_owned(),
+        };
+        let directory = directory.join(DETACHED);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)?;
+        let interface = reference.interface.as_deref().unwrap_or_default();
+        // Neither of the two has a slash.
+        let name = format!("{}:{interface}", reference.container);
+        let temporary = directory.join(format!(".{name}.{}", std::process::id()));
+        fs::write(&temporary, serde_json::to_vec(reference)?)?;
+        fs::rename(temporary, directory.join(name))
+    }
+}
+
+const SOCKET: &str = "tunbridge.sock";
+
+enum Search {
+    Found(Client),
+    Absent(CniError),
+    /// There is none, and there should be.
+    Startable,
+}
+
+fn last_line(path: &Path) -> Option<String> {
+    let lines = BufReader::new(File::open(path).ok()?).lines();
+    lines
+        .map_while(Result::ok)
+        .filter(|line| !line.is_empty())
+        .last()
+}

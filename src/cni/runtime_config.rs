@@ -1,0 +1,283 @@
+//! `runtimeConfig`: what the runtime says about this container, by capability.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::error::CniError;
+use super::fields::Field;
+use super::result::Dns;
+use super::subnets::{self, Subnet};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct RuntimeConfig {
+    /// `-p` values.
+    pub(super) publish: Vec<String>,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) mac: Option<String>,
+    pub(super) dns: Dns,
+    pub(super) ranges: Vec<Subnet>,
+    pub(super) aliases: Vec<String>,
+}
+
+impl RuntimeConfig {
+    /// `network`: the configuration's name.
+    pub(super) fn read(config: &Field<'_>, network: &str) -> Result<Self, CniError> {
+        let Some(capabilities) = config.object_of("runtimeConfig")? else {
+            return Ok(Self::default());
+        };
+        let mut read = Self::default();
+        let object = capabilities.value.as_object();
+        for (key, value) in object.into_iter().flatten() {
+            if value.is_null() {
+                continue;
+            }
+            let field = Field::new(value, format!("runtimeConfig.{key}"));
+            match key.to_ascii_lowercase().as_str() {
+                "portmappings" => read.publish = read_ports(&field)?,
+                "ips" => read.addresses = read_addresses(&field)?,
+                "mac" => read.mac = Some(field.text()?.to_owned()).filter(|mac| !mac.is_empty()),
+                "dns" => {
+                    let dns = field.object()?;
+                    read.dns = Dns {
+                        nameservers: dns.texts_of("servers")?,
+                        search: dns.texts_of("searches")?,
+                        options: dns.texts_of("options")?,
+                        domain: String::new(),
+                    };
+                }
+                "ipranges" => read.ranges = subnets::read_lists(&field.elements()?)?,
+                "aliases" => read.aliases = read_aliases(&field, network)?,
+                "bandwidth" => check_bandwidth(&field)?,
+                "cgrouppath" => {}
+                _ if is_nothing(value) => {}
+                _ => {
+                    let why = "remove the capability from the configuration's \"capabilities\"; those known are portMappings, ips, mac, dns, ipRanges, aliases, bandwidth (without rates) and cgroupPath";
+                    return Err(field.unsupported(why));
+                }
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// `portMappings` as `-p` values. A mapping without a port of the host publishes nothing.
+fn read_ports(field: &Field<'_>) -> Result<Vec<String>, CniError> {
+    let mut publish = Vec::new();
+    for mapping in field.elements()? {
+        let mapping = mapping.object()?;
+        let port = |key: &str, lowest: u16| -> Result<u16, CniError> {
+            let Some(field) = mapping.get(key) else {
+                return Ok(0);
+            };
+            let port = u16::try_from(field.number()?).ok();
+            let port = port.filter(|port| *port >= lowest);
+            port.ok_or_else(|| field.wrong(&format!("a port is a number from {lowest} to 65535")))
+        };
+        let container = mapping.get("containerPort");
+        container.ok_or_else(|| mapping.wrong("a mapping needs \"containerPort\""))?;
+        let (host, container) = (port("hostPort", 0)?, port("containerPort", 1)?);
+        let protocol = match mapping.text_of("protocol")? {
+            None => "tcp".to_owned(),
+            Some(text) => text.to_ascii_lowercase(),
+        };
+        if !matches!(protocol.as_str(), "tcp" | "udp") {
+            let field = mapping.get("protocol").unwrap_or(mapping);
+            return Err(field.unsupported("ports of tcp and udp can be published"));
+        }
+        let address: Option<IpAddr> = mapping.parsed_of("hostIP", "an address of the host")?;
+        if host == 0 {
+            continue;
+        }
+        let address = match address {
+            None => String::new(),
+            Some(IpAddr::V4(address)) => format!("{address}:"),
+            Some(IpAddr::V6(address)) => format!("[{address}]:"),
+        };
+        let value = format!("{address}{host}:{container}/{protocol}");
+        if !publish.contains(&value) {
+            publish.push(value);
+        }
+    }
+    Ok(publish)
+}
+
+/// At most one of each family; the same may come twice.
+pub(super) fn read_addresses(field: &Field<'_>) -> Result<Vec<IpAddr>, CniError> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for element in field.elements()? {
+        let text = element.text()?;
+        if text.is_empty() {
+            continue;
+        }
+        let (text, length) = text
+            .split_once('/')
+            .map_or((text, None), |(text, length)| (text, Some(length)));
+        let wrong = || element.wrong("give an IP address, with or without prefix length");
+        let address: IpAddr = text.parse().map_err(|_| wrong())?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        if length.is_some_and(|length| !length.parse::<u8>().is_ok_and(|length| length <= longest))
+        {
+            return Err(wrong());
+        }
+        if addresses.contains(&address) {
+            continue;
+        }
+        let is_same = |other: &&IpAddr| other.is_ipv4() == address.is_ipv4();
+        if let Some(other) = addresses.iter().find(is_same) {
+            let why = format!("an interface has one address per family, here {other} already");
+            return Err(element.unsupported(&why));
+        }
+        addresses.push(address);
+    }
+    Ok(addresses)
+}
+
+/// A list, or podman's map of a list per network.
+fn read_aliases(field: &Field<'_>, network: &str) -> Result<Vec<String>, CniError> {
+    let list = if field.value.is_object() {
+        field.get(network)
+    } else {
+        Some(field.clone())
+    };
+    let Some(list) = list else {
+        return Ok(Vec::new());
+    };
+    let text = |element: &Field<'_>| element.text().map(str::to_owned);
+    list.elements()?.iter().map(text).collect()
+}
+
+/// Nothing here delays packets: a limit that is not kept is worse than none.
+fn check_bandwidth(field: &Field<'_>) -> Result<(), CniError> {
+    let field = field.clone().object()?;
+    for key in ["ingressRate", "egressRate"] {
+        if let Some(rate) = field.get(key)
+            && rate.number()? > 0
+        {
+            return Err(rate.unsupported(
+                "rates cannot be limited: remove the capability \"bandwidth\", or the limit from the container",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn is_nothing(value: &Value) -> bool {
+    value == ""
+        || value.as_array().is_some_and(Vec::is_empty)
+        || value.as_object().is_some_and(serde_json::Map::is_empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(capabilities: Value) -> Result<RuntimeConfig, CniError> {
+        let config = json!({ "runtimeConfig": capabilities });
+        RuntimeConfig::read(&Field::new(&config, ""), "net")
+    }
+
+    #[test]
+    fn as_podman_and_as_containerd_write_it() {
+        let podman = read(json!({
+            "aliases": {"net": ["web1", "a70afaeb99e0"], "other": ["x"]},
+            "ips": ["10.95.0.44", "10.95.0.44", "fd00::2/64"],
+            "portMappings": [
+                {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+                {"hostPort": 8081, "containerPort": 81, "protocol": "udp", "hostIP": "127.0.0.1"},
+            ],
+        }));
+        let podman = podman.unwrap();
+        assert_eq!(podman.aliases, ["web1", "a70afaeb99e0"]);
+        assert_eq!(podman.addresses.len(), 2);
+        assert_eq!(podman.publish, ["8080:80/tcp", "127.0.0.1:8081:81/udp"]);
+        let containerd = read(json!({
+            "portMappings": [
+                {"HostPort": 8080, "ContainerPort": 80, "Protocol": "TCP", "HostIP": "::"},
+                {"HostPort": 0, "ContainerPort": 81, "Protocol": "tcp", "HostIP": ""},
+            ],
+            "dns": {"Servers": ["10.0.0.10"], "Searches": ["a.b"], "Options": ["ndots:5"]},
+            "bandwidth": {"IngressRate": 0, "IngressBurst": 0},
+            "cgroupPath": "/kubepods/x",
+            "mac": "",
+            "deviceID": "",
+        }));
+        let containerd = containerd.unwrap();
+        assert_eq!(containerd.publish, ["[::]:8080:80/tcp"]);
+        assert_eq!(containerd.dns.nameservers, ["10.0.0.10"]);
+        assert_eq!(containerd.mac, None);
+        assert_eq!(read(json!({"aliases": ["a"]})).unwrap().aliases, ["a"]);
+        assert_eq!(
+            read(json!({"aliases": {"x": ["a"]}})).unwrap().aliases,
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_its_place() {
+        for (capabilities, code, text) in [
+            (
+                json!({"sriov": {"vf": 1}}),
+                2,
+                "unsupported field runtimeConfig.sriov with value {\"vf\":1}",
+            ),
+            (
+                json!({"deviceID": "0000:01:00.0"}),
+                2,
+                "unsupported field runtimeConfig.deviceID",
+            ),
+            (
+                json!({"bandwidth": {"ingressRate": 1000}}),
+                2,
+                "unsupported field runtimeConfig.bandwidth.ingressRate with value 1000",
+            ),
+            (
+                json!({"portMappings": [{"hostPort": 1, "containerPort": 2, "protocol": "sctp"}]}),
+                2,
+                "unsupported field runtimeConfig.portMappings[0].protocol with value \"sctp\"",
+            ),
+            (
+                json!({"portMappings": [{"hostPort": 70000, "containerPort": 2}]}),
+                7,
+                "invalid runtimeConfig.portMappings[0].hostPort 70000: a port is a number from 0 to 65535",
+            ),
+            (
+                json!({"portMappings": [{"hostPort": 7}]}),
+                7,
+                "a mapping needs \"containerPort\"",
+            ),
+            (
+                json!({"portMappings": [{"hostPort": 7, "containerPort": 0}]}),
+                7,
+                "invalid runtimeConfig.portMappings[0].containerPort 0",
+            ),
+            (
+                json!({"portMappings": [{"hostPort": 1, "containerPort": 2, "hostIP": "x"}]}),
+                7,
+                "invalid runtimeConfig.portMappings[0].hostIP \"x\": give an address of the host",
+            ),
+            (
+                json!({"portMappings": {}}),
+                7,
+                "invalid runtimeConfig.portMappings {}: must be a list",
+            ),
+            (
+                json!({"ips": ["10.0.0.1/33"]}),
+                7,
+                "invalid runtimeConfig.ips[0] \"10.0.0.1/33\": give an IP address",
+            ),
+            (
+                json!({"ips": ["10.0.0.1", "10.0.0.2"]}),
+                2,
+                "unsupported field runtimeConfig.ips[1]",
+            ),
+            (json!([]), 7, "invalid runtimeConfig []: must be an object"),
+        ] {
+            let error = read(capabilities).unwrap_err();
+            assert_eq!(error.code, code, "{error:?}");
+            assert!(error.message.contains(text), "{error:?}");
+        }
+    }
+}

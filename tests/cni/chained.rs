@@ -1,0 +1,172 @@
+//! `portmap` and `firewall`, for attachments of ours and of others.
+
+use serde_json::{Value, json};
+
+use super::plugin::{Answer, Namespace, Plugins};
+use super::recorder::Recorder;
+
+const CHECK: &str = "POST /tunbridge/endpoints/check";
+
+struct Bench {
+    plugins: Plugins,
+    daemon: Recorder,
+    namespace: Namespace,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            plugins: Plugins::new(),
+            daemon: Recorder::start(),
+            namespace: Namespace::new(),
+        }
+    }
+
+    fn call(&self, plugin: &str, verb: &str, config: &Value) -> Answer {
+        let call = self
+            .plugins
+            .call(plugin)
+            .attachment(verb, &self.namespace.path());
+        call.socket(&self.daemon.socket()).with_config(config)
+    }
+
+    /// The daemon does not know the container.
+    fn of_others(&self) {
+        self.daemon
+            .answer(CHECK, 404, json!({"message": "no endpoint of c1"}));
+    }
+
+    fn publications(&self) -> Vec<(String, Value)> {
+        let asked = self.daemon.asked().into_iter();
+        let publications = asked.filter(|(request, _)| request.ends_with("publish"));
+        publications
+            .map(|(request, body)| {
+                let verb = request.rsplit('/').next().unwrap().to_owned();
+                (verb, body["spec"].clone())
+            })
+            .collect()
+    }
+}
+
+/// As podman sends it.
+fn config(plugin: &str) -> Value {
+    json!({
+        "cniVersion": "0.4.0", "name": "net", "type": plugin, "capabilities": {"portMappings": true},
+        "prevResult": previous(),
+        "runtimeConfig": {"portMappings": [
+            {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+            {"hostPort": 8081, "containerPort": 81, "protocol": "udp", "hostIP": "127.0.0.1"},
+        ]},
+    })
+}
+
+fn previous() -> Value {
+    json!({
+        "cniVersion": "0.4.0", "dns": {},
+        "interfaces": [{"name": "tb-1"}, {"name": "eth0", "mac": "02:42:0a:05:00:02", "sandbox": "/run/netns/x"}],
+        "ips": [{"address": "10.5.0.2/16", "gateway": "10.5.0.1", "interface": 1, "version": "4"}],
+    })
+}
+
+#[test]
+fn ports_are_published_and_the_result_goes_on() {
+    let bench = Bench::new();
+    assert_eq!(
+        bench.call("portmap", "ADD", &config("portmap")).json(),
+        previous()
+    );
+    let expected = ["8080:80/tcp", "127.0.0.1:8081:81/udp"];
+    let expected = expected.map(|spec| ("publish".to_owned(), json!(spec)));
+    assert_eq!(bench.publications(), expected);
+    bench.call("portmap", "DEL", &config("portmap")).silent();
+    assert_eq!(
+        bench.publications(),
+        expected,
+        "they go with the container's last interface"
+    );
+}
+
+#[test]
+fn of_several_ports_all_or_none_are_published() {
+    let bench = Bench::new();
+    let target = format!("POST /tunbridge/containers/{}/publish", "c".repeat(64));
+    let mut config = config("portmap");
+    bench.daemon.answer(
+        &target,
+        409,
+        json!({"message": "port is already allocated"}),
+    );
+    bench
+        .call("portmap", "ADD", &config)
+        .expect_error(100, &["port is already allocated"]);
+    assert_eq!(bench.publications().len(), 1);
+    config["runtimeConfig"] = json!({});
+    assert_eq!(bench.call("portmap", "ADD", &config).json(), previous());
+}
+
+#[test]
+fn the_firewall_lets_ours_through() {
+    let bench = Bench::new();
+    let next = bench.plugins.script("firewall", "echo next >&2; exit 1");
+    assert!(next.exists());
+    let mut config = config("firewall");
+    config["runtimeConfig"] = json!({});
+    assert_eq!(bench.call("firewall", "ADD", &config).json(), previous());
+    bench.call("firewall", "CHECK", &config).silent();
+    bench.call("firewall", "DEL", &config).silent();
+}
+
+#[test]
+fn attachments_of_others_are_left_to_the_next_plugin_of_the_name() {
+    let bench = Bench::new();
+    bench.of_others();
+    for plugin in ["portmap", "firewall"] {
+        let config = config(plugin);
+        let answer = bench.call(plugin, "ADD", &config);
+        answer.expect_error(4, &[&format!("failed to find plugin {plugin:?} in path [")]);
+        bench.call(plugin, "DEL", &config).silent();
+        bench.plugins.script(
+            plugin,
+            &format!("echo \"{{\\\"{plugin}\\\":\\\"$CNI_COMMAND\\\"}}\""),
+        );
+        let answer = bench.call(plugin, "ADD", &config);
+        assert_eq!(answer.json(), json!({ plugin: "ADD" }));
+        bench.plugins.script(plugin, "exit 1");
+        bench
+            .call(plugin, "DEL", &config)
+            .expect_error(102, &[plugin]);
+    }
+    assert_eq!(bench.publications(), []);
+}
+
+#[test]
+fn a_chain_begins_with_another_plugin() {
+    let bench = Bench::new();
+    for plugin in ["portmap", "firewall"] {
+        let config = json!({"cniVersion": "1.0.0", "name": "net", "type": plugin});
+        let words = [
+            plugin,
+            "must be called as chained plugin",
+            "prevResult missing",
+        ];
+        bench.call(plugin, "ADD", &config).expect_error(7, &words);
+    }
+}
+
+#[test]
+fn a_check_looks_for_the_ports() {
+    let bench = Bench::new();
+    let target = format!("GET /containers/{}/json", "c".repeat(64));
+    let ports = |ports: Value| {
+        bench
+            .daemon
+            .answer(&target, 200, json!({"NetworkSettings": {"Ports": ports}}))
+    };
+    let bound = |port: &str| json!([{"HostIp": "0.0.0.0", "HostPort": port}]);
+    ports(json!({"80/tcp": bound("8080"), "81/udp": bound("8081")}));
+    bench.call("portmap", "CHECK", &config("portmap")).silent();
+    ports(json!({"80/tcp": bound("8080"), "81/udp": null}));
+    bench
+        .call("portmap", "CHECK", &config("portmap"))
+        .expect_error(101, &["127.0.0.1:8081:81/udp"]);
+}
