@@ -36,9 +36,17 @@ mod processes;
 )]
 mod tunbridge_under_test;
 
+#[path = "engines/containerd.rs"]
+mod containerd;
+#[path = "engines/documents.rs"]
+mod documents;
 #[path = "engines/engines.rs"]
 mod engines;
 #[path = "engines/laboratory.rs"]
 mod laboratory;
 #[path = "engines/oci.rs"]
 mod oci;
+#[path = "engines/podman.rs"]
+mod podman;
+#[path = "engines/together.rs"]
+mod together;

@@ -12,7 +12,7 @@ use crate::tunbridge_under_test::{Tunbridge, binary};
 const RUNTIMES: [&str; 2] = ["runc", "crun"];
 /// Where crun puts what hooks say.
 const ERRORS: &str = "/run/lab/hooks.err";
-const HOOK: &str = "/usr/local/bin/tunbridge-oci-hook";
+pub(crate) const HOOK: &str = "/usr/local/bin/tunbridge-oci-hook";
 
 fn with_hook(test: impl Fn(&Engines<'_>, &Tunbridge<'_>)) {
     let lab = Lab::plain();
@@ -36,7 +36,7 @@ fn with_hook(test: impl Fn(&Engines<'_>, &Tunbridge<'_>)) {
 }
 
 /// A bundle /run/lab/NAME; `change` may do to its config.json what it likes.
-fn bundle(
+pub(crate) fn bundle(
     engines: &Engines<'_>,
     name: &str,
     annotations: &Value,
@@ -85,7 +85,7 @@ fn refused(engines: &Engines<'_>, runtime: &str, bundle: &str, name: &str) -> St
     ))
 }
 
-fn run(engines: &Engines<'_>, runtime: &str, name: &str) {
+pub(crate) fn run(engines: &Engines<'_>, runtime: &str, name: &str) {
     engines.said(&format!(
         "{runtime} run -d -b /run/lab/{name} {name} >/run/lab/{name}.log 2>&1 </dev/null || {{ cat /run/lab/{name}.log; exit 1; }}"
     ));

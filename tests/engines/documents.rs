@@ -1,0 +1,158 @@
+//! The commands of docs/drop-in.md, as they stand there.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::engines::{ENGINES, Engines, PEER};
+use crate::lab::{FAR, HOST, LAN, Lab, eventually};
+use crate::tunbridge_under_test::{Tunbridge, binary};
+
+/// The commands below `label` (`Over`, `Back`) in a section.
+fn commands(section: &str, label: &str) -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/drop-in.md");
+    let text = fs::read_to_string(path).unwrap();
+    let text = text
+        .split("\n## ")
+        .find_map(|text| text.strip_prefix(section))
+        .unwrap_or_else(|| panic!("no section {section}"));
+    let text = text
+        .split_once(&format!("\n{label}:\n\n```sh\n"))
+        .and_then(|(_, rest)| rest.split_once("\n```\n"))
+        .unwrap_or_else(|| panic!("{section} has no commands for {label}"))
+        .0;
+    assert!(
+        text.lines().filter(|line| !line.starts_with(' ')).count() <= 3,
+        "three are promised:\n{text}"
+    );
+    format!("set -e\n{text}")
+}
+
+fn install(engines: &Engines<'_>) {
+    engines.said(&format!("ln -s {} /usr/local/bin/tunbridge", binary()));
+}
+
+fn seen_from_outside(lab: &Lab) -> Option<String> {
+    let ask = || lab.lan().impatient().tcp(&format!("{HOST}:8080"));
+    eventually(Duration::from_secs(5), || ask().is_ok());
+    ask().ok().map(|answer| answer.saw_address())
+}
+
+#[test]
+fn podman_goes_over_and_back() {
+    let lab = Lab::plain();
+    let engines = Engines::with_podman(&lab);
+    install(&engines);
+    engines.said(&format!(
+        "echo nameserver {FAR} >/etc/resolv.conf
+        podman network create shop
+        podman run -d --name web --network shop -p 8080:80 localhost/busybox {PEER} serve 80
+        podman run -d --name client --network shop localhost/busybox /bin/sleep 1000"
+    ));
+    assert_eq!(seen_from_outside(&lab).as_deref(), Some(LAN));
+    // What the stock plugins leave behind stays.
+    let mut tunbridge = lab.start_daemon(&[]);
+    engines.said(&commands("podman", "Over"));
+    engines.said("nft flush ruleset");
+    assert_eq!(seen_from_outside(&lab).as_deref(), Some(LAN));
+    engines.said(&format!("podman exec client {PEER} tcp web 80"));
+    assert_eq!(tunbridge.names(&[]).len(), 2);
+    engines.said(&commands("podman", "Back"));
+    assert_eq!(tunbridge.names(&["-a"]), Vec::<String>::new());
+    // For what was flushed meanwhile.
+    engines.said("podman network reload --all");
+    assert_eq!(seen_from_outside(&lab).as_deref(), Some(LAN));
+    engines.said("podman rm -fat0");
+    end(&mut tunbridge);
+}
+
+#[test]
+fn podman_without_cni_calls_the_hook() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/drop-in.md");
+    let text = fs::read_to_string(path).unwrap();
+    let (_, hook) = text.split_once("```json\n").unwrap();
+    let (hook, _) = hook.split_once("```").unwrap();
+    let lab = Lab::plain();
+    let engines = Engines::with_podman(&lab);
+    engines.said(&format!(
+        "ln -s {} /usr/local/bin/tunbridge-oci-hook
+        mkdir -p /usr/share/containers/oci/hooks.d
+        echo '{hook}' >/usr/share/containers/oci/hooks.d/tunbridge.json",
+        binary()
+    ));
+    let tunbridge = lab.start_daemon(&[]);
+    engines.said(&format!(
+        "podman run -d --name web --network none --annotation com.tunbridge.name=shop \
+            --annotation com.tunbridge.publish=8080:80 localhost/busybox {PEER} serve 80"
+    ));
+    for _ in 0..2 {
+        assert_eq!(seen_from_outside(&lab).as_deref(), Some(LAN));
+        assert_eq!(tunbridge.names(&[]), ["shop"]);
+        engines.said("podman stop -t0 web");
+        assert_eq!(tunbridge.names(&["-a"]), Vec::<String>::new());
+        engines.said("podman start web");
+    }
+    engines.said("podman rm -ft0 web");
+}
+
+/// Ends the daemon in a host where another has made rules and sysctls meanwhile.
+fn end(tunbridge: &mut Tunbridge<'_>) {
+    tunbridge.kill();
+}
+
+#[test]
+fn ctr_goes_over_and_back() {
+    let lab = Lab::plain();
+    let engines = Engines::with_containerd(&lab);
+    install(&engines);
+    let mut tunbridge = lab.start_daemon(&[]);
+    let said = engines.said(&commands("containerd", "Over"));
+    assert!(said.contains("eth0    inet 172.18.0.2/16"), "{said}");
+    assert!(said.contains("\"Subnet\": \"172.18.0.0/16\""), "{said}");
+    let said = engines.said(&commands("containerd", "Back"));
+    assert!(said.contains("eth0    inet 10.88.0.2/16"), "{said}");
+    end(&mut tunbridge);
+}
+
+#[test]
+fn runc_goes_over_and_back() {
+    let lab = Lab::plain();
+    let engines = Engines::in_lab(&lab);
+    install(&engines);
+    let tunbridge = lab.start_daemon(&[]);
+    let bundle = |label: &str| format!("cd /run/lab/bundle\n{}", commands("runc and crun", label));
+    engines.said(&format!(
+        "{ENGINES} rootfs /run/lab/bundle/rootfs && cd /run/lab/bundle && runc spec
+        jq '.process.args = [\"/bin/ip\", \"-o\", \"-4\", \"address\"] | .process.terminal = false
+            | del(.process.rlimits)' config.json >c && mv c config.json"
+    ));
+    for runtime in ["runc", "crun"] {
+        let run = format!("cd /run/lab/bundle && {runtime} run web");
+        engines.said(&bundle("Over"));
+        let said = engines.said(&run);
+        assert!(said.contains("eth0    inet 172.17.0.2/16"), "{said}");
+        engines.said(&bundle("Back"));
+        let said = engines.said(&run);
+        assert!(!said.contains("eth0"), "{said}");
+        assert_eq!(tunbridge.names(&["-a"]), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn nspawn_goes_over_and_back() {
+    let lab = Lab::plain();
+    let engines = Engines::in_lab(&lab);
+    install(&engines);
+    let _tunbridge = lab.start_daemon(&[]);
+    engines.said(&format!("{ENGINES} rootfs /var/lib/machines/vm"));
+    // Here is no systemd that could be told of a machine.
+    let with_nspawn = |label: &str| {
+        let commands = commands("systemd-nspawn", label);
+        engines.said(&format!(
+            "systemd-nspawn() {{ command systemd-nspawn --register=no --keep-unit --pipe \"$@\"; }}\n{commands}"
+        ))
+    };
+    let said = with_nspawn("Over");
+    assert!(said.contains("eth0    inet 172.17.0.2/16"), "{said}");
+    let said = with_nspawn("Back");
+    assert!(said.contains(&format!("inet {HOST}/24")), "{said}");
+}
