@@ -31,6 +31,8 @@ mod tunbridge_under_test;
 
 #[path = "netns/bad_input.rs"]
 mod bad_input;
+#[path = "netns/cni/mod.rs"]
+mod cni;
 #[path = "netns/container.rs"]
 mod container;
 #[path = "netns/docker_cli.rs"]

@@ -1,0 +1,125 @@
+//! Plugins in host namespaces of their own, and daemons that are started for somebody.
+
+use std::time::Duration;
+
+use super::runtime::{NOTHING, Runtime, own};
+use crate::lab::{Lab, eventually};
+use crate::tunbridge_under_test::binary;
+
+#[test]
+fn a_plugin_in_another_host_namespace_gets_a_daemon_of_its_own() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    lab.host()
+        .run(&["ip", "netns", "add", "nested"])
+        .expect_success();
+    let nested = lab.place("nested");
+    nested.shell("ip link set lo up").expect_success();
+    let runtime = Runtime::in_host(&lab, nested.clone());
+    let (one, two) = (runtime.container("one"), runtime.container("two"));
+    let config = own("net1");
+    // Both at once: one of them starts it.
+    std::thread::scope(|scope| {
+        scope.spawn(|| one.add(&config));
+        scope.spawn(|| two.add(&config));
+    });
+    assert_eq!(one.interfaces(), ["eth0"]);
+    let address = two
+        .place
+        .shell("ip -4 -o address show eth0 | awk '{ print $4 }' | cut -d/ -f1");
+    one.place.ping(address.stdout.trim()).expect_success();
+    assert!(nested.shell("ip link").stdout.contains("tbtun0"));
+    assert!(
+        !lab.host().shell("ip link").stdout.contains("tb-"),
+        "nothing here"
+    );
+    assert_eq!(tunbridge.names(&["-a"]), NOTHING);
+    let sockets = lab
+        .host()
+        .shell("ls /run/tunbridge/ns-*/tunbridge.sock")
+        .stdout;
+    assert_eq!(sockets.lines().count(), 1, "{sockets}");
+    one.del(&config);
+    two.del(&config);
+    assert_eq!(one.interfaces(), NOTHING);
+    let socket = sockets.trim();
+    let listed = tunbridge
+        .cli(&["--socket", socket, "ps", "-aq"])
+        .expect_success();
+    assert_eq!(listed.stdout, "");
+    // It would end by itself after a while.
+    end_daemon(&lab, socket, "TERM");
+    let left = nested.shell("ip -br link").stdout;
+    assert!(!left.contains("tbtun0") && !left.contains("tb-"), "{left}");
+    // The next one starts another.
+    one.add(&config);
+    one.del(&config);
+    end_daemon(&lab, socket, "KILL");
+    lab.host()
+        .shell("rm -r /run/tunbridge/ns-*")
+        .expect_success();
+    lab.host()
+        .run(&["ip", "netns", "delete", "nested"])
+        .expect_success();
+}
+
+/// Ends the daemon of a socket, and waits until it has.
+fn end_daemon(lab: &Lab, socket: &str, signal: &str) {
+    let line = format!(
+        "pid=$(pgrep -f '^tunbridge --socket {socket} ') && kill -{signal} $pid && while [ -d /proc/$pid ]; do sleep 0.05; done"
+    );
+    lab.host().shell(&line).expect_success();
+}
+
+#[test]
+fn a_daemon_ends_when_it_has_had_no_containers_for_a_while() {
+    let lab = Lab::plain();
+    let mut tunbridge = lab.start_daemon(&["--exit-when-idle", "2"]);
+    let runtime = Runtime::new(&lab);
+    let one = runtime.container("one");
+    let config = own("net1");
+    one.add(&config);
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(tunbridge.names(&[]).len(), 1);
+    one.del(&config);
+    assert_eq!(tunbridge.ended(), Some(Some(0)));
+}
+
+/// What a service manager does: listens, and starts the daemon with the socket as descriptor 3.
+const MANAGER: &str = r#"
+import os, select, socket, sys
+path, program = sys.argv[1], sys.argv[2]
+os.makedirs(os.path.dirname(path), exist_ok=True)
+os.makedirs("/run/lab", exist_ok=True)
+server = socket.socket(socket.AF_UNIX)
+server.bind(path)
+server.listen()
+print("listening", flush=True)
+select.select([server], [], [])  # the first client waits in the queue
+os.dup2(server.fileno(), 3)
+os.dup2(os.open("/run/lab/activated.log", os.O_WRONLY | os.O_CREAT), 2)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(program, [program, "--socket", path, "daemon", "--purge", "--state-dir", "/run/lab/activated"])
+"#;
+
+#[test]
+fn the_first_client_starts_the_daemon_by_the_service_managers_socket() {
+    let lab = Lab::plain();
+    let socket = "/run/tunbridge/tunbridge.sock";
+    let mut manager = lab
+        .host()
+        .start(&["python3", "-c", MANAGER, socket, &binary()]);
+    assert_eq!(manager.read_line(), "listening");
+    let runtime = Runtime::new(&lab);
+    let one = runtime.container("one");
+    let config = own("net1");
+    one.add(&config);
+    one.del(&config);
+    manager.signal("TERM");
+    assert_eq!(manager.ended_within(Duration::from_secs(20)), Some(Some(0)));
+    // It is the manager's.
+    assert!(eventually(Duration::from_secs(1), || lab
+        .path(socket)
+        .exists()));
+}

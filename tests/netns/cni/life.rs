@@ -1,0 +1,177 @@
+//! Attachments from `ADD` to `DEL`.
+
+use serde_json::{Value, json};
+
+use super::runtime::{NOTHING, Runtime, STOCK, left, own, podman, portmap, with_previous};
+use crate::lab::{FAR, HOST, LAN, Lab};
+
+#[test]
+fn an_interface_is_added_checked_and_deleted() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    let runtime = Runtime::new(&lab);
+    let one = runtime.container("one");
+    let mut config = own("net1");
+    config["subnet"] = "10.71.0.0/24".into();
+    let result = one.add(&config);
+    assert_eq!(
+        result["ips"][0],
+        json!({"interface": 2, "address": "10.71.0.2/24", "gateway": "10.71.0.1"})
+    );
+    assert_eq!(result["interfaces"][2]["sandbox"], one.netns.as_str());
+    assert_eq!(result["interfaces"][2]["mac"], one.place.mac("eth0"));
+    assert_eq!(result["dns"]["nameservers"], json!(["127.0.0.11"]));
+    assert_eq!(one.interfaces(), ["eth0"]);
+    one.place.ping("10.71.0.1").expect_success();
+    let _far = lab.far().serve(&["7000"]);
+    assert_eq!(
+        one.place.tcp(&format!("{FAR}:7000")).unwrap().saw_address(),
+        HOST
+    );
+    one.check(&config, &result);
+    let (code, text) = one.fails("ADD", &config);
+    assert_eq!(code, 4, "{text}");
+    assert!(text.contains("(eth0) already exists"), "{text}");
+    one.call("tunbridge", "STATUS", &config, &[])
+        .expect_success();
+    for config in [&with_previous(&config, &result), &config] {
+        one.del(config);
+        assert_eq!(one.interfaces(), NOTHING);
+    }
+    assert_eq!(left(&lab, &tunbridge), NOTHING);
+    // As `podman network reload` does it.
+    assert_eq!(one.add(&config)["ips"][0]["address"], "10.71.0.2/24");
+    one.del(&config);
+}
+
+#[test]
+fn a_check_notices_what_somebody_has_changed() {
+    let lab = Lab::plain();
+    let _tunbridge = lab.start_daemon(&[]);
+    let runtime = Runtime::new(&lab);
+    let mut config = own("net1");
+    config["subnet"] = "10.71.0.0/24".into();
+    config["ipam"] = json!({"routes": [{"dst": "10.99.0.0/16"}, {"dst": "10.98.0.0/16", "gw": "10.71.0.9", "priority": 7}]});
+    for (index, spoil) in [
+        "ip address delete 10.71.0.2/24 dev eth0",
+        "ip link delete eth0",
+        "ip route delete 10.99.0.0/16",
+        "ip route delete 10.98.0.0/16",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let one = runtime.container(&format!("c{index}"));
+        let result = one.add(&config);
+        let routes = one.place.run(&["ip", "route"]).stdout;
+        for route in [
+            "10.99.0.0/16 via 10.71.0.1 dev eth0",
+            "10.98.0.0/16 via 10.71.0.9 dev eth0 metric 7",
+        ] {
+            assert!(routes.contains(route), "{route} is not in {routes}");
+        }
+        one.check(&config, &result);
+        one.place.shell(spoil).expect_success();
+        let (code, text) = one.fails("CHECK", &with_previous(&config, &result));
+        assert_eq!(code, 101, "{spoil}: {text}");
+        one.del(&config);
+        assert_eq!(one.interfaces(), NOTHING);
+    }
+}
+
+#[test]
+fn networks_of_podman_run_unchanged() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    let runtime = Runtime::new(&lab);
+    let config = podman("10.91.0.0/24");
+    let web = runtime.container("web");
+    let result = web.add(&config);
+    assert_eq!(result["cniVersion"], "0.4.0");
+    assert_eq!(result["interfaces"][0]["name"], "cni-podman1");
+    assert_eq!(web.add(&portmap(8080, 80, &result)), result);
+    let mut firewall = portmap(0, 80, &result);
+    firewall["type"] = "firewall".into();
+    firewall["runtimeConfig"] = Value::Null;
+    assert_eq!(web.add(&firewall), result);
+    let rules = lab.host().shell("iptables-save; nft list ruleset").stdout;
+    assert!(!rules.contains("CNI"), "{rules}");
+    let _server = web.place.serve(&["80"]);
+    lab.host().shell("nft flush ruleset").expect_success();
+    let answer = lab.lan().tcp(&format!("{HOST}:8080")).unwrap();
+    assert_eq!(answer.saw_address(), LAN);
+    // Somebody else wants the port: a container, and a program.
+    let other = runtime.container("other");
+    let second = other.add(&config);
+    let (code, text) = other.fails("ADD", &portmap(8080, 80, &second));
+    assert!(code == 100 && text.contains("8080"), "{code} {text}");
+    let _stranger = lab.host().serve(&["9090"]);
+    let (code, text) = other.fails("ADD", &portmap(9090, 80, &second));
+    assert!(code == 100 && text.contains("9090"), "{code} {text}");
+    other.del(&config);
+    for chained in [&firewall, &portmap(8080, 80, &result)] {
+        web.del(chained);
+    }
+    web.del(&with_previous(&config, &result));
+    assert_eq!(left(&lab, &tunbridge), NOTHING);
+    assert!(lab.lan().impatient().tcp(&format!("{HOST}:8080")).is_err());
+    // The network was removed, and made again with another subnet.
+    let result = web.add(&podman("10.92.0.0/24"));
+    assert_eq!(result["ips"][0]["address"], "10.92.0.2/24");
+    let (code, text) = other.fails("ADD", &config);
+    assert!(code == 7 && text.contains("10.92.0.0/24"), "{code} {text}");
+    web.del(&config);
+}
+
+#[test]
+fn addresses_of_another_ipam_plugin() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    let runtime = Runtime::new(&lab);
+    let mut config = own("net1");
+    config["cniVersion"] = "1.0.0".into();
+    config["ipam"] = json!({
+        "type": "host-local", "dataDir": "/run/host-local",
+        "ranges": [[{"subnet": "10.73.0.0/24", "rangeStart": "10.73.0.50"}], [{"subnet": "fd73::/64"}]],
+        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.99.0.0/16"}],
+    });
+    let taken = || {
+        let listed = lab
+            .host()
+            .shell("ls /run/host-local/net1 | grep -v -e last -e lock");
+        listed.stdout.lines().count()
+    };
+    let (one, two) = (runtime.container("one"), runtime.container("two"));
+    let result = one.add(&config);
+    assert_eq!(
+        result["ips"][0]["address"], "10.73.0.50/24",
+        "{STOCK} is there"
+    );
+    assert_eq!(two.add(&config)["ips"][0]["address"], "10.73.0.51/24");
+    one.place.ping("10.73.0.51").expect_success();
+    assert!(
+        one.place
+            .run(&["ip", "-6", "address"])
+            .stdout
+            .contains("fd73::")
+    );
+    assert!(
+        one.place
+            .run(&["ip", "route"])
+            .stdout
+            .contains("10.99.0.0/16 via 10.73.0.1")
+    );
+    one.check(&config, &result);
+    assert_eq!(taken(), 4);
+    // After a failure of ours its address is free again.
+    let three = runtime.container("three");
+    let mut refused = config.clone();
+    refused["runtimeConfig"] = json!({"mac": "nonsense"});
+    three.fails("ADD", &refused);
+    assert_eq!(taken(), 4);
+    one.del(&config);
+    two.del(&config);
+    two.del(&config);
+    assert_eq!(taken(), 0);
+    assert_eq!(left(&lab, &tunbridge), NOTHING);
+}

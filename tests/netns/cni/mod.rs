@@ -1,0 +1,7 @@
+//! The CNI plugin with the real daemon: what is in the container's namespace afterwards, and what is left of it.
+
+mod hosts;
+mod life;
+mod many;
+mod runtime;
+mod trouble;
