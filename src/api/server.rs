@@ -19,6 +19,7 @@ mod connections;
 mod containers;
 mod networks;
 mod own;
+mod pools;
 mod requests;
 mod routes;
 mod runtime;
@@ -30,6 +31,7 @@ mod times;
 mod versions;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use axum::Json;
@@ -40,13 +42,14 @@ use serde_json::Value;
 use super::events::EventBus;
 use super::filters::Filters;
 use super::types::{
-    AttachEndpoint, AttachedEndpoint, CollectEndpoints, ConnectNetwork, CreateContainer,
-    CreateNetwork, CreatedContainer, CreatedNetwork, DisconnectNetwork, EndpointReference,
-    ErrorBody, Exited, Finding, Flow, HostIdentity, HostInfo, ListContainers, StartSpec, Started,
-    Stats,
+    AttachEndpoint, AttachedEndpoint, ChangeLabels, CollectEndpoints, ConnectNetwork,
+    CreateContainer, CreateNetwork, CreatedContainer, CreatedNetwork, DisconnectNetwork,
+    EndpointReference, ErrorBody, Exited, Finding, Flow, HostIdentity, HostInfo, LeasedAddress,
+    LeasedPool, ListContainers, NameEndpoint, NamedEndpoint, PublishEndpoint, RequestAddress,
+    RequestLeasedPool, StartSpec, Started, Stats,
 };
 
-pub use connections::serve;
+pub use connections::{serve, serve_router};
 pub use routes::{ROUTES, document};
 pub use versions::{MAX_VERSION, MIN_VERSION};
 
@@ -190,6 +193,43 @@ pub trait Backend: Send + Sync + 'static {
     fn collect_endpoints(
         &self,
         request: CollectEndpoints,
+    ) -> impl Future<Output = Answer<()>> + Send;
+    /// Publishes these ports of a runtime's container and no others.
+    fn publish_endpoint(&self, request: PublishEndpoint)
+    -> impl Future<Output = Answer<()>> + Send;
+    /// Calls a runtime's container by its name.
+    fn name_endpoint(&self, request: NameEndpoint) -> impl Future<Output = Answer<()>> + Send;
+    /// What containers are called on a network.
+    fn network_names(
+        &self,
+        network: &str,
+    ) -> impl Future<Output = Answer<Vec<NamedEndpoint>>> + Send;
+    /// Gives labels to a network, or takes them away.
+    fn change_labels(
+        &self,
+        network: &str,
+        change: ChangeLabels,
+    ) -> impl Future<Output = Answer<()>> + Send;
+    /// Sets a subnet aside whose addresses will be leased.
+    fn request_pool(
+        &self,
+        request: RequestLeasedPool,
+    ) -> impl Future<Output = Answer<LeasedPool>> + Send;
+    /// The pools of which addresses are leased.
+    fn pools(&self) -> impl Future<Output = Answer<Vec<LeasedPool>>> + Send;
+    /// Gives a pool back, with all leases.
+    fn release_pool(&self, pool: &str) -> impl Future<Output = Answer<()>> + Send;
+    /// Leases an address of a pool.
+    fn request_address(
+        &self,
+        pool: &str,
+        request: RequestAddress,
+    ) -> impl Future<Output = Answer<LeasedAddress>> + Send;
+    /// Gives one back.
+    fn release_address(
+        &self,
+        pool: &str,
+        address: IpAddr,
     ) -> impl Future<Output = Answer<()>> + Send;
     /// Which host this is.
     fn host(&self) -> impl Future<Output = Answer<HostIdentity>> + Send;

@@ -2,6 +2,7 @@
 //! in `control::inspect`.
 
 mod docker;
+mod pools;
 mod runtime;
 
 use std::net::IpAddr;
@@ -13,6 +14,10 @@ use utoipa::ToSchema;
 pub use docker::{
     ConfigReference, ConnectNetwork, CreateNetwork, CreatedNetwork, DisconnectNetwork,
     EndpointAddresses, EndpointSettings, Ipam, IpamPool, PrunedNetworks,
+};
+pub use pools::{
+    ChangeLabels, LEASED_POOLS, Lease, LeasedAddress, LeasedPool, NameEndpoint, NamedEndpoint,
+    PublishEndpoint, ReleaseAddress, RequestAddress, RequestLeasedPool,
 };
 pub use runtime::{
     AddressRange, AttachEndpoint, AttachedEndpoint, CollectEndpoints, EndpointReference,

@@ -77,7 +77,12 @@ impl State {
                 .map_err(ControlError::Random)?,
             _ => interface_name(record, attachment, &network)?,
         };
-        let (addresses, mac) = self.take_addresses(&network, &record.name, attachment, ranges)?;
+        let allowed = self.allow_leases(record, attachment);
+        let taken = self.take_addresses(&network, &record.name, attachment, ranges);
+        if taken.is_err() {
+            self.refuse_leases(&network.id, &allowed);
+        }
+        let (addresses, mac) = taken?;
         counters.endpoint += 1;
         let endpoint = Endpoint {
             id,

@@ -185,6 +185,31 @@ pub enum ControlError {
         id: String,
         source: IpamError,
     },
+    #[error("address pool {0} not found: request one first")]
+    NoSuchPool(String),
+    #[error("there are {0} leased address pools already: release some of them first")]
+    ManyPools(usize),
+    #[error(
+        "addresses of pre-defined network {0} cannot be leased: make a network with `tunbridge network create`"
+    )]
+    LeaseOfPredefined(String),
+    #[error(
+        "network {network} has no IPv{version} subnet: {}",
+        if *.version == 6 { "leave --ipv6 out, or make it with --ipv6" } else { "choose a network that has one" }
+    )]
+    NoSuchFamily { network: String, version: u8 },
+    #[error(
+        "network {network} has subnet {subnet}, not {wanted}: leave --subnet out, or give the network's"
+    )]
+    OtherSubnet {
+        network: String,
+        subnet: IpNet,
+        wanted: IpNet,
+    },
+    #[error(
+        "the network's gateway is {gateway}, not {wanted}: leave --gateway out, or give the network's"
+    )]
+    OtherGateway { gateway: IpAddr, wanted: IpAddr },
     #[error("{0}")]
     Address(IpamError),
     #[error(
@@ -225,6 +250,11 @@ impl ControlError {
             | Self::AliasOnDefault
             | Self::AddressOutside { .. }
             | Self::AddressGone { .. }
+            | Self::LeaseOfPredefined(_)
+            | Self::NoSuchFamily { .. }
+            | Self::OtherSubnet { .. }
+            | Self::ManyPools(_)
+            | Self::OtherGateway { .. }
             | Self::Link(_)
             // With 404 Docker's client would say that the image is missing (moby#39823).
             | Self::LinkTarget(_)
@@ -237,6 +267,7 @@ impl ControlError {
             | Self::NoSuchNetwork(_)
             | Self::NotPublished { .. }
             | Self::NoSuchEndpoint(_)
+            | Self::NoSuchPool(_)
             | Self::NotConnected { .. } => 404,
             Self::NameInUse { .. }
             | Self::MacInUse { .. }

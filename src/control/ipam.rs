@@ -213,6 +213,8 @@ pub struct Pool {
     /// Never given out and never released.
     reserved: BTreeSet<u128>,
     taken: IntervalSet,
+    /// Among the taken ones, those that are leased; true: a container has it.
+    leased: BTreeMap<u128, bool>,
 }
 
 impl Pool {
@@ -237,6 +239,7 @@ impl Pool {
             gateway: None,
             reserved: BTreeSet::new(),
             taken: IntervalSet::default(),
+            leased: BTreeMap::new(),
         };
         if subnet.prefix_len() + 2 <= subnet.max_prefix_len() {
             pool.set_aside(subnet.network());
@@ -354,12 +357,17 @@ impl Pool {
         }
         let offset = self.offset(address);
         if self.taken.insert(offset) {
+            if let Some(in_use) = self.leased.get_mut(&offset) {
+                *in_use = true;
+            }
             return Ok(());
         }
         let by = if self.gateway == Some(address) {
             "the gateway"
         } else if self.reserved.contains(&offset) {
             "reserved"
+        } else if self.leased.contains_key(&offset) {
+            "leased to docker"
         } else {
             "taken by another container"
         };
@@ -374,8 +382,69 @@ impl Pool {
     pub fn release(&mut self, address: IpAddr) -> bool {
         self.subnet.contains(&address) && {
             let offset = self.offset(address);
-            !self.reserved.contains(&offset) && self.taken.remove(offset)
+            match self.leased.get_mut(&offset) {
+                Some(in_use) => std::mem::replace(in_use, false),
+                None => !self.reserved.contains(&offset) && self.taken.remove(offset),
+            }
         }
+    }
+
+    /// Leases an address: no container gets it for which [`Pool::lend`] was not called.
+    ///
+    /// # Errors
+    /// As [`Pool::reserve`] and [`Pool::allocate`].
+    pub fn lease(&mut self, address: Option<IpAddr>) -> Result<IpAddr, IpamError> {
+        let address = match address {
+            Some(address) => self.reserve(address).map(|()| address)?,
+            None => self.allocate()?,
+        };
+        self.leased.insert(self.offset(address), false);
+        Ok(address)
+    }
+
+    /// Leases the lowest free address of a range; `None`: of the pool's own.
+    ///
+    /// # Errors
+    /// [`IpamError::Exhausted`].
+    pub fn lease_from(&mut self, range: Option<IpNet>) -> Result<IpAddr, IpamError> {
+        let own = self.range;
+        self.range = range.or(own);
+        let leased = self.lease(None);
+        self.range = own;
+        leased
+    }
+
+    /// Ends a lease. The address is free, unless a container has it: then with its end.
+    pub fn unlease(&mut self, address: IpAddr) {
+        if self.subnet.contains(&address) {
+            let offset = self.offset(address);
+            if self.leased.remove(&offset) == Some(false) {
+                self.taken.remove(offset);
+            }
+        }
+    }
+
+    /// Makes a leased address that no container has one that can be reserved once. True if it was one.
+    pub fn lend(&mut self, address: IpAddr) -> bool {
+        self.subnet.contains(&address) && {
+            let offset = self.offset(address);
+            self.leased.get(&offset) == Some(&false) && self.taken.remove(offset)
+        }
+    }
+
+    /// Undoes [`Pool::lend`], if nobody has reserved the address since.
+    pub fn take_back(&mut self, address: IpAddr) {
+        if self.subnet.contains(&address) {
+            let offset = self.offset(address);
+            if self.leased.contains_key(&offset) {
+                self.taken.insert(offset);
+            }
+        }
+    }
+
+    /// It is never given out: the network's own, the gateway's, or an auxiliary one.
+    pub fn is_reserved(&self, address: IpAddr) -> bool {
+        self.subnet.contains(&address) && self.reserved.contains(&self.offset(address))
     }
 
     /// How many addresses are taken, reserved ones included: Docker's `IPsInUse`.

@@ -28,6 +28,7 @@
 //! Blocking: [`State`]'s methods that change something sync a file, and creating with 10,000 published
 //! ports opens as many sockets of each family; call them where blocking is allowed.
 
+pub mod address_leases;
 pub mod address_pool;
 mod attachments;
 mod container_files;
@@ -63,6 +64,7 @@ mod readdressing;
 pub mod records;
 mod requests;
 pub mod resolution;
+mod runtime_changes;
 mod runtimes;
 #[cfg(test)]
 mod scale_tests;

@@ -35,6 +35,7 @@ use super::network_config::{
 use crate::api::types::CreateNetwork;
 
 pub use error::NetworkOptionError;
+pub use subnets::choose_subnet;
 use values::{parse_bool, parse_int};
 
 /// `-o com.docker.network.bridge.name`.
@@ -99,6 +100,12 @@ const KNOWN: [&str; 19] = [
     ADVERTISE_COUNT,
     ADVERTISE_INTERVAL,
 ];
+
+/// An option of ours or of Docker's bridge driver, by its name, that is neither.
+pub fn is_unknown(name: &str) -> bool {
+    let prefixed = name.starts_with("com.docker.network.") || name.starts_with("com.tunbridge.");
+    prefixed && !KNOWN.contains(&name)
+}
 
 /// Networks that are always there, or never (`--bridge none`), but cannot be made or removed by users.
 pub const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
@@ -188,16 +195,11 @@ pub fn check(
     if enabled.ipv6 && options_given.mtu < MIN_MTU_IPV6 {
         return Err(NetworkOptionError::MtuIpv6(options_given.mtu));
     }
-    let dockers = |name: &&String| {
-        name.starts_with("com.docker.network.") || name.starts_with("com.tunbridge.")
-    };
-    for name in request.options.keys().filter(dockers) {
-        if !KNOWN.contains(&name.as_str()) {
-            warnings.push(format!(
-                "option {} is not known and has no effect: is it misspelt?",
-                name.escape_debug()
-            ));
-        }
+    for name in request.options.keys().filter(|name| is_unknown(name)) {
+        warnings.push(format!(
+            "option {} is not known and has no effect: is it misspelt?",
+            name.escape_debug()
+        ));
     }
     if options.contains_key(TRUSTED_HOST_INTERFACES) {
         warnings.push(format!(

@@ -13,7 +13,7 @@ use super::error::ControlError;
 use super::mac::MacAddress;
 use super::names;
 use super::network_config::NetworkConfig;
-use super::network_options::{self, Context, Neighbour};
+use super::network_options::{self, Context};
 use super::readdressing;
 use super::records::{BRIDGE_DRIVER, Container, Endpoint, Network};
 use super::requests::{HOST, NONE};
@@ -35,10 +35,12 @@ impl State {
         host: &HostFacts,
         now: Timestamp,
     ) -> Result<(Network, Vec<String>), ControlError> {
-        let neighbours: Vec<Neighbour> = self.networks().map(neighbour).collect();
+        let mut request = request.clone();
+        let pools = self.pools_of_request(&mut request);
+        let neighbours = self.neighbours(&pools);
         let id = names::new_id().map_err(ControlError::Random)?;
         let checked = network_options::check(
-            request,
+            &request,
             &Context {
                 id: &id,
                 host,
@@ -62,10 +64,13 @@ impl State {
             bridge_mac: MacAddress::random().map_err(ControlError::Random)?,
         };
         let entry = NetworkEntry::new(network.clone())?;
-        self.journal
-            .commit(&[Change::PutNetwork(&network), Change::PutCounters(counters)])?;
+        let pools = self.given_to(&pools, &network);
+        let mut changes = vec![Change::PutNetwork(&network), Change::PutCounters(counters)];
+        changes.extend(pools.iter().map(Change::PutPool));
+        self.journal.commit(&changes)?;
         self.counters = counters;
         self.networks.insert(network.id.clone(), entry);
+        self.put_pools(pools);
         Ok((network, checked.warnings))
     }
 
@@ -102,8 +107,14 @@ impl State {
     /// As [`State::removable_network`], or if the change cannot be stored.
     pub fn remove_network(&mut self, query: &str) -> Result<Network, ControlError> {
         let network = self.removable_network(query)?.clone();
-        self.journal.commit(&[Change::DeleteNetwork(&network.id)])?;
+        let pools = self.pools_of_network(&network.id);
+        let mut changes = vec![Change::DeleteNetwork(&network.id)];
+        changes.extend(pools.iter().map(|id| Change::DeletePool(id)));
+        self.journal.commit(&changes)?;
         self.networks.remove(&network.id);
+        for pool in &pools {
+            self.leased_pools.remove(pool);
+        }
         Ok(network)
     }
 
@@ -292,15 +303,6 @@ fn new_predefined(
         config,
         bridge_mac: MacAddress::random().map_err(ControlError::Random)?,
     })
-}
-
-fn neighbour(network: &Network) -> Neighbour {
-    Neighbour {
-        id: network.id.clone(),
-        name: network.name.clone(),
-        bridge: network.config.bridge.clone(),
-        subnets: network.subnets(),
-    }
 }
 
 /// What cannot change under running containers.

@@ -94,6 +94,59 @@ impl State {
         Ok((record, gone))
     }
 
+    /// Publishes these `-p` values of a container that has a network, and no others; those that it has keep their
+    /// ports. Gives the new record.
+    ///
+    /// # Errors
+    /// As [`State::publish`]; nothing has changed then.
+    pub fn publish_only(
+        &mut self,
+        query: &str,
+        specs: &[String],
+    ) -> Result<Container, ControlError> {
+        let mut record = self.container_with_network(query)?.clone();
+        let mut wanted: Vec<(&String, PortSpec)> = Vec::new();
+        for text in specs {
+            let spec: PortSpec = text.parse()?;
+            if !wanted.iter().any(|(_, other)| *other == spec) {
+                wanted.push((text, spec));
+            }
+        }
+        let means = |text: &str, spec: &PortSpec| {
+            let parsed = text.parse::<PortSpec>();
+            parsed.is_ok_and(|other| other == *spec)
+        };
+        let defaults = self.host_defaults(&record);
+        let mut requests = Vec::new();
+        for (text, spec) in &wanted {
+            if !record.publish.iter().any(|has| means(has, spec)) {
+                let request = defaults.request(text, spec);
+                requests.extend(request.map_err(|source| self.ports_error(&record, source))?);
+            }
+        }
+        let ports = self
+            .ports
+            .allocate_as(record.claim(), &requests)
+            .map_err(|source| self.ports_error(&record, source))?;
+        let leases = requests.into_iter().zip(ports);
+        let leases: Vec<Leases> = leases
+            .map(|(request, ports)| Leases {
+                spec: request.spec,
+                ports,
+            })
+            .collect();
+        let stays = |text: &str| wanted.iter().any(|(_, spec)| means(text, spec));
+        record.bindings.retain(|binding| stays(&binding.spec));
+        record.bindings.extend(bindings(&leases));
+        record.publish = wanted.iter().map(|(text, _)| (*text).clone()).collect();
+        self.put(record.clone())?;
+        if let Some(entry) = self.containers.get_mut(&record.id) {
+            entry.leases.retain(|leases| stays(&leases.spec));
+            entry.leases.extend(leases);
+        }
+        Ok(record)
+    }
+
     /// Takes the ports in a stored record again after a restart of the daemon.
     pub(super) fn retake_ports(
         &mut self,

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::address_leases::{self, PoolEntry};
 use super::address_pool::AddressPools;
 use super::creation;
 use super::error::ControlError;
@@ -67,6 +68,7 @@ pub struct State {
     pub(super) identity: Identity,
     pub(super) networks: BTreeMap<String, NetworkEntry>,
     pub(super) containers: BTreeMap<String, ContainerEntry>,
+    pub(super) leased_pools: BTreeMap<String, PoolEntry>,
 }
 
 #[derive(Debug)]
@@ -138,8 +140,10 @@ impl State {
             identity: records.identity,
             networks,
             containers: BTreeMap::new(),
+            leased_pools: BTreeMap::new(),
         };
         let mut warnings = Vec::new();
+        state.retake_pools(records.pools, &mut warnings);
         for record in records.containers {
             state.retake_addresses(&record, &mut warnings);
             state.containers.insert(
@@ -163,9 +167,13 @@ impl State {
                 let network = self.networks.get_mut(&attachment.network);
                 let pool = network.and_then(|network| network.pool(address.addr().is_ipv4()));
                 let outcome = match pool {
-                    Some(pool) => pool
-                        .reserve(address.addr())
-                        .map_err(|error| error.to_string()),
+                    Some(pool) => {
+                        if address_leases::has_leases(container) {
+                            pool.lend(address.addr());
+                        }
+                        pool.reserve(address.addr())
+                            .map_err(|error| error.to_string())
+                    }
                     None => Err(format!("its network {} is gone", attachment.network_name)),
                 };
                 if let Err(problem) = outcome {

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `networks` | id | JSON of [`Network`] |
 //! | `containers` | id | JSON of [`Container`] |
+//! | `pools` | id | JSON of [`PoolRecord`] |
 //! | `meta` | `version`, `counters`, `identity` | JSON |
 //!
 //! Order that the daemon keeps, so that a crash at any point leaves nothing that cannot be found:
@@ -26,11 +27,13 @@ use redb::{
 };
 use serde::de::DeserializeOwned;
 
+use super::address_leases::PoolRecord;
 use super::identity::Identity;
 use super::records::{Container, Counters, Network, RECORD_VERSION};
 
 const NETWORKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("networks");
 const CONTAINERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("containers");
+const POOLS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pools");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 /// redb's page cache. A record has a few kilooctets; there is no need for redb's default of a gigaoctet.
@@ -47,6 +50,10 @@ pub enum Change<'a> {
     PutContainer(&'a Container),
     /// By id.
     DeleteContainer(&'a str),
+    /// New or changed.
+    PutPool(&'a PoolRecord),
+    /// By id.
+    DeletePool(&'a str),
     /// Changed.
     PutCounters(Counters),
 }
@@ -67,6 +74,8 @@ pub struct Records {
     pub networks: Vec<Network>,
     /// Containers, by id.
     pub containers: Vec<Container>,
+    /// Leased address pools, by id.
+    pub pools: Vec<PoolRecord>,
     /// Numbers given out.
     pub counters: Counters,
     /// The host's.
@@ -161,6 +170,7 @@ impl Store {
         Ok(Records {
             networks: self.all(&table(NETWORKS)?)?,
             containers: self.all(&table(CONTAINERS)?)?,
+            pools: self.all(&table(POOLS)?)?,
             counters: meta("counters")?
                 .map(|value| self.decode("counters", &value))
                 .transpose()?
@@ -216,7 +226,7 @@ impl Store {
                 meta.insert("identity", identity.as_slice())
                     .map_err(|error| self.failed(error))?;
             }
-            for definition in [NETWORKS, CONTAINERS] {
+            for definition in [NETWORKS, CONTAINERS, POOLS] {
                 transaction
                     .open_table(definition)
                     .map_err(|error| self.failed(error))?;
@@ -344,6 +354,8 @@ impl Store {
                     Some(self.encode(container)?),
                 ),
                 Change::DeleteContainer(id) => (CONTAINERS, id, None),
+                Change::PutPool(pool) => (POOLS, pool.id.as_str(), Some(self.encode(pool)?)),
+                Change::DeletePool(id) => (POOLS, id, None),
                 Change::PutCounters(counters) => (META, "counters", Some(self.encode(&counters)?)),
             };
             let mut table = transaction

@@ -70,6 +70,11 @@ impl Journal for Memory {
                     records.containers.push(container.clone());
                 }
                 Change::DeleteContainer(id) => records.containers.retain(|other| other.id != id),
+                Change::PutPool(pool) => {
+                    records.pools.retain(|other| other.id != pool.id);
+                    records.pools.push(pool.clone());
+                }
+                Change::DeletePool(id) => records.pools.retain(|other| other.id != id),
                 Change::PutCounters(counters) => records.counters = counters,
             }
         }

@@ -4,6 +4,7 @@
 //! was begun must be brought to its end.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +17,11 @@ use crate::api::events::EventBus;
 use crate::api::filters::Filters;
 use crate::api::server::{ApiError, Backend, Peer};
 use crate::api::types::{
-    AttachEndpoint, AttachedEndpoint, CollectEndpoints, ConnectNetwork, CreateContainer,
-    CreateNetwork, CreatedContainer, CreatedNetwork, DisconnectNetwork, EndpointReference, Exited,
-    Finding, Flow, HostIdentity, HostInfo, ListContainers, StartSpec, Started, Stats,
+    AttachEndpoint, AttachedEndpoint, ChangeLabels, CollectEndpoints, ConnectNetwork,
+    CreateContainer, CreateNetwork, CreatedContainer, CreatedNetwork, DisconnectNetwork,
+    EndpointReference, Exited, Finding, Flow, HostIdentity, HostInfo, LeasedAddress, LeasedPool,
+    ListContainers, NameEndpoint, NamedEndpoint, PublishEndpoint, RequestAddress,
+    RequestLeasedPool, StartSpec, Started, Stats,
 };
 use crate::control::filters::{self, NetworkFilter};
 use crate::control::records::Container;
@@ -197,6 +200,57 @@ impl Backend for Daemon {
 
     async fn collect_endpoints(&self, request: CollectEndpoints) -> Result<(), ApiError> {
         self.whole(|core| async move { core.collect_endpoints(&request).await })
+            .await
+    }
+
+    async fn publish_endpoint(&self, request: PublishEndpoint) -> Result<(), ApiError> {
+        self.whole(|core| async move { core.publish_endpoint(&request).await })
+            .await
+    }
+
+    async fn name_endpoint(&self, request: NameEndpoint) -> Result<(), ApiError> {
+        self.whole(|core| async move { core.name_endpoint(&request).await })
+            .await
+    }
+
+    async fn network_names(&self, network: &str) -> Result<Vec<NamedEndpoint>, ApiError> {
+        Ok(self.core.lock().await.network_names(network)?)
+    }
+
+    async fn change_labels(&self, network: &str, change: ChangeLabels) -> Result<(), ApiError> {
+        let network = network.to_owned();
+        self.whole(|core| async move { core.change_labels(&network, &change).await })
+            .await
+    }
+
+    async fn request_pool(&self, request: RequestLeasedPool) -> Result<LeasedPool, ApiError> {
+        self.whole(|core| async move { core.request_pool(&request).await })
+            .await
+    }
+
+    async fn pools(&self) -> Result<Vec<LeasedPool>, ApiError> {
+        Ok(self.core.lock().await.leased_pools())
+    }
+
+    async fn release_pool(&self, pool: &str) -> Result<(), ApiError> {
+        let pool = pool.to_owned();
+        self.whole(|core| async move { core.release_pool(&pool).await })
+            .await
+    }
+
+    async fn request_address(
+        &self,
+        pool: &str,
+        request: RequestAddress,
+    ) -> Result<LeasedAddress, ApiError> {
+        let pool = pool.to_owned();
+        self.whole(|core| async move { core.request_address(&pool, request).await })
+            .await
+    }
+
+    async fn release_address(&self, pool: &str, address: IpAddr) -> Result<(), ApiError> {
+        let pool = pool.to_owned();
+        self.whole(|core| async move { core.release_address(&pool, address).await })
             .await
     }
 

@@ -39,6 +39,7 @@ mod host;
 mod host_facts;
 mod host_sockets;
 mod interfaces;
+mod leases;
 mod left;
 mod listening;
 mod names;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
@@ -16,9 +17,11 @@ use tunbridge::api::events::{EventBus, EventKind};
 use tunbridge::api::filters::Filters;
 use tunbridge::api::server::{ApiError, Backend, Peer, serve};
 use tunbridge::api::types::{
-    AttachEndpoint, AttachedEndpoint, CollectEndpoints, ConnectNetwork, CreateContainer,
-    CreateNetwork, CreatedContainer, CreatedNetwork, DisconnectNetwork, EndpointReference, Exited,
-    Finding, Flow, HostIdentity, HostInfo, Interface, ListContainers, StartSpec, Started, Stats,
+    AttachEndpoint, AttachedEndpoint, ChangeLabels, CollectEndpoints, ConnectNetwork,
+    CreateContainer, CreateNetwork, CreatedContainer, CreatedNetwork, DisconnectNetwork,
+    EndpointReference, Exited, Finding, Flow, HostIdentity, HostInfo, Interface, Lease,
+    LeasedAddress, LeasedPool, ListContainers, NameEndpoint, NamedEndpoint, PublishEndpoint,
+    RequestAddress, RequestLeasedPool, StartSpec, Started, Stats,
 };
 
 type Answer<T> = Result<T, ApiError>;
@@ -438,6 +441,64 @@ impl Backend for Fake {
         Ok(())
     }
 
+    async fn publish_endpoint(&self, request: PublishEndpoint) -> Answer<()> {
+        let ports = request.publish.join(" ");
+        self.note(format!("publish {} {ports}", request.container));
+        Ok(())
+    }
+
+    async fn name_endpoint(&self, request: NameEndpoint) -> Answer<()> {
+        self.note(format!("name {} {}", request.container, request.name));
+        Ok(())
+    }
+
+    async fn network_names(&self, network: &str) -> Answer<Vec<NamedEndpoint>> {
+        self.network(network)?;
+        Ok(vec![NamedEndpoint {
+            container: WEB.to_owned(),
+            runtime: None,
+            names: vec!["web".to_owned()],
+            addresses: vec![[10, 5, 0, 2].into()],
+        }])
+    }
+
+    async fn change_labels(&self, network: &str, change: ChangeLabels) -> Answer<()> {
+        let labels: Vec<String> = change.labels.into_keys().collect();
+        self.note(format!("labels {network} {}", labels.join(" ")));
+        Ok(())
+    }
+
+    async fn request_pool(&self, request: RequestLeasedPool) -> Answer<LeasedPool> {
+        let subnet = request.subnet.unwrap_or("10.5.0.0/16".parse().unwrap());
+        Ok(pool(subnet, Vec::new()))
+    }
+
+    async fn pools(&self) -> Answer<Vec<LeasedPool>> {
+        let lease = Lease {
+            address: [10, 5, 0, 1].into(),
+            gateway: true,
+            in_use: false,
+        };
+        Ok(vec![pool("10.5.0.0/16".parse().unwrap(), vec![lease])])
+    }
+
+    async fn release_pool(&self, pool: &str) -> Answer<()> {
+        self.note(format!("release {pool}"));
+        Ok(())
+    }
+
+    async fn request_address(&self, _: &str, request: RequestAddress) -> Answer<LeasedAddress> {
+        let address = request.address.unwrap_or([10, 5, 0, 2].into());
+        Ok(LeasedAddress {
+            address: format!("{address}/16").parse().unwrap(),
+        })
+    }
+
+    async fn release_address(&self, pool: &str, address: IpAddr) -> Answer<()> {
+        self.note(format!("release {pool} {address}"));
+        Ok(())
+    }
+
     async fn host(&self) -> Answer<HostIdentity> {
         Ok(HostIdentity {
             netns: (4, 4_026_531_840),
@@ -455,6 +516,15 @@ impl Backend for Fake {
             address_pools: vec![("172.17.0.0/12".to_owned(), 16)],
             warnings: Vec::new(),
         })
+    }
+}
+
+fn pool(subnet: ipnet::IpNet, leases: Vec<Lease>) -> LeasedPool {
+    LeasedPool {
+        id: "cc".repeat(32),
+        subnet,
+        network: None,
+        leases,
     }
 }
 

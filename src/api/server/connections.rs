@@ -59,11 +59,33 @@ pub async fn serve<B: Backend>(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let (close, closing) = watch::channel(false);
-    let app = router(Arc::new(Api::new(backend, closing.clone())));
+    let app = router(Arc::new(Api::new(backend, closing)));
     // The version must go before routing, hence a layer around the whole router.
     let app = Router::new()
         .fallback_service(app)
         .layer(middleware::from_fn(versions::negotiate));
+    accept(listener, app, close, shutdown).await
+}
+
+/// The same limits for another protocol over HTTP.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_router(
+    listener: UnixListener,
+    app: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    accept(listener, app, watch::Sender::new(false), shutdown).await
+}
+
+/// Answers with `app` until `shutdown` completes; says so by `close`, and lets what has begun come to its end.
+async fn accept(
+    listener: UnixListener,
+    app: Router,
+    close: watch::Sender<bool>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
@@ -78,7 +100,7 @@ pub async fn serve<B: Backend>(
             Some(_) = connections.join_next() => {}
             (accepted, slot) = accepted => match accepted {
                 Ok((stream, _)) => {
-                    let connection = connection(stream, app.clone(), closing.clone(), PATIENCE);
+                    let connection = connection(stream, app.clone(), close.subscribe(), PATIENCE);
                     connections.spawn(async move {
                         connection.await;
                         drop(slot);

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use utoipa::{IntoResponses, OpenApi};
 
 use super::super::types::ErrorBody;
-use super::{ApiError, Backend, containers, networks, own, runtime, stream, system};
+use super::{ApiError, Backend, containers, networks, own, pools, runtime, stream, system};
 
 /// Streams of events at a time.
 const EVENT_STREAMS: usize = 64;
@@ -98,6 +98,15 @@ routes! {
     post "/tunbridge/endpoints/detach" runtime::detach_endpoint;
     post "/tunbridge/endpoints/check" runtime::check_endpoint;
     post "/tunbridge/endpoints/collect" runtime::collect_endpoints;
+    post "/tunbridge/endpoints/publish" runtime::publish_endpoint;
+    post "/tunbridge/endpoints/name" runtime::name_endpoint;
+    get "/tunbridge/networks/{id}/names" pools::network_names;
+    post "/tunbridge/networks/{id}/labels" pools::change_labels;
+    get "/tunbridge/pools" pools::list;
+    post "/tunbridge/pools" pools::request;
+    delete "/tunbridge/pools/{id}" pools::release;
+    post "/tunbridge/pools/{id}/addresses" pools::request_address;
+    post "/tunbridge/pools/{id}/release" pools::release_address;
     get "/tunbridge/host" runtime::host;
     get "/tunbridge/flows" own::flows;
     get "/tunbridge/stats" own::stats;

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use super::super::descriptors::Descriptors;
 use super::super::types::{
     AttachEndpoint, AttachedEndpoint, CollectEndpoints, EndpointReference, HostIdentity,
+    NameEndpoint, PublishEndpoint,
 };
 use super::requests::JsonBody;
 use super::routes::{Errors, Shared};
@@ -70,6 +71,32 @@ pub(super) async fn collect_endpoints<B: Backend>(
     JsonBody(request): JsonBody<CollectEndpoints>,
 ) -> Answer<StatusCode> {
     api.backend.collect_endpoints(request).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Publish these ports of a runtime's container, in place of those that it has: all or, after an error, none of the new.
+#[utoipa::path(
+    post, path = "/tunbridge/endpoints/publish", tag = "tunbridge", request_body = PublishEndpoint,
+    responses((status = 204, description = "They are published"), Errors),
+)]
+pub(super) async fn publish_endpoint<B: Backend>(
+    State(api): Shared<B>,
+    JsonBody(request): JsonBody<PublishEndpoint>,
+) -> Answer<StatusCode> {
+    api.backend.publish_endpoint(request).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Call a runtime's container by its name, which the runtime tells late.
+#[utoipa::path(
+    post, path = "/tunbridge/endpoints/name", tag = "tunbridge", request_body = NameEndpoint,
+    responses((status = 204, description = "It is found by it"), Errors),
+)]
+pub(super) async fn name_endpoint<B: Backend>(
+    State(api): Shared<B>,
+    JsonBody(request): JsonBody<NameEndpoint>,
+) -> Answer<StatusCode> {
+    api.backend.name_endpoint(request).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

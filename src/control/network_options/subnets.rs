@@ -241,22 +241,7 @@ fn family(
         bridge: &options.bridge,
         ndp_proxy: &options.ndp_proxy,
     };
-    let subnet = match wanted.subnet {
-        WantedSubnet::Exact(subnet) => {
-            obstacles.refuse_overlap(subnet)?;
-            subnet
-        }
-        WantedSubnet::Any => obstacles
-            .next_free(ipv4)
-            .ok_or(NetworkOptionError::NoPool)?,
-        WantedSubnet::OfSize(size) => context
-            .pools
-            .next_free_of_size(ipv4, size, &obstacles.taken())
-            .map_err(|error| match error {
-                NoSubnet::Size => NetworkOptionError::PoolSize(size),
-                NoSubnet::Taken => NetworkOptionError::NoPool,
-            })?,
-    };
+    let subnet = obstacles.choose(ipv4, wanted.subnet)?;
     let mode = given
         .mode
         .unwrap_or_else(|| GatewayMode::default_of(subnet));
@@ -286,6 +271,29 @@ fn family(
         masquerade: options.masquerade && mode.has_nat() && !internal,
         source: given.source,
     })
+}
+
+/// A subnet of which a network may be made later.
+///
+/// # Errors
+/// As for a network's.
+pub fn choose_subnet(
+    subnet: Option<IpNet>,
+    range: Option<IpNet>,
+    ipv6: bool,
+    context: &Context<'_>,
+) -> Result<IpNet, NetworkOptionError> {
+    let (_, wanted) = parse_pool(&IpamPool {
+        subnet: subnet.map(|subnet| subnet.to_string()),
+        ip_range: range.map(|range| range.to_string()),
+        ..IpamPool::default()
+    })?;
+    let obstacles = Obstacles {
+        context,
+        bridge: "",
+        ndp_proxy: &[],
+    };
+    obstacles.choose(!ipv6, wanted.subnet)
 }
 
 /// What a subnet must not overlap.
@@ -325,6 +333,25 @@ impl Obstacles<'_> {
             .chain(host.own_subnets.iter().copied())
             .chain(servers)
             .collect()
+    }
+
+    /// The wanted subnet, if it is free.
+    fn choose(&self, ipv4: bool, wanted: WantedSubnet) -> Result<IpNet, NetworkOptionError> {
+        match wanted {
+            WantedSubnet::Exact(subnet) => {
+                self.refuse_overlap(subnet)?;
+                Ok(subnet)
+            }
+            WantedSubnet::Any => self.next_free(ipv4).ok_or(NetworkOptionError::NoPool),
+            WantedSubnet::OfSize(size) => self
+                .context
+                .pools
+                .next_free_of_size(ipv4, size, &self.taken())
+                .map_err(|error| match error {
+                    NoSubnet::Size => NetworkOptionError::PoolSize(size),
+                    NoSubnet::Taken => NetworkOptionError::NoPool,
+                }),
+        }
     }
 
     fn next_free(&self, ipv4: bool) -> Option<IpNet> {

@@ -44,6 +44,7 @@ fn what_is_committed_is_found_again() {
         Records {
             networks,
             containers: vec![web],
+            pools: Vec::new(),
             counters: Counters {
                 network: 1,
                 endpoint: 2
