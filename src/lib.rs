@@ -16,7 +16,8 @@
 //! | [`api`] | the HTTP API over the unix socket: types, client, server | nothing |
 //! | [`oci`] | the hook that runc and crun call | `api`, `kernel` |
 //! | [`cni`] | the plugin for container runtimes that speak CNI | `api`, `kernel`, `control` (names of options) |
-//! | [`cli`] | the command line | `api`, `sandbox`, `cni`, `oci`, `daemon` (to run it), `control` and `forwarder` (types) |
+//! | [`docker_plugin`] | dockerd's network and IPAM driver, a process of its own | `api`, `control` (names of options) |
+//! | [`cli`] | the command line | `api`, `sandbox`, `cni`, `oci`, `daemon` and `docker_plugin` (to run them), `control` and `forwarder` (types) |
 //! | [`daemon`] | wires everything and reconciles | all |
 //!
 //! `tests/architecture.rs` checks the last column.
@@ -27,6 +28,7 @@ pub mod cni;
 pub mod control;
 pub mod daemon;
 pub mod dns;
+pub mod docker_plugin;
 pub mod engine;
 pub mod forwarder;
 pub mod kernel;

@@ -7,6 +7,7 @@
 mod cni;
 mod containers;
 pub mod daemon;
+mod docker_plugin;
 mod events;
 mod format;
 mod lacking;
@@ -59,6 +60,8 @@ struct Cli {
 enum Command {
     /// Run the daemon in the foreground
     Daemon(Box<daemon::DaemonCommand>),
+    /// Serve dockerd as its network and IPAM driver `tunbridge`, in the foreground
+    DockerPlugin(docker_plugin::DockerPlugin),
     /// Run a program on a container network
     Run(Box<run::RunCommand>),
     /// Adopt somebody else's network namespace
@@ -146,16 +149,18 @@ fn with_linked_subcommand(mut arguments: Vec<OsString>) -> Vec<OsString> {
 }
 
 fn run(cli: Cli) -> Outcome {
-    let client = Client::new(
-        cli.socket
-            .as_deref()
-            .unwrap_or_else(|| Path::new(DEFAULT_SOCKET)),
-    );
+    let socket = cli.socket.as_deref();
+    let socket = socket.unwrap_or_else(|| Path::new(DEFAULT_SOCKET));
+    let client = Client::new(socket);
     match cli.command {
         Command::Daemon(command) => {
             log_to_stderr();
             let args = command.resolve(cli.socket, Path::new(DEFAULT_SOCKET))?;
             crate::daemon::run(args).map(|()| 0)
+        }
+        Command::DockerPlugin(command) => {
+            log_to_stderr();
+            command.run(socket)
         }
         Command::Run(command) => command.run(&client),
         Command::Attach(command) => command.run(&client),

@@ -1,0 +1,418 @@
+//! What no call tells: names, and what dockerd has forgotten.
+//!
+//! Whenever something has happened here, in dockerd or in the daemon, and once in a while, all is compared anew:
+//!
+//! * each docker endpoint gets the name and the aliases of its container, so that containers of all doors find it;
+//! * each docker container's hosts file gets the names of other doors' containers on its networks ([`hosts`]);
+//! * endpoints and leases of which dockerd does not know are taken away, if it does not a while later either: what is just
+//!   being made, dockerd does not list yet.
+//!
+//! Where dockerd's API does not answer, nothing is done. Networks of another dockerd are left alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use super::daemon::Network;
+use super::dockerd::{DockerContainer, DockerNetwork};
+use super::hosts::{self, Names};
+use super::{GRACE, LABEL, Plugin, Settings};
+use crate::api::client::{Client, ClientError, segment};
+use crate::api::filters::Filters;
+use crate::api::types::{LeasedPool, NameEndpoint, NamedEndpoint, ReleaseAddress, Runtime};
+
+/// Things happen in groups.
+const GROUP: Duration = Duration::from_millis(30);
+
+/// Without anything having happened.
+const ONCE_IN_A_WHILE: Duration = Duration::from_secs(60);
+
+/// Between two attempts to read events.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What was told and seen, to be compared with.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Name and aliases, by endpoint.
+    told: BTreeMap<String, (String, Vec<String>)>,
+    /// Endpoints, addresses of pools and pools that dockerd did not know, and since when.
+    unknown: BTreeMap<Leftover, Instant>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Leftover {
+    Endpoint(String),
+    Lease(String, std::net::IpAddr),
+    Pool(String),
+}
+
+/// Accompanies the plugin until it is dropped.
+pub(super) async fn accompany(plugin: Arc<Plugin>, settings: Settings) {
+    let mut filters = Filters::default();
+    for event in ["connect", "disconnect", "start", "rename", "die", "destroy"] {
+        filters.insert("event", event);
+    }
+    let target = format!("/events?filters={}", segment(&filters.to_parameter()));
+    for socket in [settings.docker_socket, settings.daemon] {
+        read_events(socket, target.clone(), Arc::clone(&plugin.changed));
+    }
+    let mut memory = Memory::default();
+    loop {
+        let next = match memory.unknown.is_empty() {
+            true => ONCE_IN_A_WHILE,
+            false => GRACE,
+        };
+        // Either way it is time.
+        let _ = timeout(next, plugin.changed.notified()).await;
+        sleep(GROUP).await;
+        if let Err(error) = plugin.follow(&mut memory).await {
+            tracing::debug!(%error, "cannot follow dockerd");
+        }
+    }
+}
+
+/// A thread that says so whenever something has happened at a socket. It ends with the process.
+fn read_events(socket: PathBuf, target: String, changed: Arc<Notify>) {
+    let handle = Handle::current();
+    std::thread::spawn(move || {
+        let client = Client::new(&socket);
+        loop {
+            if UnixStream::connect(&socket).is_ok() {
+                let begun = Arc::clone(&changed);
+                // When the stream has begun: nothing is missed in between.
+                handle.spawn(async move {
+                    sleep(Duration::from_millis(300)).await;
+                    begun.notify_one();
+                });
+                let outcome = client.lines(&target, |_| {
+                    changed.notify_one();
+                    true
+                });
+                if let Err(error) = outcome {
+                    tracing::debug!(socket = %socket.display(), %error, "events ended");
+                }
+            }
+            std::thread::sleep(PAUSE);
+        }
+    });
+}
+
+/// A docker network and ours that it is.
+#[derive(Debug)]
+struct Pair {
+    docker: DockerNetwork,
+    ours: Network,
+    /// All containers there, of all doors.
+    names: Vec<NamedEndpoint>,
+}
+
+impl Plugin {
+    /// The networks of this dockerd; `None`: it does not answer.
+    async fn pairs(&self) -> Result<Option<Vec<Pair>>, ClientError> {
+        let Some(dockers) = self.dockerd.networks().await else {
+            return Ok(None);
+        };
+        let mut by_label: BTreeMap<String, Network> = BTreeMap::new();
+        for network in self.daemon.networks().await? {
+            for label in network.labels.keys() {
+                if let Some(id) = label.strip_prefix(LABEL) {
+                    by_label.insert(id.to_owned(), network.clone());
+                }
+            }
+        }
+        let mut pairs = Vec::new();
+        for docker in dockers {
+            let Some(ours) = by_label.get(&docker.id).cloned() else {
+                continue;
+            };
+            let names = self.names_on(&ours).await?;
+            pairs.push(Pair {
+                docker,
+                ours,
+                names,
+            });
+        }
+        Ok(Some(pairs))
+    }
+
+    async fn names_on(&self, network: &Network) -> Result<Vec<NamedEndpoint>, ClientError> {
+        let target = format!("/tunbridge/networks/{}/names", segment(&network.id));
+        self.daemon.ask(move |client| client.get(&target)).await
+    }
+
+    /// Docker's endpoints on a network, by their ids there.
+    pub(super) async fn endpoints_on(&self, network: &Network) -> Result<Vec<String>, ClientError> {
+        let names = self.names_on(network).await?;
+        Ok(docker_ids(&names).map(str::to_owned).collect())
+    }
+
+    async fn follow(&self, memory: &mut Memory) -> Result<(), ClientError> {
+        let Some(pairs) = self.pairs().await? else {
+            return Ok(());
+        };
+        self.tell_names(memory, &pairs, &BTreeMap::new()).await?;
+        // dockerd answers about a container that starts when it has started.
+        let ids: BTreeSet<&str> = pairs
+            .iter()
+            .flat_map(|pair| pair.docker.containers.keys())
+            .map(String::as_str)
+            .filter(|id| !id.starts_with("ep-"))
+            .collect();
+        let asked = ids.into_iter().map(|id| async move {
+            let container = self.dockerd.container(id).await;
+            Some((id.to_owned(), container?))
+        });
+        let containers: BTreeMap<String, DockerContainer> =
+            join_all(asked).await.into_iter().flatten().collect();
+        self.tell_names(memory, &pairs, &containers).await?;
+        write_hosts(&pairs, &containers).await;
+        self.collect_leftovers(memory, &pairs).await
+    }
+
+    /// Tells names that are new, with aliases where dockerd has answered.
+    async fn tell_names(
+        &self,
+        memory: &mut Memory,
+        pairs: &[Pair],
+        containers: &BTreeMap<String, DockerContainer>,
+    ) -> Result<(), ClientError> {
+        let mut known: BTreeSet<&str> = BTreeSet::new();
+        for pair in pairs {
+            for (id, endpoint) in &pair.docker.containers {
+                known.insert(&endpoint.endpoint);
+                let told = memory.told.get(&endpoint.endpoint);
+                let container = containers.get(id);
+                let name = container.map_or(endpoint.name.as_str(), |container| {
+                    container.name.trim_start_matches('/')
+                });
+                let aliases = match (container, told) {
+                    (Some(container), _) => container.aliases(&pair.docker.id),
+                    (None, Some((_, aliases))) => aliases.clone(),
+                    (None, None) => Vec::new(),
+                };
+                let wanted = (name.to_owned(), aliases);
+                if name.is_empty() || told == Some(&wanted) {
+                    continue;
+                }
+                let request = NameEndpoint {
+                    runtime: Runtime::Docker,
+                    container: endpoint.endpoint.clone(),
+                    name: wanted.0.clone(),
+                    aliases: wanted.1.clone(),
+                };
+                let named = self
+                    .daemon
+                    .ask(move |client| client.tell("/tunbridge/endpoints/name", &request));
+                match named.await {
+                    Ok(()) => {
+                        memory.told.insert(endpoint.endpoint.clone(), wanted);
+                    }
+                    // It has gone, or is not there yet.
+                    Err(ClientError::Refused { status: 404, .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        memory.told.retain(|id, _| known.contains(id.as_str()));
+        Ok(())
+    }
+
+    /// Takes away what dockerd does not know, a while after it was seen first.
+    async fn collect_leftovers(
+        &self,
+        memory: &mut Memory,
+        pairs: &[Pair],
+    ) -> Result<(), ClientError> {
+        let unknown = self.leftovers(pairs).await?;
+        let now = Instant::now();
+        memory
+            .unknown
+            .retain(|leftover, _| unknown.contains(leftover));
+        for leftover in unknown {
+            let since = *memory.unknown.entry(leftover.clone()).or_insert(now);
+            if now.duration_since(since) < GRACE {
+                continue;
+            }
+            memory.unknown.remove(&leftover);
+            tracing::info!(?leftover, "dockerd does not know it any more");
+            self.take_away(leftover).await?;
+        }
+        Ok(())
+    }
+
+    async fn leftovers(&self, pairs: &[Pair]) -> Result<BTreeSet<Leftover>, ClientError> {
+        let endpoints: BTreeSet<&str> = pairs
+            .iter()
+            .flat_map(|pair| pair.docker.endpoints())
+            .collect();
+        let mut found: BTreeSet<Leftover> = pairs
+            .iter()
+            .flat_map(|pair| docker_ids(&pair.names))
+            .filter(|id| !endpoints.contains(id))
+            .map(|id| Leftover::Endpoint(id.to_owned()))
+            .collect();
+        let pools: Vec<LeasedPool> = self
+            .daemon
+            .ask(|client| client.get("/tunbridge/pools"))
+            .await?;
+        let Some(subnets) = self.dockerd.leased_subnets().await else {
+            return Ok(found);
+        };
+        for pool in &pools {
+            if !subnets.contains(&pool.subnet.to_string()) {
+                found.insert(Leftover::Pool(pool.id.clone()));
+            }
+            let mut of_pool = pairs
+                .iter()
+                .filter(|pair| Some(&pair.ours.id) == pool.network.as_ref())
+                .peekable();
+            if of_pool.peek().is_none() {
+                continue;
+            }
+            let known: BTreeSet<_> = of_pool.flat_map(|pair| pair.docker.addresses()).collect();
+            let leases = pool.leases.iter();
+            let unknown = leases
+                .filter(|lease| !lease.gateway && !lease.in_use && !known.contains(&lease.address));
+            found.extend(unknown.map(|lease| Leftover::Lease(pool.id.clone(), lease.address)));
+        }
+        Ok(found)
+    }
+
+    async fn take_away(&self, leftover: Leftover) -> Result<(), ClientError> {
+        let taken = match leftover {
+            Leftover::Endpoint(id) => self.daemon.detach(&id).await,
+            Leftover::Lease(pool, address) => {
+                let target = format!("/tunbridge/pools/{}/release", segment(&pool));
+                let release = ReleaseAddress { address };
+                self.daemon
+                    .ask(move |client| client.tell(&target, &release))
+                    .await
+            }
+            Leftover::Pool(pool) => {
+                let target = format!("/tunbridge/pools/{}", segment(&pool));
+                self.daemon.ask(move |client| client.delete(&target)).await
+            }
+        };
+        match taken {
+            Err(ClientError::Refused { status: 404, .. }) => Ok(()),
+            taken => taken,
+        }
+    }
+
+    /// Frees addresses on a network that are taken by what dockerd does not know any more: it has not told before that
+    /// it gives them out anew. True if something was freed.
+    pub(super) async fn free(
+        &self,
+        network: &Network,
+        addresses: &[std::net::IpAddr],
+    ) -> Result<bool, ClientError> {
+        let Some(pairs) = self.pairs().await? else {
+            return Ok(false);
+        };
+        let pairs: Vec<Pair> = pairs
+            .into_iter()
+            .filter(|pair| pair.ours.id == network.id)
+            .collect();
+        if pairs.is_empty() {
+            return Ok(false);
+        }
+        let holders: BTreeSet<&str> = pairs
+            .iter()
+            .flat_map(|pair| &pair.names)
+            .filter(|named| named.addresses.iter().any(|has| addresses.contains(has)))
+            .filter_map(docker_id)
+            .collect();
+        let mut freed = false;
+        for leftover in self.leftovers(&pairs).await? {
+            let taken = match &leftover {
+                Leftover::Endpoint(id) => holders.contains(id.as_str()) && !self.is_recent(id),
+                Leftover::Lease(_, address) => {
+                    addresses.contains(address) && !self.is_recent(&address.to_string())
+                }
+                Leftover::Pool(_) => false,
+            };
+            if taken {
+                tracing::info!(?leftover, "dockerd does not know it any more");
+                self.take_away(leftover).await?;
+                freed = true;
+            }
+        }
+        Ok(freed)
+    }
+}
+
+fn docker_id(named: &NamedEndpoint) -> Option<&str> {
+    match &named.runtime {
+        Some((Runtime::Docker, id)) => Some(id),
+        Some((Runtime::Cni | Runtime::Oci, _)) | None => None,
+    }
+}
+
+fn docker_ids(names: &[NamedEndpoint]) -> impl Iterator<Item = &str> {
+    names.iter().filter_map(docker_id)
+}
+
+/// Writes what has changed, where blocking is allowed.
+async fn write_hosts(pairs: &[Pair], containers: &BTreeMap<String, DockerContainer>) {
+    let files: Vec<(PathBuf, Names)> = containers
+        .iter()
+        .filter_map(|(id, container)| Some((container.hosts()?, foreign_names(pairs, id))))
+        .collect();
+    let written = tokio::task::spawn_blocking(move || {
+        for (path, names) in files {
+            if let Err(error) = hosts::write(&path, &names) {
+                tracing::debug!(file = %path.display(), %error, "cannot write names");
+            }
+        }
+    });
+    if let Err(error) = written.await {
+        tracing::warn!(%error, "cannot write names");
+    }
+}
+
+/// What a docker container cannot learn from dockerd: other doors' containers on its networks. Names that dockerd gives
+/// somebody there are dockerd's.
+fn foreign_names(pairs: &[Pair], container: &str) -> Names {
+    let mut names = Names::new();
+    let on = pairs
+        .iter()
+        .filter(|pair| pair.docker.containers.contains_key(container));
+    for pair in on {
+        let dockers: BTreeSet<&str> = pair
+            .names
+            .iter()
+            .filter(|named| docker_id(named).is_some())
+            .flat_map(|named| &named.names)
+            .map(String::as_str)
+            .collect();
+        for named in pair.names.iter().filter(|named| docker_id(named).is_none()) {
+            let plain = named
+                .names
+                .iter()
+                .filter(|name| !dockers.contains(name.as_str()));
+            let full = named
+                .names
+                .iter()
+                .map(|name| format!("{name}.{}", pair.ours.name));
+            let all: BTreeSet<String> = plain
+                .cloned()
+                .chain(full)
+                .filter(|name| hosts::is_name(name))
+                .collect();
+            for address in named.addresses.iter().filter(|_| !all.is_empty()) {
+                names
+                    .entry(*address)
+                    .or_default()
+                    .extend(all.iter().cloned());
+            }
+        }
+    }
+    names
+}
