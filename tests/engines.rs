@@ -38,6 +38,8 @@ mod tunbridge_under_test;
 
 #[path = "engines/containerd.rs"]
 mod containerd;
+#[path = "engines/docker.rs"]
+mod docker;
 #[path = "engines/documents.rs"]
 mod documents;
 #[path = "engines/engines.rs"]

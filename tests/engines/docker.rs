@@ -1,0 +1,623 @@
+//! dockerd with our network and IPAM driver: what containers have and who sees whom, under restarts of everybody.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::engines::{ENGINES, Engines, PEER};
+use crate::lab::{FAR, FAR6, HOST, HOST6, LAN, LAN6, Lab, Outcome, Running, eventually};
+use crate::tunbridge_under_test::{Tunbridge, binary};
+
+/// Where the traffic helper is.
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/netns-scripts");
+
+/// dockerd, the plugin and the daemon in a lab.
+struct Docker<'lab> {
+    engines: Engines<'lab>,
+    lab: &'lab Lab,
+    tunbridge: Tunbridge<'lab>,
+    plugin: Option<Running>,
+    dockerd: Option<Running>,
+    flags: &'static str,
+}
+
+impl<'lab> Docker<'lab> {
+    fn in_lab(lab: &'lab Lab) -> Self {
+        Self::with_flags(lab, "")
+    }
+
+    /// With an image `bb`, busybox in which the traffic helper runs.
+    fn with_flags(lab: &'lab Lab, flags: &'static str) -> Self {
+        let engines = Engines::in_lab(lab);
+        let tunbridge = lab.start_daemon(&[]);
+        let mut docker = Self {
+            engines,
+            lab,
+            tunbridge,
+            plugin: None,
+            dockerd: None,
+            flags,
+        };
+        docker.start_plugin();
+        docker.start_dockerd();
+        docker.said(&format!(
+            "{ENGINES} rootfs /run/lab/rootfs && tar -C /run/lab/rootfs -c . |
+                docker import --change 'ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin' - bb"
+        ));
+        docker
+    }
+
+    fn start_plugin(&mut self) {
+        let binary = binary();
+        let line = format!("exec {binary} docker-plugin >>/run/lab/plugin.log 2>&1");
+        self.plugin = Some(self.engines.start(&line));
+        let socket = "curl -sf --unix-socket /run/docker/plugins/tunbridge.sock -X POST http://x/Plugin.Activate";
+        assert!(
+            eventually(Duration::from_secs(30), || self
+                .engines
+                .shell(socket)
+                .succeeded()),
+            "no plugin: {}",
+            self.logs()
+        );
+    }
+
+    fn start_dockerd(&mut self) {
+        let line = format!(
+            "exec dockerd --exec-opt native.cgroupdriver=cgroupfs --storage-driver overlay2 {} >>/run/lab/dockerd.log 2>&1",
+            self.flags
+        );
+        self.dockerd = Some(self.engines.start(&line));
+        assert!(
+            eventually(Duration::from_secs(60), || self
+                .shell("docker info")
+                .succeeded()),
+            "no dockerd: {}",
+            self.logs()
+        );
+    }
+
+    /// Ends dockerd by a signal.
+    fn end_dockerd(&mut self, signal: &str) {
+        if let Some(mut dockerd) = self.dockerd.take() {
+            dockerd.signal(signal);
+            assert!(dockerd.ended_within(Duration::from_secs(60)).is_some());
+        }
+    }
+
+    fn kill_plugin(&mut self) {
+        if let Some(mut plugin) = self.plugin.take() {
+            plugin.signal("KILL");
+            assert!(plugin.ended_within(Duration::from_secs(10)).is_some());
+        }
+    }
+
+    fn logs(&self) -> String {
+        let logs = self
+            .engines
+            .shell("tail -n 30 /run/lab/plugin.log /run/lab/dockerd.log");
+        logs.output()
+    }
+
+    /// A line of shell in which `docker` is Debian's, and not a newer one that the machine may have.
+    fn shell(&self, line: &str) -> Outcome {
+        self.engines.shell(&format!(
+            "docker() {{ timeout 90 /usr/bin/docker \"$@\"; }}; {line}"
+        ))
+    }
+
+    #[track_caller]
+    fn said(&self, line: &str) -> String {
+        let outcome = self.shell(line);
+        assert!(
+            outcome.succeeded(),
+            "{line}\n{}\n{}",
+            outcome.output(),
+            self.logs()
+        );
+        outcome.stdout.trim_end().to_owned()
+    }
+
+    #[track_caller]
+    fn refused(&self, line: &str) -> String {
+        self.shell(line).expect_failure().output()
+    }
+
+    /// `docker run -d OPTIONS… bb COMMAND`, with the traffic helper in it.
+    #[track_caller]
+    fn run(&self, name: &str, options: &str, command: &str) {
+        self.said(&format!(
+            "docker run -d --name {name} -v /usr:/usr:ro -v {SCRIPTS}:{SCRIPTS}:ro {options} bb {command}"
+        ));
+    }
+
+    /// A server on TCP and UDP ports.
+    #[track_caller]
+    fn serve(&self, name: &str, options: &str, ports: &str) {
+        self.run(name, options, &format!("{PEER} serve {ports}"));
+        self.wait_for(name, ports.split([' ', '-']).next().unwrap());
+    }
+
+    fn wait_for(&self, name: &str, port: &str) {
+        let query = format!("docker exec {name} netstat -ltn | grep -q :{port}");
+        assert!(
+            eventually(Duration::from_secs(20), || self.shell(&query).succeeded()),
+            "{name} does not serve {port}: {}",
+            self.logs()
+        );
+    }
+
+    /// Until a line of shell succeeds.
+    #[track_caller]
+    fn eventually(&self, line: &str) {
+        assert!(
+            eventually(Duration::from_secs(20), || self.shell(line).succeeded()),
+            "{line}\n{}\n{}",
+            self.shell(line).output(),
+            self.logs()
+        );
+    }
+
+    /// Whom a server at `to` saw when a container asked it.
+    #[track_caller]
+    fn saw(&self, container: &str, protocol: &str, to: &str, port: u16) -> String {
+        let answer = self.said(&format!(
+            "docker exec {container} {PEER} {protocol} {to} {port}"
+        ));
+        let seen = answer.split_once("server-saw=").expect("an answer").1;
+        seen.rsplit_once(" server-at")
+            .unwrap()
+            .0
+            .rsplit_once(':')
+            .unwrap()
+            .0
+            .to_owned()
+    }
+
+    /// Whether a container of our own finds a name.
+    fn finds(&self, container: &str, name: &str) -> bool {
+        let words = ["exec", container, "getent", "ahostsv4", name];
+        self.tunbridge.cli(&words).succeeded()
+    }
+
+    /// The network of a docker network.
+    fn network_behind(&self, docker: &str) -> String {
+        let id = self.said(&format!("docker network inspect -f '{{{{.Id}}}}' {docker}"));
+        let filter = format!("label=com.tunbridge.docker.{id}");
+        let words = [
+            "network",
+            "ls",
+            "--filter",
+            &filter,
+            "--format",
+            "{{.Name}}",
+        ];
+        let listed = self.tunbridge.cli(&words).expect_success().stdout;
+        listed.trim().to_owned()
+    }
+
+    /// Everything that is published answers, to everybody.
+    #[track_caller]
+    fn web_is_reached(&self) {
+        let lan = self.lab.lan();
+        for port in ["8080", "9001"] {
+            let to = format!("{HOST}:{port}");
+            assert_eq!(lan.tcp(&to).unwrap().saw_address(), LAN, "{}", self.logs());
+        }
+        let udp = lan.udp(&format!("{HOST}:8080")).unwrap();
+        assert_eq!(udp.saw_address(), LAN);
+    }
+}
+
+impl Drop for Docker<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+        self.end_dockerd("TERM");
+        self.kill_plugin();
+        // What dockerd has done to the host would be taken for the daemon's.
+        self.tunbridge.kill();
+    }
+}
+
+/// Transcript 10 and 03: the same container, with our driver in place of the stub, and reached like one on docker's bridge.
+#[test]
+fn published_ports_and_who_is_seen() {
+    let lab = Lab::plain();
+    let docker = Docker::in_lab(&lab);
+    let _far = lab.far().serve(&["7000"]);
+    docker.said("docker network create -d tunbridge --subnet 10.60.0.0/24 --gateway 10.60.0.1 n1");
+    docker.serve(
+        "web",
+        "--network n1 --ip 10.60.0.200 --hostname webhost -p 8080:80 -p 8080:80/udp -p 127.0.0.1:8081:80 -p 9000-9002:9000-9002 -p 81",
+        "80 81 9000-9002",
+    );
+    let addresses =
+        docker.said("docker exec web ip -o -4 address show eth0; docker exec web ip route");
+    for line in [
+        "inet 10.60.0.200/24",
+        "default via 10.60.0.1 dev eth0",
+        "10.60.0.0/24 dev eth0 scope link  src 10.60.0.200",
+    ] {
+        assert!(addresses.contains(line), "{addresses}");
+    }
+    let settings: Value = serde_json::from_str(
+        &docker.said("docker inspect web -f '{{json .NetworkSettings.Networks.n1}}'"),
+    )
+    .unwrap();
+    assert_eq!(settings["Gateway"], "10.60.0.1");
+    assert_eq!(settings["IPAddress"], "10.60.0.200");
+    assert_eq!(settings["MacAddress"], "02:42:0a:3c:00:c8");
+    for flushed in [false, true] {
+        if flushed {
+            lab.host()
+                .run(&["nft", "flush", "ruleset"])
+                .expect_success();
+        }
+        docker.web_is_reached();
+        assert_eq!(docker.saw("web", "tcp", FAR, 7000), HOST);
+        assert_eq!(docker.saw("web", "udp", FAR, 7000), HOST);
+        let local = lab.host().tcp("127.0.0.1:8081").unwrap();
+        assert_eq!(local.saw_address(), "10.60.0.1");
+        assert!(lab.lan().impatient().tcp(&format!("{HOST}:8081")).is_err());
+        let six = lab.lan().tcp(&format!("[{HOST6}]:8080"));
+        assert!(six.is_ok(), "{six:?}");
+    }
+    // A port of dockerd's choice it cannot show; ours can.
+    let port = docker
+        .tunbridge
+        .cli(&["port", "web", "81/tcp"])
+        .expect_success();
+    let port = port
+        .stdout
+        .lines()
+        .next()
+        .unwrap()
+        .rsplit_once(':')
+        .unwrap()
+        .1
+        .to_owned();
+    assert_eq!(
+        lab.lan()
+            .tcp(&format!("{HOST}:{port}"))
+            .unwrap()
+            .saw_address(),
+        LAN
+    );
+    docker.said("docker restart -t0 web");
+    docker.wait_for("web", "80");
+    docker.web_is_reached();
+    docker.said("docker rm -f web");
+    for to in ["8080", "9001"] {
+        assert!(lab.lan().impatient().tcp(&format!("{HOST}:{to}")).is_err());
+    }
+    assert!(docker.tunbridge.names(&["-a"]).is_empty());
+    docker.said("docker network rm n1");
+    assert_eq!(
+        docker
+            .tunbridge
+            .cli(&["network", "ls", "-q"])
+            .stdout
+            .lines()
+            .count(),
+        3
+    );
+    let links = lab.host().run(&["ip", "-br", "link"]).stdout;
+    assert!(!links.contains("veth") && !links.contains("tb-"), "{links}");
+}
+
+#[test]
+fn containers_of_dockerd_and_of_ours_find_each_other_by_name() {
+    let lab = Lab::plain();
+    let docker = Docker::in_lab(&lab);
+    docker
+        .tunbridge
+        .cli(&["network", "create", "--subnet", "10.70.0.0/24", "shop"])
+        .expect_success();
+    docker.said(
+        "docker network create -d tunbridge --ipam-driver tunbridge \
+            --ipam-opt com.tunbridge.network=shop --subnet 10.70.0.0/24 dshop",
+    );
+    assert_eq!(docker.network_behind("dshop"), "shop");
+    docker
+        .tunbridge
+        .server("own", &["--network", "shop", "--network-alias", "mine"]);
+    docker.serve("web", "--network dshop --network-alias www", "80");
+    docker.run("other", "--network dshop --ip 10.70.0.50", "sleep 1000");
+    // dockerd's names, from ours.
+    for name in ["web", "www", "web.shop", "other"] {
+        let found = || docker.finds("own", name);
+        assert!(
+            eventually(Duration::from_secs(10), found),
+            "{name}: {}",
+            docker.logs()
+        );
+    }
+    let answer = docker
+        .tunbridge
+        .cli(&["exec", "own", PEER, "tcp", "web", "80"]);
+    assert_eq!(answer.answer().unwrap().saw_address(), "10.70.0.2");
+    // Ours, from dockerd's.
+    for name in ["own", "mine", "own.shop"] {
+        docker.eventually(&format!("docker exec web grep -qw {name} /etc/hosts"));
+        assert_eq!(docker.saw("web", "tcp", name, 80), "10.70.0.3", "{name}");
+    }
+    // dockerd's own names stay dockerd's.
+    assert_eq!(docker.saw("other", "tcp", "www", 80), "10.70.0.50");
+    // Addresses come from one place.
+    let next = docker
+        .tunbridge
+        .container_with("next", &["--network", "shop"]);
+    let address = next.shell("ip -o -4 address show eth0").stdout;
+    assert!(address.contains("10.70.0.4/24"), "{address}");
+    let refusal = docker.refused("docker run --rm --network dshop --ip 10.70.0.4 bb true");
+    assert!(
+        refusal.contains("Address already in use: 10.70.0.4 is taken by another container"),
+        "{refusal}"
+    );
+    let refusal = docker.tunbridge.cli(&[
+        "run",
+        "--rm",
+        "--network",
+        "shop",
+        "--ip",
+        "10.70.0.50",
+        "--",
+        "true",
+    ]);
+    assert!(
+        refusal
+            .expect_failure()
+            .output()
+            .contains("leased to docker")
+    );
+    // Renamed, stopped, gone.
+    docker.said("docker rename web shopweb");
+    assert!(eventually(Duration::from_secs(10), || {
+        docker.finds("own", "shopweb") && !docker.finds("own", "web")
+    }));
+    docker.tunbridge.cli(&["rm", "-f", "own"]).expect_success();
+    docker.eventually("! docker exec shopweb grep -qw own /etc/hosts");
+    docker.said("docker rm -f shopweb other");
+    docker.said("docker network rm dshop");
+    // A shared one is only let go.
+    docker
+        .tunbridge
+        .cli(&["network", "inspect", "shop"])
+        .expect_success();
+    assert!(docker.finds("next", "next"));
+    let again = docker
+        .tunbridge
+        .container_with("again", &["--network", "shop", "--ip", "10.70.0.50"]);
+    assert!(
+        again
+            .shell("ip -o -4 address")
+            .stdout
+            .contains("10.70.0.50")
+    );
+}
+
+#[test]
+fn connect_disconnect_internal_and_ipv6() {
+    let lab = Lab::plain();
+    let docker = Docker::in_lab(&lab);
+    let _far = lab.far().serve(&["7000"]);
+    docker.said(
+        "docker network create -d tunbridge --ipv6 --subnet 10.66.0.0/24 --subnet fd00:66::/64 s6
+        docker network create -d tunbridge --subnet 10.67.0.0/24 -o com.docker.network.driver.mtu=1400 s4
+        docker network create -d tunbridge --ipam-driver tunbridge auto
+        docker network create -d tunbridge --internal int",
+    );
+    docker.serve(
+        "six",
+        "--network s6 --mac-address 02:aa:00:00:00:01 -p 8080:80",
+        "80",
+    );
+    let addresses = docker.said("docker exec six ip -o address; docker exec six ip -6 route; docker exec six ip link show eth0");
+    for text in [
+        "10.66.0.2/24",
+        "fd00:66::2/64",
+        "default via fd00:66::1",
+        "02:aa:00:00:00:01",
+    ] {
+        assert!(addresses.contains(text), "{addresses}");
+    }
+    assert_eq!(
+        lab.lan()
+            .tcp(&format!("[{HOST6}]:8080"))
+            .unwrap()
+            .saw_address(),
+        LAN6
+    );
+    assert_eq!(docker.saw("six", "tcp", FAR6, 7000), format!("[{HOST6}]"));
+    docker.run("both", "--network s4", "sleep 1000");
+    docker.said("docker network connect --ip 10.66.0.77 --alias al s6 both");
+    let both = docker.said("docker exec both ip -o -4 address; docker exec both ip link");
+    assert!(
+        both.contains("10.67.0.2/24") && both.contains("10.66.0.77/24"),
+        "{both}"
+    );
+    assert!(both.contains("mtu 1400"), "{both}");
+    assert_eq!(docker.saw("both", "tcp", "six", 80), "10.66.0.77");
+    docker.said("docker exec six ping -c1 -W2 al");
+    docker.said("docker network disconnect s6 both");
+    let both = docker.said("docker exec both ip -o -4 address; docker exec both ip route");
+    assert!(
+        !both.contains("10.66.0") && both.contains("default via 10.67.0.1"),
+        "{both}"
+    );
+    assert_eq!(docker.saw("both", "tcp", FAR, 7000), HOST);
+    // Our IPAM driver, for a network of its own and for docker's own bridge driver.
+    let auto = docker.said("docker run --rm --network auto bb ip -o -4 address show eth0");
+    assert!(auto.contains(".0.2/"), "{auto}");
+    docker.said(
+        "docker network create -d bridge --ipam-driver tunbridge --subnet 10.78.0.0/24 bridged",
+    );
+    let bridged = docker
+        .said("docker run --rm --network bridged --ip 10.78.0.55 bb ip -o -4 address show eth0");
+    assert!(bridged.contains("10.78.0.55/24"), "{bridged}");
+    let clash = docker
+        .tunbridge
+        .cli(&["network", "create", "--subnet", "10.78.0.0/25", "clash"]);
+    assert!(clash.expect_failure().output().contains("overlaps"));
+    docker.said("docker network rm bridged auto");
+    let pools = "curl -s --unix-socket /run/tunbridge/tunbridge.sock http://x/tunbridge/pools";
+    assert_eq!(docker.said(pools), "[]");
+    let internal = docker.said("docker run --rm --network int bb ip route");
+    assert!(!internal.contains("default"), "{internal}");
+    let unreachable = docker.refused(&format!(
+        "docker run --rm --network int bb ping -c1 -W1 {FAR}"
+    ));
+    assert!(unreachable.contains("unreachable"), "{unreachable}");
+}
+
+#[test]
+fn everybody_may_restart() {
+    let lab = Lab::plain();
+    let mut docker = Docker::in_lab(&lab);
+    let _far = lab.far().serve(&["7000"]);
+    docker.said("docker network create -d tunbridge --subnet 10.60.0.0/24 n1");
+    docker.serve(
+        "web",
+        "--network n1 --restart always --network-alias www -p 8080:80 -p 8080:80/udp -p 9000-9002:9000-9002",
+        "80 9000-9002",
+    );
+    let network = docker.network_behind("n1");
+    docker
+        .tunbridge
+        .container_with("own", &["--network", &network]);
+    let well = |docker: &Docker<'_>| {
+        docker.wait_for("web", "80");
+        docker.web_is_reached();
+        assert_eq!(docker.saw("web", "tcp", FAR, 7000), HOST);
+        let found = || docker.finds("own", "www");
+        assert!(
+            eventually(Duration::from_secs(10), found),
+            "{}",
+            docker.logs()
+        );
+    };
+    well(&docker);
+    docker.tunbridge.kill();
+    docker.tunbridge.start_again();
+    well(&docker);
+    docker.kill_plugin();
+    well(&docker);
+    docker.start_plugin();
+    docker.said("docker restart -t0 web");
+    well(&docker);
+    docker.end_dockerd("TERM");
+    docker.start_dockerd();
+    well(&docker);
+    docker.end_dockerd("TERM");
+    docker.tunbridge.kill();
+    docker.kill_plugin();
+    docker.tunbridge.start_again();
+    docker.start_plugin();
+    docker.start_dockerd();
+    lab.host()
+        .run(&["nft", "flush", "ruleset"])
+        .expect_success();
+    well(&docker);
+    // Killed, with what it has never taken back.
+    docker.end_dockerd("KILL");
+    docker.start_dockerd();
+    well(&docker);
+    assert_eq!(docker.tunbridge.names(&[]).len(), 2);
+    docker.said("docker rm -f web");
+    assert_eq!(docker.tunbridge.names(&["-a"]), ["own"]);
+}
+
+#[test]
+fn what_dockerd_has_forgotten_goes() {
+    let lab = Lab::plain();
+    let docker = Docker::in_lab(&lab);
+    docker.said("docker network create -d tunbridge --subnet 10.60.0.0/24 n1");
+    let id = docker.said("docker network inspect -f '{{.Id}}' n1");
+    // As a dockerd does that dies before it writes down what it has made.
+    let endpoint = "ab".repeat(32);
+    let call = |call: &str, body: &str| {
+        docker.said(&format!(
+            "curl -s --unix-socket /run/docker/plugins/tunbridge.sock -X POST -d '{body}' http://x/{call}"
+        ))
+    };
+    let body = format!(
+        r#"{{"NetworkID":"{id}","EndpointID":"{endpoint}","Interface":{{"Address":"10.60.0.2/24"}}}}"#
+    );
+    assert!(call("NetworkDriver.CreateEndpoint", &body).contains("02:42:0a:3c:00:02"));
+    assert_eq!(docker.tunbridge.names(&[]).len(), 1);
+    let gone = || docker.tunbridge.names(&["-a"]).is_empty();
+    assert!(
+        eventually(Duration::from_secs(40), gone),
+        "{}",
+        docker.logs()
+    );
+    docker.run("web", "--network n1", "sleep 1000");
+    assert_eq!(docker.tunbridge.names(&[]).len(), 1);
+}
+
+/// Behind dockerd's own words.
+#[test]
+fn refusals_read_well() {
+    let lab = Lab::plain();
+    let docker = Docker::in_lab(&lab);
+    docker.said("docker network create -d tunbridge --subnet 10.60.0.0/24 n1");
+    docker.run("web", "--network n1 -p 8080:80", "sleep 1000");
+    let _stranger = lab.host().serve(&["7777"]);
+    let network = docker.network_behind("n1");
+    docker
+        .tunbridge
+        .container_with("own", &["--network", &network, "--ip", "10.60.0.9"]);
+    docker
+        .tunbridge
+        .cli(&["network", "create", "--subnet", "10.70.0.0/24", "shop"])
+        .expect_success();
+    for (line, words) in [
+        (
+            "docker run --rm --network n1 -p 8080:80 bb true",
+            "remote: Bind for 0.0.0.0:8080 failed: port is already allocated",
+        ),
+        (
+            "docker run --rm --network n1 -p 7777:80 bb true",
+            "remote: failed to bind host port 0.0.0.0:7777/tcp: address already in use",
+        ),
+        (
+            "docker run --rm --name c9 --network n1 --ip 10.60.0.9 bb true",
+            "failed to create endpoint c9 on network n1: remote: Address already in use: 10.60.0.9 is taken by another container",
+        ),
+        (
+            "docker run --rm --network n1 -p 80:80/sctp bb true",
+            "remote: port 80/sctp cannot be published or exposed: tunbridge forwards tcp and udp, leave it out",
+        ),
+        (
+            "docker network create -d tunbridge -o com.docker.network.bridge.enable_iccc=false bad",
+            "remote: option com.docker.network.bridge.enable_iccc is not known",
+        ),
+        (
+            "docker network create -d tunbridge -o com.docker.network.driver.mtu=x bad",
+            "remote: failed to parse com.docker.network.driver.mtu value: x",
+        ),
+        (
+            "docker network create -d tunbridge --subnet 10.70.0.0/25 bad",
+            "remote: invalid pool request: Pool overlaps with other one on this address space",
+        ),
+        (
+            "docker network create -d tunbridge --ipam-driver tunbridge --ipam-opt com.tunbridge.network=shop bad",
+            "remote: com.tunbridge.network: give the subnet of network shop, too: --subnet 10.70.0.0/24",
+        ),
+        (
+            "docker network create -d tunbridge -o com.tunbridge.network=nope bad",
+            "remote: com.tunbridge.network: tunbridge has no network nope: make it first",
+        ),
+    ] {
+        let refusal = docker.refused(line);
+        assert!(refusal.contains(words), "{line}\n{refusal}");
+    }
+    // Nothing is left of any of them.
+    assert_eq!(
+        docker.said("docker network ls --filter driver=tunbridge -q | wc -l"),
+        "1"
+    );
+    assert_eq!(docker.tunbridge.names(&["-a"]).len(), 2);
+}
