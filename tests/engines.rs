@@ -50,5 +50,7 @@ mod laboratory;
 mod oci;
 #[path = "engines/podman.rs"]
 mod podman;
+#[path = "engines/podman_networks.rs"]
+mod podman_networks;
 #[path = "engines/together.rs"]
 mod together;

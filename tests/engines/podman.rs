@@ -14,7 +14,7 @@ const FIRST: &str = "/usr/local/libexec/cni";
 
 /// Whose plugins answer to `bridge`, `portmap` and `firewall`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Plugins {
+pub(crate) enum Plugins {
     Stock,
     Ours,
 }
@@ -36,7 +36,7 @@ fn ours(test: impl Fn(&Engines<'_>, &mut Tunbridge<'_>)) {
     engines.said("podman pod rm -fat0; podman rm -fat0");
 }
 
-fn both(test: impl Fn(Plugins, &Engines<'_>) + Sync) {
+pub(crate) fn both(test: impl Fn(Plugins, &Engines<'_>) + Sync) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let lab = Lab::plain();
@@ -54,7 +54,7 @@ fn both(test: impl Fn(Plugins, &Engines<'_>) + Sync) {
 }
 
 /// A line, what it prints with Debian's plugins, and what with ours if that is something else.
-type Line = (&'static str, &'static str, Option<&'static str>);
+pub(crate) type Line = (&'static str, &'static str, Option<&'static str>);
 
 /// `x CONTAINER …` is a command in a container, `peer` the traffic helper; ports of clients are masked.
 const VIEW: &[Line] = &[
@@ -167,15 +167,20 @@ const VIEW: &[Line] = &[
     ),
 ];
 
+/// Of `podman inspect`: what it says of the networks.
+const SETTINGS: &str = r#"--format '{{json .NetworkSettings.Networks}}' | jq -c '.[] | [.Gateway, .IPAddress, .IPPrefixLen, .IPv6Gateway, .GlobalIPv6Address]'"#;
+
 const FUNCTIONS: &str = r#"
 x() { podman exec ${PEER_WAIT:+-e PEER_WAIT=$PEER_WAIT} "$@"; }
 peer() { PEER "$@"; }
 addresses() { x "$1" /bin/ip -o addr | grep -v fe80 | awk '{ print $2, $4 }'; }
 "#;
 
-/// Runs a line of [`VIEW`].
+/// Runs a line of a table.
 fn view(engines: &Engines<'_>, line: &str) -> String {
-    let script = format!("{FUNCTIONS}\n{{ {line} ; }} 2>&1").replace("PEER ", &format!("{PEER} "));
+    let script = format!("{FUNCTIONS}\n{{ {line} ; }} 2>&1")
+        .replace("SETTINGS", SETTINGS)
+        .replace("PEER ", &format!("{PEER} "));
     let printed = engines.shell(&script).stdout;
     let mut lines: Vec<String> = printed.lines().map(mask).collect();
     if line.starts_with("podman port") {
@@ -183,6 +188,24 @@ fn view(engines: &Engines<'_>, line: &str) -> String {
         lines.sort_by_key(|line| (line.contains("809"), line.clone()));
     }
     lines.join("\n").trim_end().to_owned()
+}
+
+/// Asserts what the lines of a table print.
+pub(crate) fn compare(engines: &Engines<'_>, plugins: Plugins, table: &[Line]) {
+    let mut wrong = Vec::new();
+    for (line, stock, different) in table {
+        let expected = match (plugins, different) {
+            (Plugins::Ours, Some(different)) => different,
+            _ => stock,
+        };
+        let printed = view(engines, line);
+        if printed != *expected {
+            wrong.push(format!(
+                "{line}\n---- expected\n{expected}\n---- printed\n{printed}\n"
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{plugins:?}\n{}", wrong.join("\n"));
 }
 
 fn mask(line: &str) -> String {
@@ -236,20 +259,7 @@ fn containers_see_what_they_see_with_debians_plugins() {
             done"
         ));
         lab.apply_world();
-        let mut wrong = Vec::new();
-        for (line, stock, different) in VIEW {
-            let expected = match (plugins, different) {
-                (Plugins::Ours, Some(different)) => different,
-                _ => stock,
-            };
-            let printed = view(engines, line);
-            if printed != *expected {
-                wrong.push(format!(
-                    "{line}\n---- expected\n{expected}\n---- printed\n{printed}\n"
-                ));
-            }
-        }
-        assert!(wrong.is_empty(), "{plugins:?}\n{}", wrong.join("\n"));
+        compare(engines, plugins, VIEW);
         // From outside.
         let lan = lab.lan().impatient();
         for (to, seen) in [
