@@ -451,6 +451,34 @@ fn udp_follows_the_container_that_has_the_port_now() {
 }
 
 #[test]
+fn a_daemon_that_is_away_is_told_of_and_catches_up() {
+    ours(|engines, tunbridge| {
+        let lab = engines.lab;
+        engines.said(&format!(
+            "podman run -d --name stays -p 8080:80 localhost/busybox {PEER} serve 80
+            podman run -d --name goes -p 8081:80 localhost/busybox /bin/sleep 1000"
+        ));
+        tunbridge.kill();
+        let error = engines.refused("podman run --rm localhost/busybox /bin/true");
+        assert!(error.contains("tunbridge daemon"), "{error}");
+        assert_eq!(engines.said("podman ps -aq | wc -l"), "2");
+        engines.said("podman rm -ft0 goes");
+        tunbridge.start_again();
+        assert!(
+            eventually(Duration::from_secs(5), || tunbridge.names(&["-a"])
+                == ["stays"]),
+            "{:?}",
+            tunbridge.names(&["-a"])
+        );
+        let published = lab.lan().tcp(&format!("{HOST}:8080"));
+        assert_eq!(published.unwrap().saw_address(), LAN);
+        engines.said("podman run --rm -p 8081:80 localhost/busybox /bin/true");
+        // Without a daemon nobody knows whose container it is, so Debian's portmap was asked, too: it looks into its tables.
+        engines.said("nft flush ruleset");
+    });
+}
+
+#[test]
 fn fifty_at_once() {
     ours(|engines, tunbridge| {
         engines.said(
