@@ -39,7 +39,7 @@ mod container;
 mod docker_cli;
 #[path = "netns/egress.rs"]
 mod egress;
-#[path = "netns/endpoints.rs"]
+#[path = "netns/endpoints/mod.rs"]
 mod endpoints;
 #[path = "netns/golden.rs"]
 mod golden;

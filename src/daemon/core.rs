@@ -2,7 +2,8 @@
 //!
 //! One lock, [`Core::state`], is held for the whole of every operation that changes something, kernel
 //! work included: operations are short (milliseconds), and nothing has to reason about
-//! a container that is half made. The packet path never takes it.
+//! a container that is half made. The packet path never takes it. The one exception is an endpoint of another runtime
+//! whose interface is being deleted ([`Core::going`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

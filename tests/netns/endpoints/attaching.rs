@@ -1,161 +1,16 @@
-//! Containers of other runtimes, by the API that the doors to them are built on.
+//! What an endpoint is, and what is said of it.
 
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use tunbridge::api::client::{Client, ClientError};
+use tunbridge::api::client::ClientError;
 use tunbridge::api::types::{
-    AddressRange, AttachEndpoint, AttachedEndpoint, CollectEndpoints, CreateNetwork,
-    EndpointReference, EndpointSettings, Placement, Runtime,
+    AddressRange, AttachEndpoint, AttachedEndpoint, CollectEndpoints, CreateNetwork, Placement,
+    Runtime,
 };
-use tunbridge::kernel::netns;
 
-use crate::lab::{HOST, LAN, Lab, Place, eventually};
-use crate::tunbridge_under_test::Tunbridge;
-
-const SOCKET: &str = "/run/tunbridge/tunbridge.sock";
-const ENDPOINTS: &str = "/tunbridge/endpoints";
-
-/// A runtime's container: an id, and a namespace in the lab that the daemon knows nothing of.
-struct Foreign<'lab> {
-    lab: &'lab Lab,
-    id: String,
-    place: Place,
-}
-
-impl<'lab> Foreign<'lab> {
-    fn new(lab: &'lab Lab, id: &str) -> Self {
-        let name = format!("foreign-{}", &id[..id.len().min(20)]);
-        lab.host()
-            .run(&["ip", "netns", "add", &name])
-            .expect_success();
-        Self {
-            lab,
-            id: id.to_owned(),
-            place: lab.place(&name),
-        }
-    }
-
-    fn descriptor(&self) -> OwnedFd {
-        netns::open_path(&self.place.namespace()).unwrap()
-    }
-
-    fn client(&self) -> Client {
-        client(self.lab).with_descriptor(self.descriptor())
-    }
-
-    fn wants(&self, network: &str) -> AttachEndpoint {
-        wants(&self.id, network)
-    }
-
-    fn attach(&self, request: &AttachEndpoint) -> Result<AttachedEndpoint, ClientError> {
-        self.client().post(ENDPOINTS, request)
-    }
-
-    #[track_caller]
-    fn attached(&self, request: &AttachEndpoint) -> AttachedEndpoint {
-        self.attach(request).unwrap()
-    }
-
-    #[track_caller]
-    fn refused(&self, request: &AttachEndpoint, status: u16) -> String {
-        refusal(self.attach(request), status)
-    }
-
-    fn reference(&self, network: Option<&str>) -> EndpointReference {
-        EndpointReference {
-            runtime: Runtime::Cni,
-            container: self.id.clone(),
-            network: network.map(str::to_owned),
-            interface: None,
-        }
-    }
-
-    #[track_caller]
-    fn detach(&self, network: Option<&str>) {
-        let reference = self.reference(network);
-        client(self.lab)
-            .tell(&format!("{ENDPOINTS}/detach"), &reference)
-            .unwrap();
-    }
-
-    fn check(&self) -> Result<AttachedEndpoint, ClientError> {
-        self.client()
-            .post(&format!("{ENDPOINTS}/check"), &self.reference(None))
-    }
-
-    /// Names of its interfaces, `lo` left out.
-    fn interfaces(&self) -> Vec<String> {
-        let links = self.place.run(&["ip", "-br", "link"]).expect_success();
-        let names = links.stdout.lines().filter_map(|line| {
-            let name = line.split(['@', ' ']).next()?;
-            (name != "lo").then(|| name.to_owned())
-        });
-        let mut names: Vec<String> = names.collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Foreign<'_> {
-    fn drop(&mut self) {
-        let name = self.place.name().to_owned();
-        self.lab.host().run(&["ip", "netns", "delete", &name]);
-    }
-}
-
-fn client(lab: &Lab) -> Client {
-    Client::new(&lab.path(SOCKET))
-}
-
-fn wants(id: &str, network: &str) -> AttachEndpoint {
-    AttachEndpoint {
-        runtime: Runtime::Cni,
-        container: id.to_owned(),
-        name: None,
-        network: network.to_owned(),
-        create_network: None,
-        interface: None,
-        placement: Placement::Namespace,
-        settings: EndpointSettings::default(),
-        ranges: Vec::new(),
-        default_route: true,
-        publish: Vec::new(),
-        dns: Vec::new(),
-        dns_search: Vec::new(),
-        dns_option: Vec::new(),
-    }
-}
-
-#[track_caller]
-fn refusal(outcome: Result<AttachedEndpoint, ClientError>, wanted: u16) -> String {
-    match outcome {
-        Err(ClientError::Refused { status, message }) => {
-            assert_eq!(status, wanted, "{message}");
-            message
-        }
-        other => panic!("{other:?}"),
-    }
-}
-
-/// What there is of containers: records, veth pairs, namespaces.
-fn left(lab: &Lab, tunbridge: &Tunbridge<'_>) -> Vec<String> {
-    let veths = lab.host().shell("ip -br link show type veth | grep ^veth");
-    let names = lab.host().run(&["ls", "/run/netns"]).stdout;
-    let known = ["host", "wan", "lan", "far"];
-    let names = names
-        .lines()
-        .filter(|name| !known.contains(name) && !name.starts_with("foreign-"));
-    let mut left: Vec<String> = veths.stdout.lines().map(str::to_owned).collect();
-    left.extend(names.map(str::to_owned));
-    left.extend(tunbridge.names(&["-a"]));
-    left
-}
-
-/// Sixty-four digits, as most runtimes have.
-fn id(digit: char) -> String {
-    format!("a{}", digit.to_string().repeat(63))
-}
+use super::{ENDPOINTS, Foreign, client, id, left, refusal, wants};
+use crate::lab::{FAR, HOST, LAN, Lab, eventually};
+use crate::tunbridge_under_test::binary;
 
 #[test]
 fn an_endpoint_is_made_and_taken_away() {
@@ -387,185 +242,10 @@ fn what_is_not_valid_any_more_is_collected() {
     assert_eq!(tunbridge.names(&[]), ["ours"]);
 }
 
-/// Whatever is killed when, a detach leaves nothing.
-#[test]
-fn a_daemon_that_is_killed_in_the_middle_leaves_nothing() {
-    let lab = Lab::plain();
-    let mut tunbridge = lab.start_daemon(&[]);
-    for milliseconds in (1..=28).step_by(3) {
-        let containers: Vec<Foreign<'_>> =
-            ('0'..='5').map(|n| Foreign::new(&lab, &id(n))).collect();
-        std::thread::scope(|scope| {
-            for container in &containers {
-                // Whether it succeeds is a matter of luck.
-                scope.spawn(|| container.attach(&container.wants("bridge")).is_ok());
-            }
-            std::thread::sleep(Duration::from_millis(milliseconds));
-            tunbridge.kill();
-        });
-        tunbridge.start_again();
-        for container in &containers {
-            container.detach(None);
-        }
-        assert_eq!(
-            left(&lab, &tunbridge),
-            Vec::<String>::new(),
-            "after {milliseconds} ms"
-        );
-        for container in &containers {
-            assert!(container.interfaces().is_empty(), "after {milliseconds} ms");
-        }
-    }
-}
-
-#[test]
-fn endpoints_outlive_the_daemon_and_go_with_their_namespace() {
-    let lab = Lab::plain();
-    let mut tunbridge = lab.start_daemon(&[]);
-    let containers = ['1', '2'].map(|digit| Foreign::new(&lab, &id(digit)));
-    let [one, two] = &containers;
-    let published = AttachEndpoint {
-        publish: vec!["8080:80".to_owned(), "8080:80/udp".to_owned()],
-        ..one.wants("bridge")
-    };
-    one.attached(&published);
-    two.attached(&two.wants("bridge"));
-    let delegated = AttachEndpoint {
-        runtime: Runtime::Docker,
-        placement: Placement::Host,
-        ..wants("docker-1", "bridge")
-    };
-    let delegated: AttachedEndpoint = client(&lab).post(ENDPOINTS, &delegated).unwrap();
-    let _server = one.place.serve(&["80"]);
-    tunbridge.kill();
-    // As at a restart of the machine.
-    lab.host()
-        .shell(&format!(
-            "umount /run/netns/{0} && rm /run/netns/{0}",
-            id('2')
-        ))
-        .expect_success();
-    lab.host()
-        .run(&["ip", "link", "delete", &delegated.host.name])
-        .expect_success();
-    // As its runtime does.
-    let _holder = holder(&lab, &one.id, 8080);
-    tunbridge.start_again();
-    assert_eq!(tunbridge.names(&["-a"]), [id('1')]);
-    assert!(lab.lan().tcp(&format!("{HOST}:8080")).is_ok());
-    assert!(lab.lan().udp(&format!("{HOST}:8080")).is_ok());
-    one.detach(None);
-    two.detach(None);
-    assert_eq!(left(&lab, &tunbridge), Vec::<String>::new());
-}
-
-/// Somebody who listens on a port of the host, as conmon does for a container.
-fn holder(lab: &Lab, argument: &str, port: u16) -> crate::lab::Running {
-    let program = format!(
-        "import socket, time
-for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-    s = socket.socket(socket.AF_INET, kind)
-    s.bind(('0.0.0.0', {port}))
-    if kind == socket.SOCK_STREAM: s.listen()
-    globals()['s%d' % kind] = s
-print('bound', flush=True)
-time.sleep(300)"
-    );
-    let words = ["/usr/bin/python3", "-c", &program, "-c", argument];
-    let mut running = lab.host().start(&words);
-    assert_eq!(running.read_line(), "bound");
-    running
-}
-
-#[test]
-fn a_port_may_be_held_by_the_runtime_and_by_nobody_else() {
-    let lab = Lab::plain();
-    let tunbridge = lab.start_daemon(&[]);
-    let one = Foreign::new(&lab, &id('1'));
-    let wanted = |network: &str| AttachEndpoint {
-        publish: vec!["8080:80".to_owned(), "8080:80/udp".to_owned()],
-        ..one.wants(network)
-    };
-    let stranger = holder(&lab, "somebody", 8080);
-    let problem = one.refused(&wanted("bridge"), 500);
-    assert!(
-        problem.contains("failed to bind host port 0.0.0.0:8080/tcp: address already in use")
-            && problem.contains(&format!("stop python3 (process {})", stranger.pid())),
-        "{problem}"
-    );
-    assert_eq!(left(&lab, &tunbridge), Vec::<String>::new());
-    drop(stranger);
-    one.attached(&wanted("bridge"));
-    let holder = holder(&lab, &one.id, 8080);
-    let _server = one.place.serve(&["80"]);
-    let answers = || {
-        assert!(lab.lan().tcp(&format!("{HOST}:8080")).is_ok());
-        assert!(lab.lan().udp(&format!("{HOST}:8080")).is_ok());
-        assert!(lab.host().tcp("127.0.0.1:8080").is_ok());
-    };
-    answers();
-    // The host's sockets are looked at once a second.
-    std::thread::sleep(Duration::from_millis(1500));
-    answers();
-    tunbridge
-        .cli(&["network", "create", "aaa"])
-        .expect_success();
-    one.attached(&wanted("aaa"));
-    answers();
-    // Another container is refused in any case.
-    let two = Foreign::new(&lab, &id('2'));
-    let second = AttachEndpoint {
-        publish: vec!["8080:80".to_owned()],
-        ..two.wants("bridge")
-    };
-    let problem = two.refused(&second, 500);
-    assert!(problem.contains("port is already allocated"), "{problem}");
-    one.detach(None);
-    drop(holder);
-    two.attached(&second);
-}
-
-/// A client that keeps its port must reach the new container with its next datagram.
-#[test]
-fn udp_reaches_the_next_container_that_has_the_port() {
-    let lab = Lab::plain();
-    let tunbridge = lab.start_daemon(&[]);
-    let [one, two] = ['1', '2'].map(|digit| Foreign::new(&lab, &id(digit)));
-    let wanted = |container: &Foreign<'_>| AttachEndpoint {
-        publish: vec!["5353:80/udp".to_owned()],
-        ..container.wants("bridge")
-    };
-    let ask = || {
-        lab.lan()
-            .ask_from_port("udp", 40_000, &format!("{HOST}:5353"))
-    };
-    let first = one.attached(&wanted(&one));
-    let _server = one.place.serve(&["80"]);
-    assert_eq!(ask().unwrap().at.ip(), first.addresses[0].addr());
-    // The second container has another address: the first one's is taken while it is there.
-    let mut request = wanted(&two);
-    request.publish.clear();
-    request.runtime = Runtime::Oci;
-    let second = two.attached(&request);
-    let _server = two.place.serve(&["80"]);
-    one.detach(None);
-    assert!(
-        tunbridge
-            .flows()
-            .iter()
-            .all(|flow| !flow.destination.contains(":5353")),
-        "no flow of the former container is left"
-    );
-    tunbridge
-        .cli(&["publish", &second.name, "5353:80/udp"])
-        .expect_success();
-    assert_eq!(ask().unwrap().at.ip(), second.addresses[0].addr());
-}
-
 #[test]
 fn a_delegated_endpoint_is_the_runtimes_to_move() {
     let lab = Lab::plain();
-    let tunbridge = lab.start_daemon(&[]);
+    let mut tunbridge = lab.start_daemon(&[]);
     let wanted = AttachEndpoint {
         runtime: Runtime::Docker,
         placement: Placement::Host,
@@ -604,8 +284,14 @@ fn a_delegated_endpoint_is_the_runtimes_to_move() {
         .expect_success();
     assert!(eventually(Duration::from_secs(3), || container
         .place
-        .ping(crate::lab::FAR)
+        .ping(FAR)
         .succeeded()));
+    tunbridge.kill();
+    tunbridge.start_again();
+    assert_eq!(tunbridge.names(&[]), ["dock"]);
+    assert!(eventually(Duration::from_secs(3), || {
+        container.place.ping(FAR).succeeded()
+    }));
     let refused = tunbridge.cli(&["stop", "dock"]).expect_failure().stderr;
     assert!(refused.contains("docker docker-1"), "{refused}");
     tunbridge.cli(&["rm", "-f", "dock"]).expect_success();
@@ -701,51 +387,11 @@ fn a_check_tells_what_differs() {
     refusal(one.check(), 404);
 }
 
-/// As many as fit at once, again and again: none fails, no two get one address, nothing is left.
-#[test]
-fn endpoints_come_and_go_in_parallel() {
-    let lab = Lab::plain();
-    let tunbridge = lab.start_daemon(&[]);
-    let containers: Vec<Foreign<'_>> = (0..8)
-        .map(|n| Foreign::new(&lab, &format!("c{n}-parallel")))
-        .collect();
-    let addresses = std::sync::Mutex::new(std::collections::BTreeSet::new());
-    let start = std::time::Instant::now();
-    std::thread::scope(|scope| {
-        for (number, container) in containers.iter().enumerate() {
-            let addresses = &addresses;
-            scope.spawn(move || {
-                for _ in 0..25 {
-                    let port = 9000 + number;
-                    let request = AttachEndpoint {
-                        publish: vec![format!("{port}:80")],
-                        create_network: Some(CreateNetwork {
-                            name: "racing".to_owned(),
-                            ..CreateNetwork::default()
-                        }),
-                        ..container.wants("racing")
-                    };
-                    let attached = container.attached(&request);
-                    let address = attached.addresses[0];
-                    assert!(addresses.lock().unwrap().insert(address), "{address} twice");
-                    assert!(addresses.lock().unwrap().remove(&address));
-                    container.detach(Some("racing"));
-                    assert!(container.interfaces().is_empty());
-                }
-            });
-        }
-    });
-    eprintln!("200 endpoints in {:?}", start.elapsed());
-    assert_eq!(left(&lab, &tunbridge), Vec::<String>::new());
-}
-
 #[test]
 fn docker_clients_see_them_as_containers() {
     let lab = Lab::plain();
     let tunbridge = lab.start_daemon(&[]);
-    let mut events = lab
-        .host()
-        .start(&[&crate::tunbridge_under_test::binary(), "events"]);
+    let mut events = lab.host().start(&[&binary(), "events"]);
     tunbridge
         .cli(&["network", "create", "net1"])
         .expect_success();
@@ -805,39 +451,27 @@ fn docker_clients_see_them_as_containers() {
     one.detach(Some("net1"));
 }
 
-/// What is taken away while the daemon is killed is taken away by the next one, or by saying it again.
 #[test]
-fn a_daemon_that_is_killed_while_it_detaches_leaves_nothing() {
+fn both_families_are_had_and_checked() {
     let lab = Lab::plain();
-    let mut tunbridge = lab.start_daemon(&[]);
-    for milliseconds in [3, 15, 30, 45, 60, 80] {
-        let containers: Vec<Foreign<'_>> =
-            ('0'..='5').map(|n| Foreign::new(&lab, &id(n))).collect();
-        for container in &containers {
-            container.attached(&container.wants("bridge"));
-        }
-        std::thread::scope(|scope| {
-            for container in &containers {
-                let client = client(&lab);
-                let reference = container.reference(None);
-                scope.spawn(move || {
-                    client
-                        .tell(&format!("{ENDPOINTS}/detach"), &reference)
-                        .is_ok()
-                });
-            }
-            std::thread::sleep(Duration::from_millis(milliseconds));
-            tunbridge.kill();
-        });
-        tunbridge.start_again();
-        for container in &containers {
-            container.detach(None);
-            assert!(container.interfaces().is_empty(), "after {milliseconds} ms");
-        }
-        assert_eq!(
-            left(&lab, &tunbridge),
-            Vec::<String>::new(),
-            "after {milliseconds} ms"
-        );
-    }
+    let _tunbridge = lab.start_daemon(&[]);
+    let one = Foreign::new(&lab, &id('1'));
+    let mut request = AttachEndpoint {
+        create_network: Some(CreateNetwork {
+            name: "both".to_owned(),
+            enable_ipv6: Some(true),
+            ..CreateNetwork::default()
+        }),
+        ..one.wants("both")
+    };
+    request.settings.mac_address = Some("02:00:00:00:00:77".to_owned());
+    let attached = one.attached(&request);
+    assert_eq!(attached.inside.mac, "02:00:00:00:00:77");
+    assert_eq!((attached.addresses.len(), attached.gateways.len()), (2, 2));
+    assert_eq!(one.check().unwrap().addresses, attached.addresses);
+    one.place
+        .shell("ip -6 route delete default")
+        .expect_success();
+    let problem = refusal(one.check(), 409);
+    assert!(problem.contains("no default route by"), "{problem}");
 }
