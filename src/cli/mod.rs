@@ -179,7 +179,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Flows(command) => command.run(&client),
         Command::Stats(command) => command.run(&client),
         Command::Doctor(command) => command.run(&client),
-        Command::OciHook(command) => command.run(&client),
+        Command::OciHook(command) => command.run(cli.socket),
         Command::Cni(command) => command.run(cli.socket),
         Command::Version(command) => command.run(&client),
     }

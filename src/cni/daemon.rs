@@ -46,7 +46,7 @@ pub(crate) const DETACHED: &str = "detached";
 
 /// Where to look.
 #[derive(Clone, Debug)]
-pub(super) struct Sockets {
+pub(crate) struct Sockets {
     socket: PathBuf,
     /// Somebody named it: then that daemon must be there.
     named: bool,
@@ -55,7 +55,7 @@ pub(super) struct Sockets {
 
 /// What there is.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(crate) enum Found {
     Daemon(Client),
     /// None; with what to say about it.
     Absent(CniError),
@@ -63,7 +63,7 @@ pub(super) enum Found {
 
 impl Sockets {
     /// `variable`: `TUNBRIDGE_SOCKET`; `key`: the configuration's.
-    pub(super) fn new(
+    pub(crate) fn new(
         variable: Option<PathBuf>,
         key: Option<PathBuf>,
         default: &Path,
@@ -83,7 +83,7 @@ impl Sockets {
     }
 
     /// The daemon of this host, if it runs.
-    pub(super) fn look(&self) -> Result<Found, CniError> {
+    pub(crate) fn look(&self) -> Result<Found, CniError> {
         Ok(match self.search()? {
             Search::Found(client) => Found::Daemon(client),
             Search::Absent(error) => Found::Absent(error),
@@ -103,7 +103,7 @@ impl Sockets {
     }
 
     /// The daemon of this host; where there is none and should be, it is started.
-    pub(super) fn find(&self) -> Result<Client, CniError> {
+    pub(crate) fn find(&self) -> Result<Client, CniError> {
         match self.search()? {
             Search::Found(client) => Ok(client),
             Search::Absent(error) => Err(error),
@@ -247,7 +247,7 @@ impl Sockets {
     }
 
     /// Leaves word for the next daemon that an endpoint is to go.
-    pub(super) fn leave(&self, reference: &EndpointReference) -> std::io::Result<()> {
+    pub(crate) fn leave(&self, reference: &EndpointReference) -> std::io::Result<()> {
         let local = self.local();
         let directory = match local.is_dir() {
             true => local,

@@ -33,10 +33,10 @@ pub(super) mod code {
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub(super) struct CniError {
+pub(crate) struct CniError {
     pub(super) code: u32,
-    pub(super) message: String,
-    pub(super) details: String,
+    pub(crate) message: String,
+    pub(crate) details: String,
 }
 
 impl CniError {

@@ -42,7 +42,7 @@ mod config;
 pub(crate) mod daemon;
 mod delegate;
 mod environment;
-mod error;
+pub(crate) mod error;
 mod fields;
 pub mod install;
 mod network;

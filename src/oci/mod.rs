@@ -14,6 +14,9 @@
 //! A runtime that is killed calls no poststop. The next container of that id meets the endpoints of the dead one in the
 //! daemon: they go if no process is left in their namespace, else the ids collide and the new container is refused.
 //!
+//! As with CNI ([`crate::cni`]), the daemon is that of the hook's own network namespace, and is started for it if that is not
+//! the machine's. Where none runs, createRuntime fails, and poststop leaves word for the next one.
+//!
 //! What is wanted stands in annotations ([`settings`]). Nothing is written to standard output: runtimes put it into their
 //! own errors. Limits: [`state::MOST_STATE`], [`state::MOST_CONFIG`].
 //!
@@ -25,7 +28,7 @@ mod state;
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use thiserror::Error;
@@ -34,6 +37,8 @@ use crate::api::client::{Client, ClientError, segment};
 use crate::api::types::{
     AttachEndpoint, AttachedEndpoint, EndpointReference, EndpointSettings, Placement, Runtime,
 };
+use crate::cni::daemon::{Found, Sockets};
+use crate::cni::error::CniError;
 use crate::kernel::netns;
 use settings::Settings;
 use state::{State, Status};
@@ -72,7 +77,15 @@ pub enum HookError {
         /// What is wrong, and what to do.
         problem: String,
     },
-    /// The daemon said no, or there is none.
+    /// There is no daemon.
+    #[error("container {id}: {problem}")]
+    NoDaemon {
+        /// The container.
+        id: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// The daemon said no.
     #[error("container {id}: {error}")]
     Daemon {
         /// The container.
@@ -82,26 +95,59 @@ pub enum HookError {
     },
 }
 
-/// Does what the state on `input` asks for, and gives warnings for the user.
+/// Does what the state on `input` asks for, and gives warnings for the user. `socket` was named by the user,
+/// `default_socket` is where the daemon listens otherwise.
 ///
 /// # Errors
 /// See [`HookError`].
-pub fn run(client: &Client, input: impl Read) -> Result<Vec<String>, HookError> {
+pub fn run(
+    socket: Option<PathBuf>,
+    default_socket: &Path,
+    input: impl Read,
+) -> Result<Vec<String>, HookError> {
     let state = State::read(input)?;
+    let no_daemon = |problem: String| HookError::NoDaemon {
+        id: state.id.clone(),
+        problem,
+    };
+    let sockets = Sockets::new(socket, None, default_socket);
+    let sockets = sockets.map_err(|error| no_daemon(sentence(&error)))?;
     match state.status {
-        Status::Stopped => {
-            if !is_anothers(client, &state) {
-                detach(client, &state.id)?;
+        Status::Stopped => match sockets.look() {
+            Ok(Found::Daemon(client)) if is_anothers(&client, &state) => Ok(Vec::new()),
+            Ok(Found::Daemon(client)) => detach(&client, &state.id).map(|()| Vec::new()),
+            Ok(Found::Absent(absent)) => {
+                let left = sockets.leave(&reference(&state.id));
+                left.map_err(|error| {
+                    no_daemon(format!(
+                        "{}; and no word can be left: {error}",
+                        sentence(&absent)
+                    ))
+                })?;
+                Ok(Vec::new())
             }
-            Ok(Vec::new())
-        }
+            Err(error) => Err(no_daemon(sentence(&error))),
+        },
         Status::Creating | Status::Created => {
             let settings = Settings::from_annotations(&state.annotations()?)?;
             if settings.networks.is_empty() {
                 return Ok(Vec::new());
             }
-            create(client, &state, &settings)
+            let client = sockets.find();
+            let client = client.map_err(|error| no_daemon(sentence(&error)))?;
+            create(&client, &state, &settings)
         }
+    }
+}
+
+/// Without advice for who configures CNI.
+fn sentence(error: &CniError) -> String {
+    match error.details.as_str() {
+        "" => error.message.clone(),
+        _ => format!(
+            "{}: start it with `systemctl start tunbridge` or `tunbridge daemon`, or name its socket with TUNBRIDGE_SOCKET in the hook's env",
+            error.message
+        ),
     }
 }
 

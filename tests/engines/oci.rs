@@ -14,21 +14,21 @@ const RUNTIMES: [&str; 2] = ["runc", "crun"];
 const ERRORS: &str = "/run/lab/hooks.err";
 pub(crate) const HOOK: &str = "/usr/local/bin/tunbridge-oci-hook";
 
-fn with_hook(test: impl Fn(&Engines<'_>, &Tunbridge<'_>)) {
+fn with_hook(test: impl Fn(&Engines<'_>, &mut Tunbridge<'_>)) {
     let lab = Lab::plain();
     let engines = Engines::in_lab(&lab);
     engines.said(&format!(
         "{ENGINES} rootfs /run/lab/rootfs && ln -s {} {HOOK}",
         binary()
     ));
-    let tunbridge = lab.start_daemon(&[]);
+    let mut tunbridge = lab.start_daemon(&[]);
     tunbridge
         .cli(&["network", "create", "--subnet", "10.5.0.0/24", "front"])
         .expect_success();
     tunbridge
         .cli(&["network", "create", "--subnet", "10.6.0.0/24", "back"])
         .expect_success();
-    test(&engines, &tunbridge);
+    test(&engines, &mut tunbridge);
     assert_eq!(tunbridge.names(&["-a"]), Vec::<String>::new());
     tunbridge
         .cli(&["network", "rm", "front", "back"])
@@ -326,16 +326,48 @@ fn the_hook_by_itself() {
             "{}",
             outcome.stderr
         );
-        let outcome = engines
-            .shell(&format!(
-                "TUNBRIDGE_SOCKET=/run/lab/none.sock {HOOK} <<<'{}'",
-                json!({"id": "a", "status": "stopped"})
-            ))
-            .expect_failure();
+    });
+}
+
+#[test]
+fn a_daemon_that_is_away_is_told_of_and_catches_up() {
+    with_hook(|engines, tunbridge| {
+        for runtime in RUNTIMES {
+            bundle(engines, "web", &json!({}), &["/bin/sleep", "1000"], |_| ());
+            run(engines, runtime, "web");
+            tunbridge.kill();
+            bundle(engines, "late", &json!({}), &["/bin/true"], |_| ());
+            let error = refused(engines, runtime, "late", "late");
+            assert!(error.contains("or `tunbridge daemon`"), "{error}");
+            engines.shell(&format!("{runtime} delete -f late"));
+            engines.said(&format!("{runtime} kill web KILL; {runtime} delete -f web"));
+            tunbridge.start_again();
+            assert_eq!(tunbridge.names(&["-a"]), Vec::<String>::new(), "{runtime}");
+        }
+    });
+}
+
+#[test]
+fn a_runtime_in_another_hosts_namespace_has_a_daemon_there() {
+    with_hook(|engines, tunbridge| {
+        bundle(engines, "web", &json!({}), &["/bin/sleep", "1000"], |_| ());
+        engines.said(
+            "nsenter --net=/run/netns/wan runc run -d -b /run/lab/web web >/run/lab/web.log 2>&1 </dev/null \
+                || { cat /run/lab/web.log; exit 1; }",
+        );
+        let addresses = engines.said("runc exec web /bin/ip -o -4 address");
         assert!(
-            outcome.stderr.contains("is it running? start it with"),
-            "{}",
-            outcome.stderr
+            addresses.contains("eth0    inet 172.17.0.2/16"),
+            "{addresses}"
+        );
+        engines.said("nsenter --net=/run/netns/wan ip link show tb0");
+        assert_eq!(tunbridge.names(&["-a"]), Vec::<String>::new());
+        engines.said("runc kill web KILL; nsenter --net=/run/netns/wan runc delete -f web");
+        // It would end by itself in a minute.
+        engines.said(
+            "pid=$(nsenter --net=/run/netns/wan ss -Hxlp | sed -n 's/.*ns-[0-9]*.tunbridge.sock.*pid=\\([0-9]*\\).*/\\1/p')
+            kill $pid && while [ -d /proc/$pid ]; do sleep 0.05; done
+            nsenter --net=/run/netns/wan ip link show tb0 && exit 1; true",
         );
     });
 }
