@@ -20,7 +20,7 @@ use crate::api::server::ApiError;
 use crate::api::types::{
     AttachEndpoint, AttachedEndpoint, CollectEndpoints, EndpointReference, Interface, Placement,
 };
-use crate::control::records::{Attachment, Container, Endpoint, Network};
+use crate::control::records::{Attachment, Container, Endpoint, FamilyConfig, Network};
 use crate::control::{ControlError, EndpointPlace, State, Timestamp, files};
 use crate::kernel::netns;
 
@@ -345,6 +345,10 @@ impl Core {
             container.is_delegated()
                 || chosen.is_some_and(|(_, _, chosen)| chosen.number == endpoint.number)
         };
+        let families = network.config.families.iter();
+        let routers = families
+            .filter_map(FamilyConfig::default_gateway)
+            .filter(|router| endpoint.address(router.is_ipv4()).is_some());
         let resolv_conf = texts(state, container, &self.host_files()).resolv_conf;
         let (nameservers, search, options) = files::words(&resolv_conf);
         Ok(AttachedEndpoint {
@@ -363,7 +367,7 @@ impl Core {
                 .filter(makes_route)
                 .copied()
                 .collect(),
-            routers: endpoint.gateways.clone(),
+            routers: routers.collect(),
             nameservers,
             search,
             options,

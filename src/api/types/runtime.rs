@@ -164,7 +164,8 @@ pub struct AttachedEndpoint {
     /// Routers for a default route, at most one per family; none if it has no such route.
     #[schema(value_type = Vec<String>)]
     pub gateways: Vec<IpAddr>,
-    /// Routers of its network, at most one per family, whether or not the default route is another network's.
+    /// Routers of its network, at most one per family, whether or not the container has a default route by them: it may be
+    /// another network's, and nothing leaves an internal one.
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     pub routers: Vec<IpAddr>,

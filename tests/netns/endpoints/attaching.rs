@@ -210,7 +210,9 @@ fn addresses_come_from_ranges_and_default_routes_from_those_that_may() {
         default_route: false,
         ..four.wants("bridge")
     };
-    assert!(four.attached(&routeless).gateways.is_empty());
+    let attached = four.attached(&routeless);
+    assert!(attached.gateways.is_empty());
+    assert_eq!(attached.routers[0].to_string(), "172.17.0.1");
     let routes = four.place.run(&["ip", "route"]).stdout;
     assert!(!routes.contains("default"), "{routes}");
 }
