@@ -469,7 +469,9 @@ impl Backend for Fake {
     }
 
     async fn request_pool(&self, request: RequestLeasedPool) -> Answer<LeasedPool> {
-        let subnet = request.subnet.unwrap_or("10.5.0.0/16".parse().unwrap());
+        let subnet = request
+            .subnet
+            .unwrap_or_else(|| "10.5.0.0/16".parse().unwrap());
         Ok(pool(subnet, Vec::new()))
     }
 
@@ -488,7 +490,7 @@ impl Backend for Fake {
     }
 
     async fn request_address(&self, _: &str, request: RequestAddress) -> Answer<LeasedAddress> {
-        let address = request.address.unwrap_or([10, 5, 0, 2].into());
+        let address = request.address.unwrap_or_else(|| [10, 5, 0, 2].into());
         Ok(LeasedAddress {
             address: format!("{address}/16").parse().unwrap(),
         })
