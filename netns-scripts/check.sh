@@ -17,6 +17,9 @@ if [ "$(id -u)" != 0 ]; then echo "the tests in tests/netns.rs need root (sudo m
 if [ ! -x target/docker-io/docker ] && ! command -v docker >/dev/null; then
     echo "tests/api and tests/netns need a docker client, some tests there will fail (make setup)" >&2
 fi
+if [ ! -x target/engines/usr/bin/podman ]; then
+    echo "the tests in tests/engines.rs need target/engines and will fail (make setup)" >&2
+fi
 echo "== cargo test"
 # The tests in labs wait more than they compute.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((3 * $(nproc)))}
