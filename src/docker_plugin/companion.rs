@@ -10,6 +10,7 @@
 //! Where dockerd's API does not answer, nothing is done. Networks of another dockerd are left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +35,9 @@ const GROUP: Duration = Duration::from_millis(30);
 /// Without anything having happened.
 const ONCE_IN_A_WHILE: Duration = Duration::from_secs(60);
 
+/// For a dockerd that may be starting.
+const STARTING: Duration = Duration::from_secs(1);
+
 /// Between two attempts to read events.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -49,7 +53,7 @@ struct Memory {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Leftover {
     Endpoint(String),
-    Lease(String, std::net::IpAddr),
+    Lease(String, IpAddr),
     Pool(String),
 }
 
@@ -258,10 +262,7 @@ impl Plugin {
             .filter(|id| !endpoints.contains(id))
             .map(|id| Leftover::Endpoint(id.to_owned()))
             .collect();
-        let pools: Vec<LeasedPool> = self
-            .daemon
-            .ask(|client| client.get("/tunbridge/pools"))
-            .await?;
+        let pools = self.pools().await?;
         let Some(subnets) = self.dockerd.leased_subnets().await else {
             return Ok(found);
         };
@@ -306,36 +307,52 @@ impl Plugin {
         }
     }
 
-    /// Frees addresses on a network that are taken by what dockerd does not know any more: it has not told before that
-    /// it gives them out anew. True if something was freed.
+    /// Frees addresses on a network that are taken by what dockerd does not know any more; it wants them anew. While it
+    /// starts, it starts containers and its API does not answer: then everything is a former one's that was not made since.
+    /// True if something was freed.
     pub(super) async fn free(
         &self,
         network: &Network,
-        addresses: &[std::net::IpAddr],
+        addresses: &[IpAddr],
     ) -> Result<bool, ClientError> {
-        let Some(pairs) = self.pairs().await? else {
-            return Ok(false);
+        let leftovers = match timeout(STARTING, self.pairs()).await {
+            Ok(pairs) => pairs?,
+            Err(_) => None,
         };
-        let pairs: Vec<Pair> = pairs
-            .into_iter()
-            .filter(|pair| pair.ours.id == network.id)
-            .collect();
-        if pairs.is_empty() {
-            return Ok(false);
-        }
-        let holders: BTreeSet<&str> = pairs
+        let names = self.names_on(network).await?;
+        let holders: BTreeSet<&str> = names
             .iter()
-            .flat_map(|pair| &pair.names)
             .filter(|named| named.addresses.iter().any(|has| addresses.contains(has)))
             .filter_map(docker_id)
             .collect();
-        let mut freed = false;
-        for leftover in self.leftovers(&pairs).await? {
-            let taken = match &leftover {
-                Leftover::Endpoint(id) => holders.contains(id.as_str()) && !self.is_recent(id),
-                Leftover::Lease(_, address) => {
-                    addresses.contains(address) && !self.is_recent(&address.to_string())
+        let leftovers: BTreeSet<Leftover> = match leftovers {
+            Some(mut pairs) => {
+                pairs.retain(|pair| pair.ours.id == network.id);
+                let unknown = self.leftovers(&pairs).await?.into_iter();
+                unknown
+                    .filter(|leftover| leftover.what().is_some_and(|what| !self.is_recent(&what)))
+                    .collect()
+            }
+            None => {
+                let endpoints = holders
+                    .iter()
+                    .map(|id| Leftover::Endpoint((*id).to_owned()));
+                let mut all: BTreeSet<Leftover> = endpoints.collect();
+                let pools = self.pools().await?.into_iter();
+                let pools = pools.filter(|pool| pool.network.as_ref() == Some(&network.id));
+                for pool in pools {
+                    let leases = pool.leases.iter().filter(|lease| !lease.gateway);
+                    all.extend(leases.map(|lease| Leftover::Lease(pool.id.clone(), lease.address)));
                 }
+                all.retain(|leftover| leftover.what().is_some_and(|what| self.is_former(&what)));
+                all
+            }
+        };
+        let mut freed = false;
+        for leftover in leftovers {
+            let taken = match &leftover {
+                Leftover::Endpoint(id) => holders.contains(id.as_str()),
+                Leftover::Lease(_, address) => addresses.contains(address),
                 Leftover::Pool(_) => false,
             };
             if taken {
@@ -345,6 +362,23 @@ impl Plugin {
             }
         }
         Ok(freed)
+    }
+
+    async fn pools(&self) -> Result<Vec<LeasedPool>, ClientError> {
+        self.daemon
+            .ask(|client| client.get("/tunbridge/pools"))
+            .await
+    }
+}
+
+impl Leftover {
+    /// Endpoint or address.
+    fn what(&self) -> Option<String> {
+        match self {
+            Self::Endpoint(id) => Some(id.clone()),
+            Self::Lease(_, address) => Some(address.to_string()),
+            Self::Pool(_) => None,
+        }
     }
 }
 

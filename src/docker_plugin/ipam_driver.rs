@@ -150,6 +150,7 @@ impl Plugin {
         let Some(address) = address("Address", &request.address)? else {
             return Err(Refusal::new("Address is missing from the request"));
         };
+        self.forget(&address.to_string());
         let target = format!("/tunbridge/pools/{}/release", segment(id));
         let released = ReleaseAddress { address };
         gone(

@@ -39,7 +39,7 @@ mod port_map;
 mod protocol;
 mod server;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -103,6 +103,8 @@ pub struct Plugin {
     changed: Arc<Notify>,
     /// What has just been made, of which dockerd's lists do not know yet: ids of endpoints, addresses.
     recent: Mutex<BTreeMap<String, Instant>>,
+    /// All that was made for the dockerd of now, if its start was seen. What else there is, is a former one's.
+    since_start: Mutex<Option<BTreeSet<String>>>,
 }
 
 impl Plugin {
@@ -119,15 +121,39 @@ impl Plugin {
             dockerd: Dockerd::new(Client::new(&settings.docker_socket), driver),
             changed: Arc::default(),
             recent: Mutex::default(),
+            since_start: Mutex::default(),
         }
+    }
+
+    /// dockerd has started: it says so once.
+    fn activated(&self) {
+        *self.since_start.lock() = Some(BTreeSet::new());
+        self.changed.notify_one();
     }
 
     /// An endpoint or an address is about to be dockerd's.
     fn note(&self, what: impl ToString) {
         let now = Instant::now();
+        let what = what.to_string();
+        if let Some(made) = self.since_start.lock().as_mut() {
+            made.insert(what.clone());
+        }
         let mut recent = self.recent.lock();
         recent.retain(|_, since| now.duration_since(*since) < GRACE);
-        recent.insert(what.to_string(), now);
+        recent.insert(what, now);
+    }
+
+    /// An endpoint or an address is dockerd's no more.
+    fn forget(&self, what: &str) {
+        if let Some(made) = self.since_start.lock().as_mut() {
+            made.remove(what);
+        }
+    }
+
+    /// A former dockerd made it.
+    fn is_former(&self, what: &str) -> bool {
+        let made = self.since_start.lock();
+        made.as_ref().is_some_and(|made| !made.contains(what))
     }
 
     /// It may be dockerd's without being in its lists.

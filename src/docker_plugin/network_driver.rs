@@ -384,6 +384,7 @@ impl Plugin {
     pub(super) async fn delete_endpoint(&self, request: EndpointCall) -> Result<Value, Refusal> {
         let (_, endpoint) = ids(&request)?;
         self.daemon.detach(endpoint).await?;
+        self.forget(endpoint);
         self.changed.notify_one();
         Ok(json!({}))
     }

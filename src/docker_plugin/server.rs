@@ -91,7 +91,10 @@ impl Plugin {
             };
         }
         Some(match path {
-            "/Plugin.Activate" => Ok(json!({"Implements": ["NetworkDriver", "IpamDriver"]})),
+            "/Plugin.Activate" => {
+                self.activated();
+                Ok(json!({"Implements": ["NetworkDriver", "IpamDriver"]}))
+            }
             "/NetworkDriver.GetCapabilities" => {
                 Ok(json!({"Scope": "local", "ConnectivityScope": "local"}))
             }

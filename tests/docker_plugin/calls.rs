@@ -409,6 +409,44 @@ fn endpoints_that_make_no_sense() {
     );
 }
 
+/// While dockerd starts, it starts containers, and its API does not answer yet.
+#[test]
+fn what_a_former_dockerd_had_makes_way_for_the_next() {
+    let world = World::with_network();
+    let former = "cd".repeat(32);
+    world.add_endpoint(&former, "10.60.0.2");
+    let attempt = |times| {
+        world.changes();
+        world.refuse("/tunbridge/endpoints", 409, "Address already in use", times);
+        let body = create_endpoint(json!({"Address": "10.60.0.2/24"}));
+        world.call("NetworkDriver.CreateEndpoint", &body)
+    };
+    // Perhaps dockerd still has it.
+    assert_eq!(attempt(1)["Err"], "Address already in use");
+    world.call("Plugin.Activate", &Value::Null);
+    assert!(attempt(1)["Interface"].is_object());
+    let detached: Vec<Value> = world
+        .changes()
+        .into_iter()
+        .filter(|(what, _)| what.ends_with("/detach"))
+        .map(|(_, body)| body["container"].clone())
+        .collect();
+    assert_eq!(detached, [json!(ENDPOINT), json!(former)]);
+    // One that this dockerd has asked for stays.
+    let world = World::with_network();
+    world.call("Plugin.Activate", &Value::Null);
+    world.add_endpoint(ENDPOINT, "10.60.0.2");
+    let first = create_endpoint(json!({"Address": "10.60.0.2/24"}));
+    world.call("NetworkDriver.CreateEndpoint", &first);
+    world.refuse("/tunbridge/endpoints", 409, "Address already in use", 1);
+    let mut second = first;
+    second["EndpointID"] = json!("ef".repeat(32));
+    assert_eq!(
+        world.refused("NetworkDriver.CreateEndpoint", &second),
+        "Address already in use"
+    );
+}
+
 #[test]
 fn an_endpoints_life() {
     let world = World::with_network();

@@ -25,6 +25,8 @@ struct Records {
     /// Method and path, and the body or null.
     asked: Vec<(String, Value)>,
     networks: Vec<Value>,
+    /// Containers on every network.
+    names: Vec<Value>,
     /// What is refused: end of a path, status, sentence; how often.
     refused: Vec<(String, u16, String, usize)>,
 }
@@ -85,6 +87,13 @@ impl World {
     /// A network that there is.
     pub(crate) fn add_network(&self, network: Value) {
         self.records.lock().unwrap().networks.push(network);
+    }
+
+    /// A docker endpoint that has an address.
+    pub(crate) fn add_endpoint(&self, id: &str, address: &str) {
+        self.records.lock().unwrap().names.push(json!({
+            "container": id, "runtime": ["docker", id], "names": ["x"], "addresses": [address],
+        }));
     }
 
     /// The network of [`NETWORK`].
@@ -179,7 +188,8 @@ async fn answer(State(records): State<Shared>, method: Method, uri: Uri, body: B
         ("GET", "/networks") => {
             json!(records.networks.iter().filter(known).collect::<Vec<_>>())
         }
-        ("GET", path) if path.ends_with("/names") => json!([]),
+        ("GET", path) if path.ends_with("/names") => json!(records.names),
+        ("GET", "/tunbridge/pools") => json!([]),
         ("GET", path) if path.starts_with("/networks/") => {
             let name = path.trim_start_matches("/networks/");
             let found = records

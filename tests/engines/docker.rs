@@ -487,9 +487,21 @@ fn everybody_may_restart() {
     docker
         .tunbridge
         .container_with("own", &["--network", &network]);
+    // Its address is leased.
+    docker.said(
+        "docker network create -d tunbridge --ipam-driver tunbridge --subnet 10.61.0.0/24 n2",
+    );
+    docker.serve(
+        "pinned",
+        "--network n2 --ip 10.61.0.50 --restart always -p 8090:80",
+        "80",
+    );
     let well = |docker: &Docker<'_>| {
         docker.wait_for("web", "80");
+        docker.wait_for("pinned", "80");
         docker.web_is_reached();
+        let pinned = docker.lab.lan().tcp(&format!("{HOST}:8090")).unwrap();
+        assert_eq!(pinned.at.ip().to_string(), "10.61.0.50");
         assert_eq!(docker.saw("web", "tcp", FAR, 7000), HOST);
         let found = || docker.finds("own", "www");
         assert!(
@@ -524,8 +536,8 @@ fn everybody_may_restart() {
     docker.end_dockerd("KILL");
     docker.start_dockerd();
     well(&docker);
-    assert_eq!(docker.tunbridge.names(&[]).len(), 2);
-    docker.said("docker rm -f web");
+    assert_eq!(docker.tunbridge.names(&[]).len(), 3);
+    docker.said("docker rm -f web pinned");
     assert_eq!(docker.tunbridge.names(&["-a"]), ["own"]);
 }
 
