@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::engines::{ENGINES, Engines, PEER};
 use crate::lab::{FAR, FAR6, HOST, HOST6, LAN, LAN6, Lab, Outcome, Running, eventually};
+use crate::podman;
 use crate::tunbridge_under_test::{Tunbridge, binary};
 
 /// Where the traffic helper is.
@@ -23,12 +24,12 @@ struct Docker<'lab> {
 
 impl<'lab> Docker<'lab> {
     fn in_lab(lab: &'lab Lab) -> Self {
-        Self::with_flags(lab, "")
+        Self::beside(Engines::in_lab(lab), "")
     }
 
-    /// With an image `bb`, busybox in which the traffic helper runs.
-    fn with_flags(lab: &'lab Lab, flags: &'static str) -> Self {
-        let engines = Engines::in_lab(lab);
+    /// With an image `busybox`, in which the traffic helper runs.
+    fn beside(engines: Engines<'lab>, flags: &'static str) -> Self {
+        let lab = engines.lab;
         let tunbridge = lab.start_daemon(&[]);
         let mut docker = Self {
             engines,
@@ -42,7 +43,7 @@ impl<'lab> Docker<'lab> {
         docker.start_dockerd();
         docker.said(&format!(
             "{ENGINES} rootfs /run/lab/rootfs && tar -C /run/lab/rootfs -c . |
-                docker import --change 'ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin' - bb"
+                docker import --change 'ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin' - busybox"
         ));
         docker
     }
@@ -92,6 +93,14 @@ impl<'lab> Docker<'lab> {
         }
     }
 
+    /// For the commands of docs/drop-in.md, which start a plugin themselves.
+    fn kill_and_install(mut self) -> Self {
+        self.kill_plugin();
+        let link = format!("ln -s {} /usr/local/bin/tunbridge", binary());
+        self.said(&link);
+        self
+    }
+
     fn logs(&self) -> String {
         let logs = self
             .engines
@@ -123,11 +132,11 @@ impl<'lab> Docker<'lab> {
         self.shell(line).expect_failure().output()
     }
 
-    /// `docker run -d OPTIONS… bb COMMAND`, with the traffic helper in it.
+    /// `docker run -d OPTIONS… busybox COMMAND`, with the traffic helper in it.
     #[track_caller]
     fn run(&self, name: &str, options: &str, command: &str) {
         self.said(&format!(
-            "docker run -d --name {name} -v /usr:/usr:ro -v {SCRIPTS}:{SCRIPTS}:ro {options} bb {command}"
+            "docker run -d --name {name} -v /usr:/usr:ro -v {SCRIPTS}:{SCRIPTS}:ro {options} busybox {command}"
         ));
     }
 
@@ -351,7 +360,7 @@ fn containers_of_dockerd_and_of_ours_find_each_other_by_name() {
         .container_with("next", &["--network", "shop"]);
     let address = next.shell("ip -o -4 address show eth0").stdout;
     assert!(address.contains("10.70.0.4/24"), "{address}");
-    let refusal = docker.refused("docker run --rm --network dshop --ip 10.70.0.4 bb true");
+    let refusal = docker.refused("docker run --rm --network dshop --ip 10.70.0.4 busybox true");
     assert!(
         refusal.contains("Address already in use: 10.70.0.4 is taken by another container"),
         "{refusal}"
@@ -449,13 +458,14 @@ fn connect_disconnect_internal_and_ipv6() {
     );
     assert_eq!(docker.saw("both", "tcp", FAR, 7000), HOST);
     // Our IPAM driver, for a network of its own and for docker's own bridge driver.
-    let auto = docker.said("docker run --rm --network auto bb ip -o -4 address show eth0");
+    let auto = docker.said("docker run --rm --network auto busybox ip -o -4 address show eth0");
     assert!(auto.contains(".0.2/"), "{auto}");
     docker.said(
         "docker network create -d bridge --ipam-driver tunbridge --subnet 10.78.0.0/24 bridged",
     );
-    let bridged = docker
-        .said("docker run --rm --network bridged --ip 10.78.0.55 bb ip -o -4 address show eth0");
+    let bridged = docker.said(
+        "docker run --rm --network bridged --ip 10.78.0.55 busybox ip -o -4 address show eth0",
+    );
     assert!(bridged.contains("10.78.0.55/24"), "{bridged}");
     let clash = docker
         .tunbridge
@@ -464,10 +474,10 @@ fn connect_disconnect_internal_and_ipv6() {
     docker.said("docker network rm bridged auto");
     let pools = "curl -s --unix-socket /run/tunbridge/tunbridge.sock http://x/tunbridge/pools";
     assert_eq!(docker.said(pools), "[]");
-    let internal = docker.said("docker run --rm --network int bb ip route");
+    let internal = docker.said("docker run --rm --network int busybox ip route");
     assert!(!internal.contains("default"), "{internal}");
     let unreachable = docker.refused(&format!(
-        "docker run --rm --network int bb ping -c1 -W1 {FAR}"
+        "docker run --rm --network int busybox ping -c1 -W1 {FAR}"
     ));
     assert!(unreachable.contains("unreachable"), "{unreachable}");
 }
@@ -587,19 +597,19 @@ fn refusals_read_well() {
         .expect_success();
     for (line, words) in [
         (
-            "docker run --rm --network n1 -p 8080:80 bb true",
+            "docker run --rm --network n1 -p 8080:80 busybox true",
             "remote: Bind for 0.0.0.0:8080 failed: port is already allocated",
         ),
         (
-            "docker run --rm --network n1 -p 7777:80 bb true",
+            "docker run --rm --network n1 -p 7777:80 busybox true",
             "remote: failed to bind host port 0.0.0.0:7777/tcp: address already in use",
         ),
         (
-            "docker run --rm --name c9 --network n1 --ip 10.60.0.9 bb true",
+            "docker run --rm --name c9 --network n1 --ip 10.60.0.9 busybox true",
             "failed to create endpoint c9 on network n1: remote: Address already in use: 10.60.0.9 is taken by another container",
         ),
         (
-            "docker run --rm --network n1 -p 80:80/sctp bb true",
+            "docker run --rm --network n1 -p 80:80/sctp busybox true",
             "remote: port 80/sctp cannot be published or exposed: tunbridge forwards tcp and udp, leave it out",
         ),
         (
@@ -632,4 +642,97 @@ fn refusals_read_well() {
         "1"
     );
     assert_eq!(docker.tunbridge.names(&["-a"]).len(), 2);
+}
+
+/// What podman's suite of plugins does on its side, and dockerd on its.
+#[test]
+fn a_podman_and_a_dockerd_container_meet_on_one_network() {
+    let lab = Lab::plain();
+    let engines = Engines::with_podman(&lab);
+    podman::install(&engines);
+    let docker = Docker::beside(engines, "");
+    docker.said(&format!(
+        "podman network create --subnet 10.89.7.0/24 shop
+        podman run -d --name ofpodman --network shop localhost/busybox {PEER} serve 80
+        docker network create -d tunbridge --ipam-driver tunbridge \
+            --ipam-opt com.tunbridge.network=shop --subnet 10.89.7.0/24 shop"
+    ));
+    docker.serve(
+        "ofdockerd",
+        "--network shop --network-alias other -p 8080:80",
+        "80",
+    );
+    lab.host()
+        .run(&["nft", "flush", "ruleset"])
+        .expect_success();
+    docker.eventually(&format!("docker exec ofdockerd {PEER} tcp ofpodman 80"));
+    for name in ["ofdockerd", "other"] {
+        docker.eventually(&format!("podman exec ofpodman {PEER} tcp {name} 80"));
+    }
+    assert_eq!(
+        lab.lan()
+            .tcp(&format!("{HOST}:8080"))
+            .unwrap()
+            .saw_address(),
+        LAN
+    );
+    // Whoever comes gets an address that neither of the two has.
+    docker.said("podman run -d --name third --network shop localhost/busybox /bin/sleep 1000");
+    docker.run("fourth", "--network shop", "sleep 1000");
+    let addresses = docker.said(
+        "podman exec third ip -o -4 address show eth0; docker exec fourth ip -o -4 address show eth0",
+    );
+    assert!(
+        addresses.contains("10.89.7.4/24") && addresses.contains("10.89.7.5/24"),
+        "{addresses}"
+    );
+    docker.said("docker rm -f ofdockerd fourth; docker network rm shop");
+    docker.said("podman exec ofpodman ping -c1 -W2 third; podman rm -fat0");
+}
+
+#[test]
+fn with_live_restore_containers_run_on_without_dockerd() {
+    let lab = Lab::plain();
+    let mut docker = Docker::beside(Engines::in_lab(&lab), "--live-restore");
+    docker.said("docker network create -d tunbridge --subnet 10.60.0.0/24 n1");
+    docker.serve(
+        "web",
+        "--network n1 -p 8080:80 -p 8080:80/udp -p 9001:80",
+        "80",
+    );
+    for signal in ["TERM", "KILL"] {
+        docker.end_dockerd(signal);
+        docker.web_is_reached();
+        docker.start_dockerd();
+        docker.web_is_reached();
+    }
+    let refusal = docker.refused("docker run --rm --network n1 --ip 10.60.0.2 busybox true");
+    assert!(refusal.contains("Address already in use"), "{refusal}");
+    docker.run("other", "--network n1", "sleep 1000");
+    assert_eq!(docker.saw("other", "tcp", "web", 80), "10.60.0.3");
+    docker.said("docker restart -t0 web");
+    docker.wait_for("web", "80");
+    docker.web_is_reached();
+    docker.said("docker rm -f web other");
+    assert!(docker.tunbridge.names(&["-a"]).is_empty());
+}
+
+#[test]
+fn dockerd_goes_over_and_back() {
+    let lab = Lab::plain();
+    let docker = Docker::in_lab(&lab).kill_and_install();
+    // The plugin must not keep the output of the commands open.
+    let background = "tunbridge() { exec /usr/local/bin/tunbridge \"$@\" >/dev/null 2>&1; }";
+    let over = crate::documents::commands("dockerd", "Over");
+    docker.said(&format!("{background}\n{over}"));
+    let url = format!("http://{HOST}:8080/passwd");
+    let fetched = || lab.lan().run(&["curl", "-sf", "-m", "2", &url]);
+    assert!(eventually(Duration::from_secs(10), || {
+        fetched().stdout.starts_with("root:")
+    }));
+    assert_eq!(docker.tunbridge.names(&[]), ["web"]);
+    docker.said(&crate::documents::commands("dockerd", "Back"));
+    assert!(docker.tunbridge.names(&["-a"]).is_empty());
+    let driver = docker.said("docker network inspect -f '{{.Driver}}' shop");
+    assert_eq!(driver, "bridge");
 }

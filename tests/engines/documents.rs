@@ -8,7 +8,7 @@ use crate::lab::{FAR, HOST, LAN, Lab, eventually};
 use crate::tunbridge_under_test::{Tunbridge, binary};
 
 /// The commands below `label` (`Over`, `Back`) in a section.
-fn commands(section: &str, label: &str) -> String {
+pub(crate) fn commands(section: &str, label: &str) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/drop-in.md");
     let text = fs::read_to_string(path).unwrap();
     let text = text
