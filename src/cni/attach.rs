@@ -64,7 +64,7 @@ impl Attachment {
             },
             ranges: wanted.ranges(),
             default_route: wanted.default_route,
-            publish: runtime.publish,
+            publish: runtime.ports.iter().map(ToString::to_string).collect(),
             dns: servers(&dns)?,
             dns_search: search(&dns),
             dns_option: dns.options,

@@ -11,7 +11,7 @@ use super::delegate::Delegate;
 use super::environment::Verb;
 use super::error::{CniError, code};
 use super::plugin::CHECK;
-use super::runtime_config::RuntimeConfig;
+use super::runtime_config::{Ports, RuntimeConfig};
 use super::{Answer, Call, Plugin, complain, step};
 use crate::api::client::{Client, ClientError, segment};
 use crate::api::types::{AttachedEndpoint, ChangePorts};
@@ -38,15 +38,15 @@ impl Call {
 
     fn add_chained(&self) -> Result<Answer, CniError> {
         let echo = self.echo()?;
-        let publish = self.publish()?;
-        if self.plugin == Plugin::Portmap && publish.is_empty() {
+        let ports = self.ports()?;
+        if self.plugin == Plugin::Portmap && ports.is_empty() {
             return Ok(Answer::Json(echo));
         }
         match self.maker()? {
             Maker::Unknown(why) => Err(why),
             Maker::Other => self.next()?.call(Verb::Add, &self.config).map(Answer::Text),
             Maker::Ours(client, container) => {
-                publish_all(&client, &container, &publish)?;
+                publish_all(&client, &container, &ports)?;
                 step("published");
                 Ok(Answer::Json(echo))
             }
@@ -55,20 +55,20 @@ impl Call {
 
     fn check_chained(&self) -> Result<(), CniError> {
         self.require_previous()?;
-        let publish = self.publish()?;
-        if self.plugin == Plugin::Portmap && publish.is_empty() {
+        let ports = self.ports()?;
+        if self.plugin == Plugin::Portmap && ports.is_empty() {
             return Ok(());
         }
         match self.maker()? {
             Maker::Unknown(why) => Err(why),
             Maker::Other => self.next()?.call(Verb::Check, &self.config).map(drop),
-            Maker::Ours(client, container) => check_ports(&client, &container, &publish),
+            Maker::Ours(client, container) => check_ports(&client, &container, &ports),
         }
     }
 
     /// Ports go with the container's last interface, for it is the container that has them.
     fn del_chained(&self) -> Result<(), CniError> {
-        let publishes = self.publish().map_or(true, |publish| !publish.is_empty());
+        let publishes = self.ports().map_or(true, |ports| !ports.is_empty());
         if self.plugin == Plugin::Portmap && !publishes {
             return Ok(());
         }
@@ -86,12 +86,12 @@ impl Call {
         }
     }
 
-    /// `-p` values; `firewall` has none.
-    fn publish(&self) -> Result<Vec<String>, CniError> {
+    /// `firewall` has none.
+    fn ports(&self) -> Result<Vec<Ports>, CniError> {
         if self.plugin == Plugin::Firewall {
             return Ok(Vec::new());
         }
-        Ok(RuntimeConfig::read(&self.config.root(), &self.config.name)?.publish)
+        Ok(RuntimeConfig::read(&self.config.root(), &self.config.name)?.ports)
     }
 
     /// What the plugins before have answered.
@@ -143,14 +143,16 @@ impl Call {
 }
 
 /// All or none.
-fn publish_all(client: &Client, container: &str, publish: &[String]) -> Result<(), CniError> {
-    let target = |verb: &str| format!("/tunbridge/containers/{}/{verb}", segment(container));
-    let (publish_target, unpublish_target) = (target("publish"), target("unpublish"));
-    let body = |spec: &String| ChangePorts { spec: spec.clone() };
-    for (index, spec) in publish.iter().enumerate() {
-        if let Err(error) = client.tell(&publish_target, &body(spec)) {
-            for done in &publish[..index] {
-                if let Err(error) = client.tell(&unpublish_target, &body(done)) {
+fn publish_all(client: &Client, container: &str, ports: &[Ports]) -> Result<(), CniError> {
+    let tell = |verb: &str, ports: &Ports| {
+        let target = format!("/tunbridge/containers/{}/{verb}", segment(container));
+        let spec = ports.to_string();
+        client.tell(&target, &ChangePorts { spec })
+    };
+    for (index, next) in ports.iter().enumerate() {
+        if let Err(error) = tell("publish", next) {
+            for done in &ports[..index] {
+                if let Err(error) = tell("unpublish", done) {
                     complain(&format!("port {done} stays published: {error}"));
                 }
             }
@@ -160,22 +162,21 @@ fn publish_all(client: &Client, container: &str, publish: &[String]) -> Result<(
     Ok(())
 }
 
-fn check_ports(client: &Client, container: &str, publish: &[String]) -> Result<(), CniError> {
-    if publish.is_empty() {
+fn check_ports(client: &Client, container: &str, ports: &[Ports]) -> Result<(), CniError> {
+    if ports.is_empty() {
         return Ok(());
     }
     let found: Value = client.get(&format!("/containers/{}/json", segment(container)))?;
-    let ports = &found["NetworkSettings"]["Ports"];
-    for spec in publish {
-        let Some((ends, container_port)) = spec.rsplit_once(':') else {
-            continue;
-        };
-        let host_port = ends.rsplit(':').next().unwrap_or_default();
-        let bindings = ports[container_port].as_array();
-        let mut bindings = bindings.into_iter().flatten();
-        if !bindings.any(|binding| binding["HostPort"] == host_port) {
-            let message = format!("port {spec} is not published any more");
-            return Err(CniError::new(code::CHECK, message));
+    let published = &found["NetworkSettings"]["Ports"];
+    for ports in ports {
+        for (host, container) in ports.pairs() {
+            let bindings = published[format!("{container}/{}", ports.protocol)].as_array();
+            let host = host.to_string();
+            let mut bindings = bindings.into_iter().flatten();
+            if !bindings.any(|binding| binding["HostPort"] == host.as_str()) {
+                let message = format!("port {ports} is not published any more");
+                return Err(CniError::new(code::CHECK, message));
+            }
         }
     }
     Ok(())

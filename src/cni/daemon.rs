@@ -248,22 +248,33 @@ impl Sockets {
 
     /// Leaves word for the next daemon that an endpoint is to go.
     pub(crate) fn leave(&self, reference: &EndpointReference) -> std::io::Result<()> {
+        let path = self.word(reference);
+        let directory = path.parent().unwrap_or_else(|| Path::new("/"));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+        let temporary = directory.join(format!(".{}", std::process::id()));
+        fs::write(&temporary, serde_json::to_vec(reference)?)?;
+        fs::rename(temporary, path)
+    }
+
+    /// Takes the word back.
+    pub(super) fn withdraw(&self, reference: &EndpointReference) {
+        // It is rarely there.
+        let _ = fs::remove_file(self.word(reference));
+    }
+
+    fn word(&self, reference: &EndpointReference) -> PathBuf {
         let local = self.local();
         let directory = match local.is_dir() {
             true => local,
             false => self.directory().to_owned(),
         };
-        let directory = directory.join(DETACHED);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)?;
         let interface = reference.interface.as_deref().unwrap_or_default();
         // Neither of the two has a slash.
         let name = format!("{}:{interface}", reference.container);
-        let temporary = directory.join(format!(".{name}.{}", std::process::id()));
-        fs::write(&temporary, serde_json::to_vec(reference)?)?;
-        fs::rename(temporary, directory.join(name))
+        directory.join(DETACHED).join(name)
     }
 }
 

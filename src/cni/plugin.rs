@@ -13,7 +13,7 @@ use super::error::{CniError, code};
 use super::fields::Field;
 use super::network::{LABEL, Wanted};
 use super::result::CniResult;
-use super::{Answer, Call, complain, routes, step};
+use super::{Answer, Call, Plugin, complain, routes, step};
 use crate::api::client::{Client, ClientError, segment};
 use crate::api::types::{AttachedEndpoint, CollectEndpoints, Runtime};
 use crate::kernel::netns;
@@ -74,6 +74,9 @@ impl Call {
         )?;
         let attached = self.attach(client, namespace, &attachment)?;
         step("attached");
+        // It is wanted again.
+        let reference = reference(&self.environment, &self.config);
+        self.sockets.withdraw(&reference);
         for warning in &attached.warnings {
             complain(warning);
         }
@@ -207,32 +210,64 @@ impl Call {
     }
 
     fn detach_somehow(&self) -> Result<(), CniError> {
-        let why = match self.sockets.look()? {
-            Found::Absent(why) => why,
-            Found::Daemon(client) => {
-                let reference = reference(&self.environment, &self.config);
-                match client.tell(DETACH, &reference) {
-                    Ok(()) | Err(ClientError::Refused { status: 404, .. }) => return Ok(()),
-                    Err(error @ (ClientError::NotRunning(_) | ClientError::Broken { .. })) => {
-                        error.into()
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
+        let Err(why) = self.detach_by_daemon()? else {
+            return self.remove_leftover();
         };
         let reference = reference(&self.environment, &self.config);
-        if let Err(error) = self.sockets.leave(&reference) {
-            complain(&format!(
+        match self.sockets.leave(&reference) {
+            // One that has started meanwhile has not read it.
+            Ok(()) if self.detach_by_daemon()?.is_ok() => self.sockets.withdraw(&reference),
+            Ok(()) => {}
+            Err(error) => complain(&format!(
                 "{why}, and no word can be left for it ({error}): once it runs, remove container {} with `tunbridge rm`",
                 self.environment.container
-            ));
+            )),
         }
-        let namespace = self.environment.netns.as_deref().map(netns::open_path);
         // A namespace that is gone has no interfaces.
-        let Some(Ok(namespace)) = namespace else {
+        let Some(namespace) = self.namespace_if_there() else {
             return Ok(());
         };
         routes::remove_interface(&namespace, &self.environment.interface, self.previous_mac())
+    }
+
+    /// The inner error: there is no daemon.
+    fn detach_by_daemon(&self) -> Result<Result<(), CniError>, CniError> {
+        let client = match self.sockets.look()? {
+            Found::Absent(why) => return Ok(Err(why)),
+            Found::Daemon(client) => client,
+        };
+        let reference = reference(&self.environment, &self.config);
+        match client.tell(DETACH, &reference) {
+            Ok(()) | Err(ClientError::Refused { status: 404, .. }) => Ok(Ok(())),
+            Err(error @ (ClientError::NotRunning(_) | ClientError::Broken { .. })) => {
+                Ok(Err(error.into()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// An interface that `ADD` answered and that the daemon does not know: the stock plugin has made it before we took its
+    /// name, or the daemon's state is lost.
+    fn remove_leftover(&self) -> Result<(), CniError> {
+        let (Some(mac), Some(namespace)) = (self.previous_mac(), self.namespace_if_there()) else {
+            return Ok(());
+        };
+        let interface = &self.environment.interface;
+        if self.is_free_name(&namespace)? {
+            return Ok(());
+        }
+        if self.plugin == Plugin::Bridge
+            && let Some(next) = Delegate::find(self.plugin.name(), &self.environment.path)
+        {
+            return next.call(Verb::Del, &self.config).map(drop);
+        }
+        routes::remove_interface(&namespace, interface, Some(mac))
+    }
+
+    /// The container's namespace, unless it is gone.
+    fn namespace_if_there(&self) -> Option<OwnedFd> {
+        self.environment.netns.as_ref()?;
+        self.namespace().ok()
     }
 
     /// The interface's Ethernet address as `ADD` told it.
@@ -391,20 +426,25 @@ impl Call {
         Ok(namespace)
     }
 
-    fn expect_free_name(&self, namespace: &OwnedFd) -> Result<(), CniError> {
+    fn is_free_name(&self, namespace: &OwnedFd) -> Result<bool, CniError> {
         let name = self.environment.interface.as_str();
         let taken = netns::run_in(namespace.as_fd(), || {
             nix::net::if_::if_nametoindex(name).is_ok()
         });
         let taken = taken.map_err(|error| CniError::new(code::IO, error.to_string()))?;
-        if taken {
-            let message = format!(
-                "interface name provided in CNI_IFNAME ({name}) already exists in the container"
-            );
-            return Err(CniError::environment(message)
-                .details("give another name, or delete that interface first"));
+        Ok(!taken)
+    }
+
+    fn expect_free_name(&self, namespace: &OwnedFd) -> Result<(), CniError> {
+        if self.is_free_name(namespace)? {
+            return Ok(());
         }
-        Ok(())
+        let message = format!(
+            "interface name provided in CNI_IFNAME ({}) already exists in the container",
+            self.environment.interface
+        );
+        Err(CniError::environment(message)
+            .details("give another name, or delete that interface first"))
     }
 
     pub(super) fn previous(&self) -> Result<Option<CniResult>, CniError> {

@@ -1,5 +1,6 @@
 //! `runtimeConfig`: what the runtime says about this container, by capability.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use serde_json::Value;
@@ -11,13 +12,68 @@ use super::subnets::{self, Subnet};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RuntimeConfig {
-    /// `-p` values.
-    pub(super) publish: Vec<String>,
+    pub(super) ports: Vec<Ports>,
     pub(super) addresses: Vec<IpAddr>,
     pub(super) mac: Option<String>,
     pub(super) dns: Dns,
     pub(super) ranges: Vec<Subnet>,
     pub(super) aliases: Vec<String>,
+}
+
+/// Consecutive ports of the host that lead to as many of the container. As text, a `-p` value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ports {
+    pub(super) address: Option<IpAddr>,
+    host: u16,
+    container: u16,
+    /// How many follow the first.
+    more: u16,
+    /// `tcp` or `udp`.
+    pub(super) protocol: String,
+}
+
+impl Ports {
+    /// Each port of the host with the container's.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (u16, u16)> {
+        (0..=self.more).map(|n| {
+            (
+                self.host.saturating_add(n),
+                self.container.saturating_add(n),
+            )
+        })
+    }
+
+    /// Runtimes send a range port by port; asked for as one it is published at once.
+    fn extend(&mut self, next: &Self) -> bool {
+        let follows =
+            |first: u16, next: u16| u32::from(first) + u32::from(self.more) + 1 == u32::from(next);
+        let extends = self.address == next.address
+            && self.protocol == next.protocol
+            && follows(self.host, next.host)
+            && follows(self.container, next.container);
+        if extends {
+            self.more += 1;
+        }
+        extends
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            None => {}
+            Some(IpAddr::V4(address)) => write!(f, "{address}:")?,
+            Some(IpAddr::V6(address)) => write!(f, "[{address}]:")?,
+        }
+        let (host, container) = (self.host, self.container);
+        if self.more == 0 {
+            write!(f, "{host}:{container}")?;
+        } else {
+            let more = self.more;
+            write!(f, "{host}-{}:{container}-{}", host + more, container + more)?;
+        }
+        write!(f, "/{}", self.protocol)
+    }
 }
 
 impl RuntimeConfig {
@@ -34,7 +90,7 @@ impl RuntimeConfig {
             }
             let field = Field::new(value, format!("runtimeConfig.{key}"));
             match key.to_ascii_lowercase().as_str() {
-                "portmappings" => read.publish = read_ports(&field)?,
+                "portmappings" => read.ports = read_ports(&field)?,
                 "ips" => read.addresses = read_addresses(&field)?,
                 "mac" => read.mac = Some(field.text()?.to_owned()).filter(|mac| !mac.is_empty()),
                 "dns" => {
@@ -61,9 +117,9 @@ impl RuntimeConfig {
     }
 }
 
-/// `portMappings` as `-p` values. A mapping without a port of the host publishes nothing.
-fn read_ports(field: &Field<'_>) -> Result<Vec<String>, CniError> {
-    let mut publish = Vec::new();
+/// A mapping without a port of the host publishes nothing.
+fn read_ports(field: &Field<'_>) -> Result<Vec<Ports>, CniError> {
+    let mut ports: Vec<Ports> = Vec::new();
     for mapping in field.elements()? {
         let mapping = mapping.object()?;
         let port = |key: &str, lowest: u16| -> Result<u16, CniError> {
@@ -89,17 +145,18 @@ fn read_ports(field: &Field<'_>) -> Result<Vec<String>, CniError> {
         if host == 0 {
             continue;
         }
-        let address = match address {
-            None => String::new(),
-            Some(IpAddr::V4(address)) => format!("{address}:"),
-            Some(IpAddr::V6(address)) => format!("[{address}]:"),
+        let next = Ports {
+            address,
+            host,
+            container,
+            more: 0,
+            protocol,
         };
-        let value = format!("{address}{host}:{container}/{protocol}");
-        if !publish.contains(&value) {
-            publish.push(value);
+        if !ports.last_mut().is_some_and(|last| last.extend(&next)) && !ports.contains(&next) {
+            ports.push(next);
         }
     }
-    Ok(publish)
+    Ok(ports)
 }
 
 /// At most one of each family; the same may come twice.
@@ -179,6 +236,30 @@ mod tests {
         RuntimeConfig::read(&Field::new(&config, ""), "net")
     }
 
+    fn texts(config: &RuntimeConfig) -> Vec<String> {
+        config.ports.iter().map(Ports::to_string).collect()
+    }
+
+    #[test]
+    fn a_range_that_comes_port_by_port_is_one() {
+        let mapping = |host: u16, container: u16, protocol: &str| json!({"hostPort": host, "containerPort": container, "protocol": protocol});
+        let read = read(json!({"portMappings": [
+            mapping(9000, 80, "tcp"), mapping(9001, 81, "tcp"), mapping(9002, 82, "tcp"),
+            mapping(9003, 83, "udp"), mapping(9004, 85, "udp"), mapping(9004, 85, "udp"),
+            mapping(65535, 65535, "udp"),
+        ]}));
+        let read = read.unwrap();
+        let expected = [
+            "9000-9002:80-82/tcp",
+            "9003:83/udp",
+            "9004:85/udp",
+            "65535:65535/udp",
+        ];
+        assert_eq!(texts(&read), expected);
+        let pairs: Vec<(u16, u16)> = read.ports[0].pairs().collect();
+        assert_eq!(pairs, [(9000, 80), (9001, 81), (9002, 82)]);
+    }
+
     #[test]
     fn as_podman_and_as_containerd_write_it() {
         let podman = read(json!({
@@ -192,7 +273,7 @@ mod tests {
         let podman = podman.unwrap();
         assert_eq!(podman.aliases, ["web1", "a70afaeb99e0"]);
         assert_eq!(podman.addresses.len(), 2);
-        assert_eq!(podman.publish, ["8080:80/tcp", "127.0.0.1:8081:81/udp"]);
+        assert_eq!(texts(&podman), ["8080:80/tcp", "127.0.0.1:8081:81/udp"]);
         let containerd = read(json!({
             "portMappings": [
                 {"HostPort": 8080, "ContainerPort": 80, "Protocol": "TCP", "HostIP": "::"},
@@ -205,7 +286,7 @@ mod tests {
             "deviceID": "",
         }));
         let containerd = containerd.unwrap();
-        assert_eq!(containerd.publish, ["[::]:8080:80/tcp"]);
+        assert_eq!(texts(&containerd), ["[::]:8080:80/tcp"]);
         assert_eq!(containerd.dns.nameservers, ["10.0.0.10"]);
         assert_eq!(containerd.mac, None);
         assert_eq!(read(json!({"aliases": ["a"]})).unwrap().aliases, ["a"]);

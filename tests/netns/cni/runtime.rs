@@ -60,9 +60,21 @@ pub(crate) struct Container<'a> {
 }
 
 impl Container<'_> {
-    /// Calls one plugin with `variables` beside the usual ones.
+    /// Calls one of our plugins with `variables` beside the usual ones.
     pub(crate) fn call(
         &self,
+        plugin: &str,
+        verb: &str,
+        config: &Value,
+        variables: &[(&str, &str)],
+    ) -> Outcome {
+        self.call_in(PLUGINS, plugin, verb, config, variables)
+    }
+
+    /// The same of any plugins.
+    pub(crate) fn call_in(
+        &self,
+        plugins: &str,
         plugin: &str,
         verb: &str,
         config: &Value,
@@ -75,7 +87,7 @@ impl Container<'_> {
             ("CNI_IFNAME", "eth0"),
             ("CNI_PATH", &format!("{PLUGINS}:{STOCK}")),
         ];
-        let program = format!("{PLUGINS}/{plugin}");
+        let program = format!("{plugins}/{plugin}");
         let mut command = self.runtime.host.command(&["timeout", "60", &program]);
         command.env_remove("TUNBRIDGE_SOCKET");
         command.envs(usual).envs(variables.iter().copied());

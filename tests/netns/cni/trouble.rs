@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::runtime::{
-    Container, NOTHING, Runtime, error, left, own, podman, portmap, with_previous,
+    Container, NOTHING, Runtime, STOCK, error, left, own, podman, portmap, with_previous,
 };
 use crate::lab::Lab;
 
@@ -178,4 +178,34 @@ fn a_daemon_that_is_killed_while_it_attaches_leaves_nothing() {
         assert_eq!(one.interfaces(), NOTHING);
         assert_eq!(left(&lab, &tunbridge), NOTHING, "{milliseconds} ms");
     }
+}
+
+#[test]
+fn an_interface_that_the_stock_plugin_has_made_goes_with_it() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    let runtime = Runtime::new(&lab);
+    let one = runtime.container("one");
+    let mut config = podman("10.91.0.0/24");
+    config["ipam"]["dataDir"] = "/run/host-local".into();
+    config["ipam"]["routes"] = json!([]);
+    // Else it changes the host.
+    (config["isGateway"], config["ipMasq"]) = (false.into(), false.into());
+    // The links of ours are not there yet.
+    let result = one.call_in(STOCK, "bridge", "ADD", &config, &[]);
+    let result: serde_json::Value = serde_json::from_str(&result.expect_success().stdout).unwrap();
+    let reserved = || {
+        lab.host()
+            .shell("ls /run/host-local/mynet | grep ^10")
+            .stdout
+    };
+    assert_eq!(reserved(), "10.91.0.2\n");
+    let config = with_previous(&config, &result);
+    one.call_in("/run/cni", "bridge", "DEL", &config, &[])
+        .expect_success();
+    assert_eq!((one.interfaces(), reserved().as_str()), (Vec::new(), ""));
+    lab.host()
+        .run(&["ip", "link", "delete", "cni-podman1"])
+        .expect_success();
+    assert_eq!(left(&lab, &tunbridge), NOTHING);
 }
