@@ -15,6 +15,7 @@ use super::fields::Field;
 use super::network::Wanted;
 use super::result::{self, CniResult, Dns, Route};
 use super::runtime_config::{RuntimeConfig, read_addresses};
+use super::subnets::Subnet;
 use crate::api::types::{
     AttachEndpoint, AttachedEndpoint, EndpointAddresses, EndpointReference, EndpointSettings,
     Placement, Runtime,
@@ -26,6 +27,8 @@ use crate::control::network_options::is_predefined;
 pub(super) struct Attachment {
     pub(super) request: AttachEndpoint,
     pub(super) wanted: Wanted,
+    /// Called as `bridge`: then `host-local` would have told a gateway, whether or not anything is there.
+    like_stock: bool,
 }
 
 impl Attachment {
@@ -69,7 +72,11 @@ impl Attachment {
             dns_search: search(&dns),
             dns_option: dns.options,
         };
-        Ok(Self { request, wanted })
+        Ok(Self {
+            request,
+            wanted,
+            like_stock: plugin == Plugin::Bridge,
+        })
     }
 
     /// In CNI's terms. `sandbox`: the path of the namespace as the runtime knows it.
@@ -84,8 +91,13 @@ impl Attachment {
                 ..result::Interface::default()
             };
         let gateway = |ipv4: bool| {
+            let is_same = |address: &IpAddr| address.is_ipv4() == ipv4;
             let mut routers = attached.routers.iter().copied();
-            routers.find(|router| router.is_ipv4() == ipv4)
+            routers.find(is_same).or_else(|| {
+                let gateway = |subnet: &Subnet| subnet.gateway.unwrap_or_else(|| subnet.first());
+                let subnets = self.wanted.subnets.iter().filter(|_| self.like_stock);
+                subnets.map(gateway).find(is_same)
+            })
         };
         let address = |address: &IpNet| result::Address {
             address: *address,

@@ -30,6 +30,11 @@ impl Subnet {
             ranges: Vec::new(),
         }
     }
+
+    /// The first address that somebody can have.
+    pub(super) fn first(&self) -> IpAddr {
+        usable(self.subnet).0
+    }
 }
 
 /// The lists of ranges of `ipam` or of `runtimeConfig.ipRanges`.

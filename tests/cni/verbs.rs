@@ -394,3 +394,23 @@ fn in_the_middle_of_a_chain_it_adds_to_what_is_there() {
     assert_eq!(result["routes"].as_array().unwrap().len(), 3);
     assert_eq!(result["dns"]["nameservers"], json!(["127.0.0.11"]));
 }
+
+#[test]
+fn an_internal_network_of_podman_has_the_gateway_that_podman_shows() {
+    let (plugins, daemon, namespace) = (Plugins::new(), Recorder::start(), Namespace::new());
+    let mut answer = super::recorder::attached();
+    (answer["gateways"], answer["routers"]) = (json!([]), json!([]));
+    daemon.answer(ADD, 201, answer);
+    let add = |plugin: &str| {
+        let config = json!({
+            "cniVersion": "0.4.0", "name": "net", "isGateway": false,
+            "ipam": {"ranges": [[{"subnet": "10.5.0.0/16"}]]},
+        });
+        let call = plugins.call(plugin).attachment("ADD", &namespace.path());
+        call.socket(&daemon.socket()).with_config(&config).json()
+    };
+    let result = add("bridge");
+    assert_eq!(result["ips"][0]["gateway"], "10.5.0.1");
+    assert_eq!(result.get("routes"), None);
+    assert_eq!(add("tunbridge")["ips"][0].get("gateway"), None);
+}
