@@ -7,5 +7,7 @@
 mod calls;
 #[path = "docker_plugin/fake_daemon.rs"]
 mod fake_daemon;
+#[path = "docker_plugin/leases.rs"]
+mod leases;
 #[path = "docker_plugin/process.rs"]
 mod process;

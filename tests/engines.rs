@@ -40,6 +40,8 @@ mod tunbridge_under_test;
 mod containerd;
 #[path = "engines/docker.rs"]
 mod docker;
+#[path = "engines/dockerd.rs"]
+mod dockerd;
 #[path = "engines/documents.rs"]
 mod documents;
 #[path = "engines/engines.rs"]
