@@ -129,7 +129,7 @@ forget() {
     find /sys/fs/cgroup -type d -name 'tunbridge-lab-*' 2>/dev/null | while read -r directory; do
         [ ! -d "/proc/${directory##*-}" ] || continue
         find "$directory" -depth -type d -exec rmdir {} + 2>/dev/null || true
-    done
+    done || true                            # another lab may be doing the same
 }
 
 # ---- the image ------------------------------------------------------------------------------------------

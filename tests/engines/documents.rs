@@ -45,8 +45,8 @@ fn podman_goes_over_and_back() {
     engines.said(&format!(
         "echo nameserver {FAR} >/etc/resolv.conf
         podman network create shop
-        podman run -d --name web --network shop -p 8080:80 localhost/busybox {PEER} serve 80
-        podman run -d --name client --network shop localhost/busybox /bin/sleep 1000"
+        podman run -d --stop-signal KILL --name web --network shop -p 8080:80 localhost/busybox {PEER} serve 80
+        podman run -d --stop-signal KILL --name client --network shop localhost/busybox /bin/sleep 1000"
     ));
     assert_eq!(seen_from_outside(&lab).as_deref(), Some(LAN));
     // What the stock plugins leave behind stays.

@@ -60,6 +60,16 @@ impl<'lab> Engines<'lab> {
         self.lab.host().start(&[ENGINES, "run", "bash", "-c", line])
     }
 
+    /// Waits until the traffic helper serves port 80 in a container of podman.
+    pub(crate) fn wait_until_it_serves(&self, name: &str) {
+        self.said(&format!(
+            "for i in $(seq 200); do
+                podman exec {name} ss -H4ltn 'sport = :80' | grep -q . && exit 0
+                sleep 0.05
+            done; exit 1"
+        ));
+    }
+
     /// A file of the lab as the test can open it.
     pub(crate) fn path(&self, inside: &str) -> PathBuf {
         self.lab.path(inside)

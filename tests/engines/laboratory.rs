@@ -46,6 +46,7 @@ fn engines_run_and_the_machine_does_not_notice() {
     engines.said(&format!(
         "podman run -d --name web -p 8080:80 -p 8080:80/udp localhost/busybox {PEER} serve 80"
     ));
+    engines.wait_until_it_serves("web");
     let _server = lab.far().serve(&["7000"]);
     let answer = engines.said(&format!("podman exec web {PEER} tcp {FAR} 7000"));
     assert!(answer.contains(&format!("server-saw={HOST}:")), "{answer}");

@@ -254,10 +254,10 @@ fn containers_see_what_they_see_with_debians_plugins() {
             podman run -d --name w2 --network both --ip 10.89.5.9 --mac-address 02:11:22:33:44:55 \
                 -p 8090:80 -p '[::1]:8091:80' localhost/busybox {PEER} serve 80
             podman run -d --name w3 localhost/busybox sleep 1000
-            for c in w1 w2; do
-                until podman exec $c ss -Hltn 'sport = :80' | grep -q .; do sleep 0.05; done
-            done"
+"
         ));
+        engines.wait_until_it_serves("w1");
+        engines.wait_until_it_serves("w2");
         lab.apply_world();
         compare(engines, plugins, VIEW);
         // From outside.
@@ -286,6 +286,7 @@ fn ports_that_conmon_holds_are_published_and_those_of_strangers_are_not() {
         engines.said(&format!(
             "podman run -d --name web -p 8080:80 -p 8080:80/udp localhost/busybox {PEER} serve 80"
         ));
+        engines.wait_until_it_serves("web");
         let sockets = engines.said("ss -Hlntup | grep :8080");
         assert!(
             sockets.lines().all(|line| line.contains("conmon")),
@@ -458,6 +459,7 @@ fn a_daemon_that_is_away_is_told_of_and_catches_up() {
             "podman run -d --name stays -p 8080:80 localhost/busybox {PEER} serve 80
             podman run -d --name goes -p 8081:80 localhost/busybox /bin/sleep 1000"
         ));
+        engines.wait_until_it_serves("stays");
         tunbridge.kill();
         let error = engines.refused("podman run --rm localhost/busybox /bin/true");
         assert!(error.contains("tunbridge daemon"), "{error}");
