@@ -251,7 +251,8 @@ snapshot_here() {
     nft list ruleset | sed 's/^/nft /'
     ss -Hltnup | awk '{ print "socket", $1, $5, $7 }'
     ls /run/netns | sed 's/^/netns /'
-    findmnt -rn -o TARGET | grep -v '^/proc/' | sed 's/^/mount /'
+    # Without what engines mount and unmount for themselves.
+    findmnt -rn -o TARGET | grep -vE '^(/proc|/var/lib/(containers|containerd|docker))/' | sed 's/^/mount /'
     ps -eo comm= | awk '/^tunbridge/ { print "process", $0 }'
 }
 
