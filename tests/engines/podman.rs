@@ -198,7 +198,12 @@ pub(crate) fn compare(engines: &Engines<'_>, plugins: Plugins, table: &[Line]) {
             (Plugins::Ours, Some(different)) => different,
             _ => stock,
         };
-        let printed = view(engines, line);
+        let mut printed = view(engines, line);
+        // The host's own ruleset comes and goes: it drops the answer to a datagram that the host sent while
+        // there was none, and nobody repeats a datagram.
+        if printed != *expected && line.contains("peer udp") {
+            printed = view(engines, line);
+        }
         if printed != *expected {
             wrong.push(format!(
                 "{line}\n---- expected\n{expected}\n---- printed\n{printed}\n"
