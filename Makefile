@@ -38,8 +38,10 @@ bench: setup build ## throughput against the kernel's own NAT, as ratios (root)
 install: build ## binary into PREFIX/bin, systemd units into UNITDIR (DESTDIR is honoured)
 	install -D -m 0755 $(RELEASE) $(DESTDIR)$(PREFIX)/bin/tunbridge
 	install -d $(DESTDIR)$(UNITDIR)
-	sed 's|/usr/local/bin|$(PREFIX)/bin|' docs/tunbridge.service > $(DESTDIR)$(UNITDIR)/tunbridge.service
-	chmod 0644 $(DESTDIR)$(UNITDIR)/tunbridge.service
+	for unit in tunbridge tunbridge-docker-plugin; do \
+	    sed 's|/usr/local/bin|$(PREFIX)/bin|' docs/$$unit.service > $(DESTDIR)$(UNITDIR)/$$unit.service && \
+	    chmod 0644 $(DESTDIR)$(UNITDIR)/$$unit.service || exit 1; \
+	done
 	install -m 0644 docs/tunbridge.socket $(DESTDIR)$(UNITDIR)/tunbridge.socket
 
 clean: ## remove what was built

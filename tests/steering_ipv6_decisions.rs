@@ -207,6 +207,18 @@ fn a_bit_written_through_the_mapping_is_seen_by_the_programs_at_once() {
     });
 }
 
+/// A port that was bound a moment ago. A process that another test is just starting has a copy of the closed
+/// socket until it executes its program.
+fn bind_again(address: &str) -> TcpListener {
+    for _ in 0..100 {
+        if let Ok(listener) = TcpListener::bind(address) {
+            return listener;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    TcpListener::bind(address).unwrap()
+}
+
 #[test]
 fn a_socket_of_the_host_wins_over_a_mapping() {
     Bench::run6(|bench| {
@@ -234,7 +246,7 @@ fn a_socket_of_the_host_wins_over_a_mapping() {
         bench.wan_sends6(&tcp);
         assert!(bench.is_diverted(&tcp));
         drop(ipv4);
-        let listener = TcpListener::bind("[::]:7000").unwrap();
+        let listener = bind_again("[::]:7000");
         bench.wan_sends6(&tcp);
         assert!(!bench.is_diverted(&tcp));
         bench.wan_sends(&frames::tcp(WAN, 9, UPLINK, 7000, ACK));
