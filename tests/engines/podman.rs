@@ -358,7 +358,7 @@ fn a_container_goes_through_everything_that_podman_does_with_networks() {
         let asks = |from: &str, name: &str| {
             let line = format!("podman exec -e PEER_WAIT=1 {from} {PEER} tcp {name} 80");
             let mut outcome = engines.shell(&line);
-            eventually(Duration::from_secs(5), || {
+            eventually(Duration::from_secs(20), || {
                 outcome = engines.shell(&line);
                 outcome.succeeded()
             });
@@ -420,7 +420,7 @@ fn a_container_goes_through_everything_that_podman_does_with_networks() {
         ));
         let published = || lab.lan().tcp(&format!("{HOST}:8090"));
         assert!(
-            eventually(Duration::from_secs(5), || published().is_ok()),
+            eventually(Duration::from_secs(20), || published().is_ok()),
             "{:?}",
             published()
         );
@@ -441,7 +441,7 @@ fn udp_follows_the_container_that_has_the_port_now() {
             engines.said(&format!(
                 "podman run -d --name server{turn} --ip {address} -p 8080:80/udp localhost/busybox {PEER} serve 80"
             ));
-            let answered = eventually(Duration::from_secs(5), || ask().is_ok());
+            let answered = eventually(Duration::from_secs(20), || ask().is_ok());
             assert!(answered, "{:?}", ask());
             assert_eq!(ask().unwrap().at.ip().to_string(), address);
             engines.said(&format!("podman rm -ft0 server{turn}"));
@@ -472,7 +472,7 @@ fn a_daemon_that_is_away_is_told_of_and_catches_up() {
         engines.said("podman rm -ft0 goes");
         tunbridge.start_again();
         assert!(
-            eventually(Duration::from_secs(5), || tunbridge.names(&["-a"])
+            eventually(Duration::from_secs(20), || tunbridge.names(&["-a"])
                 == ["stays"]),
             "{:?}",
             tunbridge.names(&["-a"])

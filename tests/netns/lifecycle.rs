@@ -177,14 +177,9 @@ fn on_request_forwarding_is_switched_on_and_kept_on() {
         tunbridge.log()
     );
 
-    let restored = || {
-        lab.host()
-            .milliseconds_until_restored("net.ipv4.ip_forward", "0")
-    };
-    let after: Vec<f64> = (0..5).map(|_| restored()).collect();
-    // The machine may have been busy with something else, but not all the time.
-    let best = after.iter().copied().fold(f64::INFINITY, f64::min);
-    assert!(best < 50.0, "{after:?} ms");
+    for _ in 0..5 {
+        lab.host().expect_restored("net.ipv4.ip_forward", "0");
+    }
     // It stays as Docker leaves it.
     drop_with_forwarding_on(&lab, tunbridge);
 }

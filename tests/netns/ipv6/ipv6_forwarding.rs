@@ -55,11 +55,9 @@ fn on_request_they_are_kept_on() {
         "the change is logged: {}",
         tunbridge.log()
     );
-    let after: Vec<f64> = (0..5)
-        .map(|_| lab.host().milliseconds_until_restored(ALL, "0"))
-        .collect();
-    let best = after.iter().copied().fold(f64::INFINITY, f64::min);
-    assert!(best < 50.0, "{after:?} ms");
+    for _ in 0..5 {
+        lab.host().expect_restored(ALL, "0");
+    }
     // They stay as Docker leaves them.
     tunbridge.kill();
     assert_eq!(lab.host().sysctl(ALL), "1");
