@@ -54,6 +54,7 @@ impl Attachment {
         let request = AttachEndpoint {
             runtime: Runtime::Cni,
             container: environment.container.clone(),
+            owner: Some(config.name.clone()),
             name: args.name,
             network: config.network.clone(),
             create_network: wanted.create.clone(),
@@ -150,12 +151,13 @@ impl Attachment {
     }
 }
 
-/// The endpoint of a request, as the daemon knows it. With its network: after a failed `ADD`, whose interface was
-/// there already, that one stays.
+/// The endpoint of a request, as the daemon knows it. With its owner and network: after a failed `ADD`, whose interface
+/// was there already, that one stays.
 pub(super) fn reference(environment: &Environment, config: &Config) -> EndpointReference {
     EndpointReference {
         runtime: Runtime::Cni,
         container: environment.container.clone(),
+        owner: Some(config.name.clone()),
         network: Some(config.network.clone()),
         interface: Some(environment.interface.clone()),
     }

@@ -341,20 +341,15 @@ impl Call {
     }
 
     fn collect(&self) -> Result<(), CniError> {
-        let valid = self.valid_attachments()?;
-        // Another configuration may have the same network, whose attachments we are not told.
-        let collected = if self.config.network == self.config.name {
-            let request = CollectEndpoints {
-                runtime: Runtime::Cni,
-                network: self.config.network.clone(),
-                valid,
-            };
-            match self.existing()?.tell(COLLECT, &request) {
-                Ok(()) | Err(ClientError::Refused { status: 404, .. }) => Ok(()),
-                Err(error) => Err(error.into()),
-            }
-        } else {
-            Ok(())
+        let request = CollectEndpoints {
+            runtime: Runtime::Cni,
+            // Another configuration may have the same network: its attachments we are not told.
+            owner: self.config.name.clone(),
+            valid: self.valid_attachments()?,
+        };
+        let collected = match self.existing()?.tell(COLLECT, &request) {
+            Ok(()) | Err(ClientError::Refused { status: 404, .. }) => Ok(()),
+            Err(error) => Err(error.into()),
         };
         if let Some(ipam) = delegate::ipam(&self.environment, &self.config)? {
             ipam.call(Verb::Gc, &self.config)?;

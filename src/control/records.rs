@@ -223,6 +223,9 @@ pub struct Attachment {
     /// Another runtime asked for it: the container lasts while there is one of these.
     #[serde(default)]
     pub of_runtime: bool,
+    /// On whose behalf the runtime asked.
+    #[serde(default)]
+    pub owner: Option<String>,
     /// The network may make the container's default route.
     #[serde(default = "yes")]
     pub default_route: bool,

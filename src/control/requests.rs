@@ -232,6 +232,7 @@ impl State {
             gw_priority: settings.gw_priority,
             requested_interface: requested_interface.map(str::to_owned),
             of_runtime: false,
+            owner: None,
             default_route: true,
             endpoint: None,
         })

@@ -151,7 +151,9 @@ impl State {
         places.filter(move |(_, attachment, endpoint)| {
             let network = reference.network.as_deref();
             let interface = reference.interface.as_deref();
-            network.is_none_or(|network| self.is_on(attachment, network))
+            let owners = reference.owner.as_deref().zip(attachment.owner.as_deref());
+            owners.is_none_or(|(meant, owner)| meant == owner)
+                && network.is_none_or(|network| is_on(attachment, network))
                 && interface.is_none_or(|interface| is_called(attachment, endpoint, interface))
         })
     }
@@ -176,7 +178,7 @@ impl State {
         places.filter(|(_, _, endpoint)| !going.contains(&endpoint.number))
     }
 
-    /// The endpoints of a runtime on a network that are not valid any more.
+    /// The endpoints that an owner asked for and that are not valid any more.
     pub fn collectable<'a>(
         &'a self,
         request: &'a CollectEndpoints,
@@ -194,22 +196,9 @@ impl State {
                 *id == known.id && is_called(attachment, endpoint, interface)
             });
             known.runtime == request.runtime
-                && self.is_on(attachment, &request.network)
+                && attachment.owner.as_deref() == Some(request.owner.as_str())
                 && !is_valid
         })
-    }
-
-    /// The network may be gone: its name counts, then.
-    fn is_on(&self, attachment: &Attachment, network: &str) -> bool {
-        let network = match network {
-            "" | "default" => DEFAULT_NETWORK,
-            network => network,
-        };
-        attachment.network == network
-            || attachment.network_name == network
-            || self
-                .network(network)
-                .is_ok_and(|found| found.id == attachment.network)
     }
 
     fn new_runtime_record(
@@ -311,6 +300,7 @@ impl State {
         Ok(Attachment {
             default_route: request.default_route,
             of_runtime: true,
+            owner: request.owner.clone(),
             ..wanted
         })
     }
@@ -320,6 +310,15 @@ impl State {
 pub(super) fn is_last(container: &Container, network: &str) -> bool {
     let mut attachments = container.attachments.iter();
     attachments.all(|attachment| attachment.network == network)
+}
+
+/// By the network's whole name or id, as the attachment has them: the network may be gone.
+fn is_on(attachment: &Attachment, network: &str) -> bool {
+    let network = match network {
+        "" | "default" => DEFAULT_NETWORK,
+        network => network,
+    };
+    attachment.network == network || attachment.network_name == network
 }
 
 /// The name that it was asked for by, or has.

@@ -155,6 +155,7 @@ pub(super) fn reference(endpoint: &str, network: Option<&str>) -> EndpointRefere
     EndpointReference {
         runtime: Runtime::Docker,
         container: endpoint.to_owned(),
+        owner: None,
         network: network.map(str::to_owned),
         interface: None,
     }

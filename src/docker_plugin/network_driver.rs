@@ -333,6 +333,7 @@ impl Plugin {
         let attach = AttachEndpoint {
             runtime: Runtime::Docker,
             container: endpoint.clone(),
+            owner: None,
             name: None,
             network: network.id.clone(),
             create_network: None,

@@ -331,7 +331,7 @@ fn a_runtime_hands_its_namespace_over() {
     client
         .tell("/tunbridge/endpoints/detach", &reference)
         .unwrap();
-    let valid = json!({"runtime": "cni", "network": "net1", "valid": [["c1", "eth0"]]});
+    let valid = json!({"runtime": "cni", "owner": "net1", "valid": [["c1", "eth0"]]});
     client.tell("/tunbridge/endpoints/collect", &valid).unwrap();
     assert_eq!(
         server.fake.records().asked,

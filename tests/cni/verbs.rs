@@ -150,7 +150,7 @@ fn deletion_names_the_endpoint_by_network_and_interface() {
             .with_config(&config("1.0.0"))
             .silent();
         let expected =
-            json!({"runtime": "cni", "container": "c1", "network": "net", "interface": "eth0"});
+            json!({"runtime": "cni", "container": "c1", "owner": "net", "network": "net", "interface": "eth0"});
         assert_eq!(daemon.body(DETACH), expected);
     }
     // Arguments are of no interest any more.
@@ -180,15 +180,14 @@ fn collection_keeps_what_is_valid() {
     let valid = json!([{"containerID": "c1", "ifname": "eth0"}]);
     for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
         collect(json!({ key: valid })).silent();
-        let expected = json!({"runtime": "cni", "network": "net", "valid": [["c1", "eth0"]]});
+        let expected = json!({"runtime": "cni", "owner": "net", "valid": [["c1", "eth0"]]});
         assert_eq!(daemon.body(COLLECT), expected);
     }
     collect(json!({})).silent();
     assert_eq!(daemon.body(COLLECT)["valid"], json!([]));
-    let before = daemon.requests().len();
     // Attachments of another configuration with the same network are not ours to judge.
     collect(json!({"network": "shared"})).silent();
-    assert_eq!(daemon.requests().len(), before);
+    assert_eq!(daemon.body(COLLECT)["owner"], "net");
     let wrong = json!({"cni.dev/valid-attachments": [{"containerID": "../x", "ifname": "eth0"}]});
     collect(wrong).expect_error(
         7,

@@ -44,6 +44,9 @@ pub struct AttachEndpoint {
     pub runtime: Runtime,
     /// The runtime's id of the container, `[A-Za-z0-9][A-Za-z0-9_.-]*`.
     pub container: String,
+    /// On whose behalf: the name of a CNI configuration, the bundle of an OCI container. Kept with the endpoint.
+    #[serde(default)]
+    pub owner: Option<String>,
     /// What it is called, for names between containers; if another container is called so, both are found by it.
     #[serde(default)]
     pub name: Option<String>,
@@ -106,6 +109,9 @@ pub struct EndpointReference {
     pub runtime: Runtime,
     /// The runtime's id of the container.
     pub container: String,
+    /// On whose behalf: endpoints that another owner asked for are not meant.
+    #[serde(default)]
+    pub owner: Option<String>,
     /// Name or id of the network, which may be gone by now; `None`: whatever network it is.
     #[serde(default)]
     pub network: Option<String>,
@@ -115,14 +121,14 @@ pub struct EndpointReference {
     pub interface: Option<String>,
 }
 
-/// `POST /tunbridge/endpoints/collect`: which endpoints of a network are still wanted; the others go.
+/// `POST /tunbridge/endpoints/collect`: which endpoints of an owner are still wanted; the others go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CollectEndpoints {
     /// By which door: others' endpoints stay.
     pub runtime: Runtime,
-    /// Name or id of the network.
-    pub network: String,
+    /// Who asked for them, as in [`AttachEndpoint`]: on one network there may be others'.
+    pub owner: String,
     /// Container and interface of each that stays.
     pub valid: Vec<(String, String)>,
 }

@@ -59,6 +59,7 @@ fn attach(state: &mut State, runtime: Runtime, id: &str, address: &str) -> Resul
     let request = AttachEndpoint {
         runtime,
         container: id.to_owned(),
+        owner: None,
         name: None,
         network: "shop".to_owned(),
         create_network: None,

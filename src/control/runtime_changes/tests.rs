@@ -7,6 +7,7 @@ fn attach(state: &mut State, id: &str, placement: Placement) {
     let request = AttachEndpoint {
         runtime: Runtime::Docker,
         container: id.to_owned(),
+        owner: None,
         name: None,
         network: "shop".to_owned(),
         create_network: None,

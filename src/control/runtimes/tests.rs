@@ -7,6 +7,7 @@ fn wants(container: &str, network: &str) -> AttachEndpoint {
     AttachEndpoint {
         runtime: Runtime::Cni,
         container: container.to_owned(),
+        owner: Some("cfg".to_owned()),
         name: None,
         network: network.to_owned(),
         create_network: None,
@@ -288,6 +289,7 @@ fn references_find_what_they_mean() {
         let reference = EndpointReference {
             runtime: Runtime::Cni,
             container: "c1".to_owned(),
+            owner: None,
             network: network.map(str::to_owned),
             interface: interface.map(str::to_owned),
         };
@@ -301,16 +303,60 @@ fn references_find_what_they_mean() {
     assert_eq!(find(None, Some("eth1")), ["two"]);
     assert!(find(Some("one"), Some("eth1")).is_empty());
     assert!(find(Some("nosuch"), None).is_empty());
-    let collect = CollectEndpoints {
-        runtime: Runtime::Cni,
-        network: "one".to_owned(),
-        valid: vec![("c2".to_owned(), "eth0".to_owned())],
+    // A name that happens to begin an id is nobody's.
+    assert!(find(Some(&id[..4]), None).is_empty());
+}
+
+#[test]
+fn an_owner_means_its_own_endpoints() {
+    let (mut state, ..) = with_networks();
+    let of = |owner: Option<&str>, container: &str, network: &str| AttachEndpoint {
+        owner: owner.map(str::to_owned),
+        ..wants(container, network)
     };
-    let found: Vec<&str> = state
-        .collectable(&collect)
-        .map(|(c, ..)| c.name.as_str())
-        .collect();
-    assert_eq!(found, ["c1"]);
+    for request in [
+        of(Some("a"), "c1", "one"),
+        of(Some("b"), "c2", "one"),
+        of(Some("a"), "c3", "one"),
+        of(Some("a"), "c1", "two"),
+        of(None, "c4", "one"),
+    ] {
+        attach(&mut state, &request).unwrap();
+    }
+    let settings = EndpointSettings::default();
+    state.connect("c3", "two", &settings).unwrap();
+    let collected = |runtime: Runtime, owner: &str| -> Vec<(String, String)> {
+        let collect = CollectEndpoints {
+            runtime,
+            owner: owner.to_owned(),
+            valid: vec![("c1".to_owned(), "eth0".to_owned())],
+        };
+        let found = state.collectable(&collect);
+        let mut found: Vec<_> = found
+            .map(|(c, a, _)| (c.name.clone(), a.network_name.clone()))
+            .collect();
+        found.sort();
+        found
+    };
+    let pair = |container: &str, network: &str| (container.to_owned(), network.to_owned());
+    // Neither what another configuration has there nor what a user has connected.
+    let expected = [pair("c1", "two"), pair("c3", "one")];
+    assert_eq!(collected(Runtime::Cni, "a"), expected);
+    assert_eq!(collected(Runtime::Cni, "b"), [pair("c2", "one")]);
+    assert!(collected(Runtime::Cni, "one").is_empty());
+    assert!(collected(Runtime::Oci, "a").is_empty());
+    let known = |owner: Option<&str>, container: &str| {
+        let reference = EndpointReference {
+            runtime: Runtime::Cni,
+            container: container.to_owned(),
+            owner: owner.map(str::to_owned),
+            network: None,
+            interface: None,
+        };
+        state.referenced(&reference).count()
+    };
+    assert_eq!((known(Some("b"), "c1"), known(Some("a"), "c1")), (0, 2));
+    assert_eq!((known(None, "c1"), known(Some("b"), "c4")), (2, 1));
 }
 
 #[test]

@@ -224,12 +224,20 @@ fn what_is_not_valid_any_more_is_collected() {
     tunbridge.container("ours");
     let containers = ['1', '2'].map(|digit| Foreign::new(&lab, &id(digit)));
     for container in &containers {
-        container.attached(&container.wants("bridge"));
+        container.attached(&AttachEndpoint {
+            owner: Some("net1".to_owned()),
+            ..container.wants("bridge")
+        });
     }
+    let other = Foreign::new(&lab, &id('3'));
+    other.attached(&AttachEndpoint {
+        owner: Some("net2".to_owned()),
+        ..other.wants("bridge")
+    });
     let collect = |runtime: Runtime, valid: Vec<(String, String)>| {
         let request = CollectEndpoints {
             runtime,
-            network: "bridge".to_owned(),
+            owner: "net1".to_owned(),
             valid,
         };
         client(&lab)
@@ -237,10 +245,12 @@ fn what_is_not_valid_any_more_is_collected() {
             .unwrap();
     };
     collect(Runtime::Oci, Vec::new());
-    assert_eq!(tunbridge.names(&[]).len(), 3);
+    assert_eq!(tunbridge.names(&[]).len(), 4);
     collect(Runtime::Cni, vec![(id('1'), "eth0".to_owned())]);
     assert_eq!(containers.each_ref().map(|c| c.interfaces().len()), [1, 0]);
     collect(Runtime::Cni, Vec::new());
+    assert_eq!(other.interfaces(), ["eth0"]);
+    other.detach(None);
     assert_eq!(tunbridge.names(&[]), ["ours"]);
 }
 

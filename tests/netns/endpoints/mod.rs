@@ -68,6 +68,7 @@ impl<'lab> Foreign<'lab> {
         EndpointReference {
             runtime: Runtime::Cni,
             container: self.id.clone(),
+            owner: None,
             network: network.map(str::to_owned),
             interface: None,
         }
@@ -114,6 +115,7 @@ fn wants(id: &str, network: &str) -> AttachEndpoint {
     AttachEndpoint {
         runtime: Runtime::Cni,
         container: id.to_owned(),
+        owner: None,
         name: None,
         network: network.to_owned(),
         create_network: None,
