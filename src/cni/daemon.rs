@@ -14,6 +14,9 @@
 //!
 //! A daemon that was started this way ends, and takes everything with it, when it has had no containers for a while. Starting
 //! is done under a lock, so that of plugins that run at the same time one starts and the others wait.
+//!
+//! Taking endpoints away works without a daemon, too: a file in [`DETACHED`] tells the next one. It is beside the socket at
+//! which a daemon of this very namespace would listen, and reads it before it answers anybody.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
@@ -24,6 +27,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
+use sha2::{Digest, Sha256};
 
 use super::environment::{ARGS, COMMAND, CONTAINERID, IFNAME, NETNS, PATH};
 use super::error::{CniError, code};
@@ -40,6 +44,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Seconds without containers after which a daemon that we started ends.
 const IDLE: &str = "60";
+
+pub(crate) const DETACH: &str = "/tunbridge/endpoints/detach";
 
 /// Directory, beside a daemon's socket, of what was detached while it did not run.
 pub(crate) const DETACHED: &str = "detached";
@@ -59,6 +65,16 @@ pub(crate) enum Found {
     Daemon(Client),
     /// None; with what to say about it.
     Absent(CniError),
+}
+
+/// What came of taking endpoints away.
+#[derive(Debug)]
+pub(crate) enum Detached {
+    ByDaemon,
+    /// The next one will: there is none now.
+    Left,
+    /// There is none, and this is why it cannot be told.
+    Untold(CniError),
 }
 
 impl Sockets {
@@ -246,40 +262,96 @@ impl Sockets {
             .spawn()
     }
 
-    /// Leaves word for the next daemon that an endpoint is to go.
-    pub(crate) fn leave(&self, reference: &EndpointReference) -> std::io::Result<()> {
-        let path = self.word(reference);
-        let directory = path.parent().unwrap_or_else(|| Path::new("/"));
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)?;
-        let temporary = directory.join(format!(".{}", std::process::id()));
+    /// Has endpoints taken away, by the daemon or by the next one.
+    pub(crate) fn detach(&self, reference: &EndpointReference) -> Result<Detached, CniError> {
+        let Err(why) = self.detach_now(reference)? else {
+            return Ok(Detached::ByDaemon);
+        };
+        let left = self.leave(reference);
+        // One that has started meanwhile may not have read it.
+        if self.detach_now(reference)?.is_ok() {
+            self.withdraw(reference);
+            return Ok(Detached::ByDaemon);
+        }
+        Ok(match left {
+            Ok(()) => Detached::Left,
+            Err(error) => {
+                let message = format!("{}; and no word can be left for it: {error}", why.message);
+                Detached::Untold(CniError { message, ..why })
+            }
+        })
+    }
+
+    /// The inner error: there is no daemon.
+    fn detach_now(&self, reference: &EndpointReference) -> Result<Result<(), CniError>, CniError> {
+        let client = match self.look()? {
+            Found::Absent(why) => return Ok(Err(why)),
+            Found::Daemon(client) => client,
+        };
+        match client.tell(DETACH, reference) {
+            Ok(()) | Err(ClientError::Refused { status: 404, .. }) => Ok(Ok(())),
+            Err(error @ (ClientError::NotRunning(_) | ClientError::Broken { .. })) => {
+                Ok(Err(error.into()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Leaves word for the next daemon that endpoints are to go.
+    fn leave(&self, reference: &EndpointReference) -> std::io::Result<()> {
+        let home = match self.search() {
+            Ok(Search::Startable) => self.local(),
+            _ => self.home(),
+        };
+        let make = |directory: &Path, mode: u32| {
+            let mut builder = fs::DirBuilder::new();
+            builder.recursive(true).mode(mode).create(directory)
+        };
+        // Others than root may be let in to the socket there.
+        make(&home, 0o755)?;
+        let directory = home.join(DETACHED);
+        make(&directory, 0o700)?;
+        let name = word(reference);
+        let temporary = directory.join(format!(".{name}.{}", std::process::id()));
         fs::write(&temporary, serde_json::to_vec(reference)?)?;
-        fs::rename(temporary, path)
+        fs::rename(temporary, directory.join(name))
     }
 
     /// Takes the word back.
-    pub(super) fn withdraw(&self, reference: &EndpointReference) {
+    pub(crate) fn withdraw(&self, reference: &EndpointReference) {
         // It is rarely there.
-        let _ = fs::remove_file(self.word(reference));
+        let _ = fs::remove_file(self.home().join(DETACHED).join(word(reference)));
     }
 
-    fn word(&self, reference: &EndpointReference) -> PathBuf {
+    /// Directory of the daemon that serves this namespace, or will.
+    fn home(&self) -> PathBuf {
         let local = self.local();
-        let directory = match local.is_dir() {
-            true => local,
-            false => self.directory().to_owned(),
-        };
-        let interface = reference.interface.as_deref().unwrap_or_default();
-        // Neither of the two has a slash.
-        let name = format!("{}:{interface}", reference.container);
-        directory.join(DETACHED).join(name)
+        if local.is_dir() || !(self.named || self.is_machines()) {
+            return local;
+        }
+        self.directory().to_owned()
     }
+}
+
+/// Name of a file for what may be longer than a name, and have slashes.
+fn word(reference: &EndpointReference) -> String {
+    let mut hash = Sha256::new();
+    for part in [
+        Some(&reference.container),
+        reference.owner.as_ref(),
+        reference.network.as_ref(),
+        reference.interface.as_ref(),
+    ] {
+        hash.update(part.map_or("", String::as_str));
+        hash.update([0]);
+    }
+    let octets: [u8; 32] = hash.finalize().into();
+    octets.map(|octet| format!("{octet:02x}")).concat()
 }
 
 const SOCKET: &str = "tunbridge.sock";
 
+#[derive(Debug)]
 enum Search {
     Found(Client),
     Absent(CniError),
@@ -293,4 +365,80 @@ fn last_line(path: &Path) -> Option<String> {
         .map_while(Result::ok)
         .filter(|line| !line.is_empty())
         .last()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::api::types::Runtime;
+
+    fn reference(container: &str, owner: &str) -> EndpointReference {
+        EndpointReference {
+            runtime: Runtime::Oci,
+            container: container.to_owned(),
+            owner: Some(owner.to_owned()),
+            network: None,
+            interface: None,
+        }
+    }
+
+    /// What is left below a directory for a daemon that starts there.
+    fn left(directory: &Path) -> Vec<EndpointReference> {
+        let Ok(files) = fs::read_dir(directory.join(DETACHED)) else {
+            return Vec::new();
+        };
+        let read = |file: fs::DirEntry| {
+            let text = fs::read(file.path()).unwrap();
+            serde_json::from_slice(&text).unwrap()
+        };
+        files.map(|file| read(file.unwrap())).collect()
+    }
+
+    #[test]
+    fn word_is_left_for_the_daemon_of_this_namespace() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = directory.path().join("run");
+        let sockets = |named: bool| Sockets {
+            socket: run.join("tunbridge.sock"),
+            named,
+            // Nobody is in it.
+            own: NamespaceId {
+                device: 0,
+                inode: 7,
+            },
+        };
+        let (one, other) = (reference("web", "/a"), reference("web", "/b"));
+        let nested = sockets(false);
+        assert!(matches!(nested.detach(&one), Ok(Detached::Left)));
+        assert!(left(&run).is_empty(), "that is the machine's");
+        assert_eq!(left(&run.join("ns-7")), std::slice::from_ref(&one));
+        let mode = fs::metadata(&run).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o755, "the socket's group may enter");
+        nested.withdraw(&other);
+        assert_eq!(left(&run.join("ns-7")).len(), 1);
+        nested.withdraw(&one);
+        assert!(left(&run.join("ns-7")).is_empty());
+
+        fs::remove_dir_all(&run).unwrap();
+        let named = sockets(true);
+        let long = reference(&"x".repeat(1024), "/a");
+        for reference in [&one, &other, &long, &one] {
+            assert!(matches!(named.detach(reference), Ok(Detached::Left)));
+        }
+        assert_eq!(left(&run).len(), 3);
+    }
+
+    #[test]
+    fn who_cannot_leave_word_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        let sockets = Sockets::new(Some(file.join("sock")), None, Path::new("/")).unwrap();
+        match sockets.detach(&reference("web", "/a")) {
+            Ok(Detached::Untold(error)) | Err(error) => assert!(!error.message.is_empty()),
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::attach::{Attachment, reference};
-use super::daemon::Found;
+use super::daemon::{DETACH, Detached, Found};
 use super::delegate::{self, Delegate};
 use super::environment::{Verb, check_container, check_interface};
 use super::error::{CniError, code};
@@ -20,7 +20,6 @@ use crate::kernel::netns;
 
 const ENDPOINTS: &str = "/tunbridge/endpoints";
 pub(super) const CHECK: &str = "/tunbridge/endpoints/check";
-const DETACH: &str = "/tunbridge/endpoints/detach";
 const COLLECT: &str = "/tunbridge/endpoints/collect";
 
 impl Call {
@@ -210,16 +209,12 @@ impl Call {
     }
 
     fn detach_somehow(&self) -> Result<(), CniError> {
-        let Err(why) = self.detach_by_daemon()? else {
-            return self.remove_leftover();
-        };
         let reference = reference(&self.environment, &self.config);
-        match self.sockets.leave(&reference) {
-            // One that has started meanwhile has not read it.
-            Ok(()) if self.detach_by_daemon()?.is_ok() => self.sockets.withdraw(&reference),
-            Ok(()) => {}
-            Err(error) => complain(&format!(
-                "{why}, and no word can be left for it ({error}): once it runs, remove container {} with `tunbridge rm`",
+        match self.sockets.detach(&reference)? {
+            Detached::ByDaemon => return self.remove_leftover(),
+            Detached::Left => {}
+            Detached::Untold(why) => complain(&format!(
+                "{why}: once it runs, remove container {} with `tunbridge rm`",
                 self.environment.container
             )),
         }
@@ -228,22 +223,6 @@ impl Call {
             return Ok(());
         };
         routes::remove_interface(&namespace, &self.environment.interface, self.previous_mac())
-    }
-
-    /// The inner error: there is no daemon.
-    fn detach_by_daemon(&self) -> Result<Result<(), CniError>, CniError> {
-        let client = match self.sockets.look()? {
-            Found::Absent(why) => return Ok(Err(why)),
-            Found::Daemon(client) => client,
-        };
-        let reference = reference(&self.environment, &self.config);
-        match client.tell(DETACH, &reference) {
-            Ok(()) | Err(ClientError::Refused { status: 404, .. }) => Ok(Ok(())),
-            Err(error @ (ClientError::NotRunning(_) | ClientError::Broken { .. })) => {
-                Ok(Err(error.into()))
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// An interface that `ADD` answered and that the daemon does not know: the stock plugin has made it before we took its

@@ -23,9 +23,9 @@ use super::timestamp::{NEVER, Timestamp, human_duration};
 use super::transport::Transport;
 
 /// Label of a container that another runtime has: which.
-const RUNTIME_LABEL: &str = "tunbridge.runtime";
+pub const RUNTIME_LABEL: &str = "tunbridge.runtime";
 /// And its id there.
-const RUNTIME_ID_LABEL: &str = "tunbridge.runtime.id";
+pub const RUNTIME_ID_LABEL: &str = "tunbridge.runtime.id";
 
 mod networks;
 

@@ -1,8 +1,8 @@
-//! What runtimes deleted while no daemon ran: the CNI plugin has taken the interface away itself and left a file for
-//! us, so that the endpoint is not made again for a container that does not want it any more.
+//! What runtimes deleted while no daemon ran: the CNI plugin or the OCI hook has left a file for us, so that the endpoint is
+//! not made again for a container that does not want it any more.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::core::Core;
@@ -14,11 +14,7 @@ pub(super) async fn detach(core: &Arc<Core>, socket: &Path) {
     let Some(directory) = socket.parent().map(|parent| parent.join(DETACHED)) else {
         return;
     };
-    let Ok(files) = fs::read_dir(&directory) else {
-        return;
-    };
-    for file in files.flatten() {
-        let path = file.path();
+    for path in written(&directory) {
         let text = fs::read(&path).unwrap_or_default();
         if let Ok(reference) = serde_json::from_slice::<EndpointReference>(&text) {
             let EndpointReference {
@@ -37,4 +33,28 @@ pub(super) async fn detach(core: &Arc<Core>, socket: &Path) {
         }
     }
     let _ = fs::remove_dir(&directory);
+}
+
+/// Files with a name that begins with a dot are still being written: whoever does asks us afterwards.
+fn written(directory: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(directory).into_iter().flatten().flatten();
+    files
+        .filter(|file| !file.file_name().as_encoded_bytes().starts_with(b"."))
+        .map(|file| file.path())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_being_written_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(written(&directory.path().join("absent")).is_empty());
+        for name in ["word", ".word.17"] {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
+        assert_eq!(written(directory.path()), [directory.path().join("word")]);
+    }
 }

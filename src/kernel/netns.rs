@@ -222,6 +222,23 @@ pub fn id(namespace: impl AsFd) -> Result<NamespaceId, NetnsError> {
     })
 }
 
+/// Whether any process but this one is in a namespace. Looks at every process; where none can be seen, there may be some.
+pub fn has_processes(namespace: NamespaceId) -> bool {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return true;
+    };
+    entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.parse::<u32>().ok());
+        number.is_some_and(|number| {
+            number != std::process::id()
+                && open_pid(number)
+                    .and_then(id)
+                    .is_ok_and(|id| id == namespace)
+        })
+    })
+}
+
 /// Runs `work` inside `namespace` on a thread of its own, and waits for it. Blocks the caller: for
 /// async code there is [`run_in_async`].
 ///

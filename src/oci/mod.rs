@@ -9,7 +9,7 @@
 //!
 //! Ids are unique below one `--root` of a runtime only, and a runtime calls poststop also if createRuntime has failed: when
 //! two containers with one id met, the second is refused, and its poststop must not take the first one's network. So
-//! endpoints keep their bundle in mind.
+//! endpoints are owned by their bundle, and the hook names its own whenever it speaks of them.
 //!
 //! A runtime that is killed calls no poststop. The next container of that id meets the endpoints of the dead one in the
 //! daemon: they go if no process is left in their namespace, else the ids collide and the new container is refused.
@@ -33,19 +33,16 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::api::client::{Client, ClientError, segment};
-use crate::api::types::{
-    AttachEndpoint, AttachedEndpoint, EndpointReference, EndpointSettings, Placement, Runtime,
-};
-use crate::cni::daemon::{Found, Sockets};
+use crate::api::client::{Client, ClientError};
+use crate::api::types::{AttachEndpoint, AttachedEndpoint, EndpointReference, Placement, Runtime};
+use crate::cni::daemon::{DETACH, Detached, Sockets};
 use crate::cni::error::CniError;
+use crate::control::inspect::{RUNTIME_ID_LABEL, RUNTIME_LABEL};
 use crate::kernel::netns;
 use settings::Settings;
 use state::{State, Status};
 
 const ENDPOINTS: &str = "/tunbridge/endpoints";
-/// The driver option that keeps the bundle in mind.
-const BUNDLE: &str = "com.tunbridge.bundle";
 
 /// Why the hook failed, in one sentence.
 #[derive(Debug, Error)]
@@ -113,20 +110,9 @@ pub fn run(
     let sockets = Sockets::new(socket, None, default_socket);
     let sockets = sockets.map_err(|error| no_daemon(sentence(&error)))?;
     match state.status {
-        Status::Stopped => match sockets.look() {
-            Ok(Found::Daemon(client)) if is_anothers(&client, &state) => Ok(Vec::new()),
-            Ok(Found::Daemon(client)) => detach(&client, &state.id).map(|()| Vec::new()),
-            Ok(Found::Absent(absent)) => {
-                let left = sockets.leave(&reference(&state.id));
-                left.map_err(|error| {
-                    no_daemon(format!(
-                        "{}; and no word can be left: {error}",
-                        sentence(&absent)
-                    ))
-                })?;
-                Ok(Vec::new())
-            }
-            Err(error) => Err(no_daemon(sentence(&error))),
+        Status::Stopped => match sockets.detach(&state.reference()) {
+            Ok(Detached::ByDaemon | Detached::Left) => Ok(Vec::new()),
+            Ok(Detached::Untold(error)) | Err(error) => Err(no_daemon(sentence(&error))),
         },
         Status::Creating | Status::Created => {
             let settings = Settings::from_annotations(&state.annotations()?)?;
@@ -135,7 +121,10 @@ pub fn run(
             }
             let client = sockets.find();
             let client = client.map_err(|error| no_daemon(sentence(&error)))?;
-            create(&client, &state, &settings)
+            let warnings = create(&client, &state, &settings)?;
+            // It is wanted again.
+            sockets.withdraw(&state.reference());
+            Ok(warnings)
         }
     }
 }
@@ -161,7 +150,7 @@ fn create(client: &Client, state: &State, settings: &Settings) -> Result<Vec<Str
             error: ClientError::Refused { status: 409, .. },
             ..
         }) if is_left_behind(client, id, numbers) => {
-            detach(client, id)?;
+            detach(client, &left_behind(state))?;
             attach(&attaching, state, settings)
         }
         outcome => outcome,
@@ -169,7 +158,7 @@ fn create(client: &Client, state: &State, settings: &Settings) -> Result<Vec<Str
     let attached = attached?;
     files::write(&state.bundle, settings, &attached).inspect_err(|_| {
         // What was wrong in the first place is what the user must know.
-        let _ = detach(client, id);
+        let _ = detach(client, &state.reference());
     })?;
     Ok(attached.into_iter().flat_map(|one| one.warnings).collect())
 }
@@ -183,20 +172,16 @@ fn attach(
     let id = &state.id;
     let mut attached: Vec<AttachedEndpoint> = Vec::new();
     for network in &settings.networks {
-        let mut driver_opts = network.settings.driver_opts.clone();
-        driver_opts.insert(BUNDLE.to_owned(), state.bundle.display().to_string());
         let request = AttachEndpoint {
             runtime: Runtime::Oci,
             container: id.clone(),
+            owner: Some(state.owner()),
             name: settings.name.clone(),
             network: network.network.clone(),
             create_network: None,
             interface: None,
             placement: Placement::Namespace,
-            settings: EndpointSettings {
-                driver_opts,
-                ..network.settings.clone()
-            },
+            settings: network.settings.clone(),
             ranges: Vec::new(),
             default_route: true,
             publish: settings.publish.clone(),
@@ -208,7 +193,7 @@ fn attach(
             Ok(endpoint) => attached.push(endpoint),
             Err(error) => {
                 if !attached.is_empty() {
-                    let _ = detach(client, id);
+                    let _ = detach(client, &state.reference());
                 }
                 let id = id.clone();
                 return Err(HookError::Daemon { id, error });
@@ -218,19 +203,37 @@ fn attach(
     Ok(attached)
 }
 
-fn reference(id: &str) -> EndpointReference {
-    EndpointReference {
-        runtime: Runtime::Oci,
-        container: id.to_owned(),
-        network: None,
-        interface: None,
+impl State {
+    fn owner(&self) -> String {
+        // However many slashes it is written with.
+        let bundle: PathBuf = self.bundle.components().collect();
+        bundle.to_string_lossy().into_owned()
+    }
+
+    /// All endpoints of the container.
+    fn reference(&self) -> EndpointReference {
+        EndpointReference {
+            runtime: Runtime::Oci,
+            container: self.id.clone(),
+            owner: Some(self.owner()),
+            network: None,
+            interface: None,
+        }
     }
 }
 
-fn detach(client: &Client, id: &str) -> Result<(), HookError> {
-    let told = client.tell(&format!("{ENDPOINTS}/detach"), &reference(id));
+/// Those of a dead container, which may have had another bundle.
+fn left_behind(state: &State) -> EndpointReference {
+    EndpointReference {
+        owner: None,
+        ..state.reference()
+    }
+}
+
+fn detach(client: &Client, reference: &EndpointReference) -> Result<(), HookError> {
+    let told = client.tell(DETACH, reference);
     told.map_err(|error| HookError::Daemon {
-        id: id.to_owned(),
+        id: reference.container.clone(),
         error,
     })
 }
@@ -260,46 +263,24 @@ fn problem(id: &str, error: &netns::NetnsError) -> HookError {
     }
 }
 
-/// Whether the container of this id that the daemon knows has another bundle.
-fn is_anothers(client: &Client, state: &State) -> bool {
-    let known: Result<AttachedEndpoint, _> =
-        client.post(&format!("{ENDPOINTS}/check"), &reference(&state.id));
-    let Ok(known) = known else { return false };
-    let target = format!("/containers/{}/json", segment(&known.container));
-    let Ok(container) = client.get::<Value>(&target) else {
-        return false;
-    };
-    let network = &container["NetworkSettings"]["Networks"][&known.network];
-    let bundle = network["DriverOpts"][BUNDLE].as_str();
-    bundle.is_some_and(|bundle| Path::new(bundle) != state.bundle)
-}
-
-/// Whether the daemon knows a container of this id in another namespace, in which no process is any more.
+/// Whether the daemon knows a container of this id in another namespace, in which no process is any more. What has become of
+/// its interfaces is no matter.
 fn is_left_behind(client: &Client, id: &str, new: netns::NamespaceId) -> bool {
-    let known: Result<AttachedEndpoint, _> =
-        client.post(&format!("{ENDPOINTS}/check"), &reference(id));
-    let Ok(known) = known else { return false };
-    let Ok(path) = netns::named_path(&known.name) else {
+    let Ok(known) = client.get::<Vec<Value>>("/containers/json?all=1") else {
         return false;
     };
+    let is_it = |container: &&Value| {
+        let labels = &container["Labels"];
+        labels[RUNTIME_LABEL] == "oci" && labels[RUNTIME_ID_LABEL] == id
+    };
+    let name = known
+        .iter()
+        .find(is_it)
+        .and_then(|container| container["Names"][0].as_str());
+    let path = name.map(|name| netns::named_path(name.trim_start_matches('/')));
+    let Some(Ok(path)) = path else { return false };
     let Ok(old) = netns::open_path(&path).and_then(netns::id) else {
         return false;
     };
-    old != new && !has_processes(old)
-}
-
-fn has_processes(namespace: netns::NamespaceId) -> bool {
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return true;
-    };
-    entries.flatten().any(|entry| {
-        let name = entry.file_name();
-        let is_process = name
-            .to_str()
-            .is_some_and(|name| name.parse::<u32>().is_ok());
-        is_process
-            && netns::open_path(&Path::new("/proc").join(name).join("ns/net"))
-                .and_then(netns::id)
-                .is_ok_and(|id| id == namespace)
-    })
+    old != new && !netns::has_processes(old)
 }

@@ -149,8 +149,7 @@ fn deletion_names_the_endpoint_by_network_and_interface() {
         call.socket(&daemon.socket())
             .with_config(&config("1.0.0"))
             .silent();
-        let expected =
-            json!({"runtime": "cni", "container": "c1", "owner": "net", "network": "net", "interface": "eth0"});
+        let expected = json!({"runtime": "cni", "container": "c1", "owner": "net", "network": "net", "interface": "eth0"});
         assert_eq!(daemon.body(DETACH), expected);
     }
     // Arguments are of no interest any more.

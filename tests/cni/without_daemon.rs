@@ -77,8 +77,7 @@ fn what_is_deleted_is_gone_and_left_for_the_next_daemon_to_forget() {
         answer.silent();
         assert!(!namespace.interfaces().contains("eth0"));
     }
-    let reference =
-        json!({"runtime": "cni", "container": "c1", "owner": "net", "network": "net", "interface": "eth0"});
+    let reference = json!({"runtime": "cni", "container": "c1", "owner": "net", "network": "net", "interface": "eth0"});
     assert_eq!(bench.left(), [reference]);
     for netns in ["", "/run/netns/gone"] {
         bench.call("DEL", netns, json!({})).silent();

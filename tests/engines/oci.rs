@@ -257,6 +257,8 @@ fn a_runtime_that_is_killed_leaves_nothing_in_the_way_of_the_next() {
             assert!(eventually(Duration::from_secs(10), attached), "{runtime}");
             drop(running);
             assert!(attached(), "{runtime} has told nobody");
+            // Not as it was made any more.
+            engines.said("ip -n web link set eth0 mtu 1400");
             engines.shell(&format!("{runtime} delete -f web"));
 
             bundle(
@@ -272,7 +274,8 @@ fn a_runtime_that_is_killed_leaves_nothing_in_the_way_of_the_next() {
                 addresses.contains("eth0    inet 10.5.0.9/24"),
                 "{addresses}"
             );
-            // While it runs, nobody else takes its place.
+            // While it runs, nobody else takes its place, whatever it has done to its interface.
+            engines.said("ip -n web link set eth0 mtu 1400");
             let other = if runtime == "runc" { "crun" } else { "runc" };
             bundle(engines, "other", &annotations, &["/bin/true"], |config| {
                 config["linux"]["cgroupsPath"] = json!("/other");
@@ -344,6 +347,41 @@ fn a_daemon_that_is_away_is_told_of_and_catches_up() {
             tunbridge.start_again();
             assert_eq!(tunbridge.names(&["-a"]), Vec::<String>::new(), "{runtime}");
         }
+    });
+}
+
+#[test]
+fn a_word_that_was_left_is_about_one_bundle_and_until_the_next_container() {
+    with_hook(|engines, tunbridge| {
+        let stopped = |bundle: &str| {
+            let state = json!({"id": "web", "status": "stopped", "bundle": bundle});
+            engines.said(&format!("{HOOK} <<<'{state}'"));
+        };
+        bundle(engines, "web", &json!({}), &["/bin/sleep", "1000"], |_| ());
+        run(engines, "runc", "web");
+        let address = || engines.said("runc exec web /bin/ip -o -4 address show eth0");
+        let before = address();
+        // Another runtime's container of the same id has ended.
+        stopped("/run/lab/other");
+        assert_eq!(address(), before);
+        tunbridge.kill();
+        stopped("/run/lab/other");
+        tunbridge.start_again();
+        assert_eq!(address(), before);
+        engines.said("runc kill web KILL; runc delete -f web");
+
+        // The daemon has started just before the word was left.
+        tunbridge.kill();
+        stopped("/run/lab/web");
+        engines.said("cp -r /run/tunbridge/detached /run/lab/words");
+        tunbridge.start_again();
+        engines.said("cp -r /run/lab/words /run/tunbridge/detached");
+        run(engines, "runc", "web");
+        let before = address();
+        tunbridge.kill();
+        tunbridge.start_again();
+        assert_eq!(address(), before);
+        engines.said("runc kill web KILL; runc delete -f web");
     });
 }
 
