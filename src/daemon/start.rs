@@ -198,7 +198,7 @@ fn port_allocator() -> PortAllocator {
     let reserved = sysctl::get(&["net", "ipv4", "ip_local_reserved_ports"])
         .map(|text| parse_reserved_ports(&text))
         .unwrap_or_default();
-    PortAllocator::new(Arc::new(HostSockets), range, reserved)
+    PortAllocator::new(Arc::new(HostSockets::default()), range, reserved)
 }
 
 /// The `--dns…` flags, checked before anything is made.

@@ -1,12 +1,14 @@
 //! Who has a TCP or UDP port of the host: sockets from `NETLINK_SOCK_DIAG`, and through `/proc/PID/fd` the processes that
-//! have them open. Looks at every process, which takes milliseconds: for a port that cannot be had, to say why.
+//! have them open. Looks at every process, which takes tens of milliseconds: once for all ports that cannot be had.
 //!
 //! A kernel without the diag module of a protocol is asked through `/proc/net`, which does not tell whether an IPv6
 //! socket takes IPv4 traffic, too: it is assumed to.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
@@ -20,6 +22,7 @@ const SOCKET_ID_LEN: usize = 48;
 const ALL_STATES: u32 = 0xffff;
 const LISTEN: u8 = 10;
 const TCP: u8 = 6;
+const UDP: u8 = 17;
 
 /// Offsets in `struct inet_diag_msg`, and its length; attributes follow.
 const STATE: usize = 1;
@@ -35,35 +38,64 @@ const V6_ONLY: u16 = 11;
 pub struct PortOwner {
     /// Its number.
     pub pid: u32,
+    /// Its effective user; `None`: it has ended.
+    pub user: Option<u32>,
     /// Its name, `comm`.
     pub program: String,
     /// Its command line.
     pub arguments: Vec<Vec<u8>>,
 }
 
-/// The sockets that keep others from `port` at `address`, each by the processes that have it open: none if they are not
-/// to be seen from here. `protocol` is IANA's number. Blocks.
-///
-/// # Errors
-/// Neither socket diagnostics nor `/proc/net` can be read.
-pub fn port_owners(protocol: u8, address: IpAddr, port: u16) -> io::Result<Vec<Vec<PortOwner>>> {
-    let mut found = Vec::new();
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        found.extend(sockets(protocol, family)?);
+/// The host's TCP and UDP sockets at one moment, and which processes have them open.
+#[derive(Debug)]
+pub struct PortOwners {
+    sockets: Vec<(u8, Socket)>,
+    /// By the sockets' inodes.
+    processes: HashMap<u32, Vec<u32>>,
+}
+
+impl PortOwners {
+    /// Looks. Blocks.
+    ///
+    /// # Errors
+    /// Neither socket diagnostics nor `/proc/net` can be read.
+    pub fn read() -> io::Result<Self> {
+        let mut found = Vec::new();
+        for protocol in [TCP, UDP] {
+            for family in [libc::AF_INET, libc::AF_INET6] {
+                let sockets = sockets(protocol, family)?.into_iter();
+                found.extend(sockets.map(|socket| (protocol, socket)));
+            }
+        }
+        Ok(Self {
+            processes: find_processes(&found)?,
+            sockets: found,
+        })
     }
-    found.retain(|socket| socket.port == port && socket.conflicts(address));
-    // Connections are in nobody's way where their listener is, or was.
-    if protocol == TCP && found.iter().any(|socket| socket.state == LISTEN) {
-        found.retain(|socket| socket.state == LISTEN);
+
+    /// The sockets that keep others from `port` at `address`, each by the processes that have it open: none if they are not
+    /// to be seen from here. `protocol` is IANA's number.
+    pub fn of(&self, protocol: u8, address: IpAddr, port: u16) -> Vec<Vec<PortOwner>> {
+        let in_the_way = |(of, socket): &&(u8, Socket)| {
+            *of == protocol && socket.port == port && socket.conflicts(address)
+        };
+        let mut found: Vec<&Socket> = self
+            .sockets
+            .iter()
+            .filter(in_the_way)
+            .map(|(_, socket)| socket)
+            .collect();
+        // Connections are in nobody's way where their listener is, or was.
+        if protocol == TCP && found.iter().any(|socket| socket.state == LISTEN) {
+            found.retain(|socket| socket.state == LISTEN);
+        }
+        let owners = |socket: &&Socket| {
+            let processes = self.processes.get(&socket.inode);
+            let processes = processes.into_iter().flatten();
+            processes.map(|pid| describe(*pid)).collect()
+        };
+        found.iter().map(owners).collect()
     }
-    let mut owners: Vec<(String, Vec<PortOwner>)> = found
-        .iter()
-        .map(|socket| (format!("socket:[{}]", socket.inode), Vec::new()))
-        .collect();
-    if !owners.is_empty() {
-        find_owners(&mut owners)?;
-    }
-    Ok(owners.into_iter().map(|(_, owners)| owners).collect())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,8 +194,10 @@ fn parse_proc_line(line: &str) -> Option<Socket> {
     })
 }
 
-/// Adds to each socket, by what its descriptors point to, the processes that have one.
-fn find_owners(owners: &mut [(String, Vec<PortOwner>)]) -> io::Result<()> {
+/// By what their descriptors point to.
+fn find_processes(sockets: &[(u8, Socket)]) -> io::Result<HashMap<u32, Vec<u32>>> {
+    let mut found: HashMap<u32, Vec<u32>> = HashMap::new();
+    found.extend(sockets.iter().map(|(_, socket)| (socket.inode, Vec::new())));
     for process in fs::read_dir("/proc")?.flatten() {
         let number = process.file_name();
         let Some(pid) = number.to_str().and_then(|text| text.parse().ok()) else {
@@ -177,23 +211,32 @@ fn find_owners(owners: &mut [(String, Vec<PortOwner>)]) -> io::Result<()> {
             let Ok(target) = fs::read_link(descriptor.path()) else {
                 continue;
             };
-            let target = target.to_string_lossy();
-            for (_, owners) in owners.iter_mut().filter(|(socket, _)| *socket == *target) {
-                if owners.last().is_none_or(|last| last.pid != pid) {
-                    owners.push(describe(pid));
-                }
+            let inode = target.to_str().and_then(socket_inode);
+            if let Some(processes) = inode.and_then(|inode| found.get_mut(&inode))
+                && processes.last() != Some(&pid)
+            {
+                processes.push(pid);
             }
         }
     }
-    Ok(())
+    Ok(found)
+}
+
+/// `socket:[4711]`
+fn socket_inode(target: &str) -> Option<u32> {
+    let number = target.strip_prefix("socket:[")?.strip_suffix(']')?;
+    number.parse().ok()
 }
 
 fn describe(pid: u32) -> PortOwner {
     let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
     let line = read("cmdline");
     let line = line.strip_suffix(&[0]).unwrap_or(&line);
+    // Files below may be root's if the process has secrets; this directory is always its user's.
+    let user = fs::metadata(format!("/proc/{pid}")).ok();
     PortOwner {
         pid,
+        user: user.map(|user| user.uid()),
         program: String::from_utf8_lossy(&read("comm")).trim_end().to_owned(),
         arguments: line
             .split(|octet| *octet == 0)
@@ -218,17 +261,20 @@ mod tests {
         ] {
             let any = if address.is_ipv4() { "0.0.0.0" } else { "::" };
             for asked in [address.ip(), any.parse().unwrap()] {
-                let owners = port_owners(protocol, asked, address.port()).unwrap();
+                let owners = PortOwners::read().unwrap();
+                let owners = owners.of(protocol, asked, address.port());
                 let own = owners.iter().flatten();
                 let own: Vec<u32> = own.map(|owner| owner.pid).collect();
                 assert!(own.contains(&std::process::id()), "{protocol} {asked}");
             }
-            let owners = port_owners(23 - protocol, address.ip(), address.port()).unwrap();
+            let owners = PortOwners::read().unwrap();
+            let owners = owners.of(23 - protocol, address.ip(), address.port());
             assert!(owners.is_empty(), "the other protocol: {owners:?}");
         }
-        let arguments = describe(std::process::id()).arguments;
+        let own = describe(std::process::id());
         let expected: Vec<Vec<u8>> = std::env::args().map(String::into_bytes).collect();
-        assert_eq!(arguments, expected);
+        assert_eq!(own.arguments, expected);
+        assert_eq!(own.user, Some(nix::unistd::geteuid().as_raw()));
     }
 
     #[test]

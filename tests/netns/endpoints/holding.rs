@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tunbridge::api::types::{AttachEndpoint, Runtime};
 
-use super::{Foreign, holder, id, left};
+use super::{Foreign, holder, holder_as, id, left};
 use crate::lab::{HOST, Lab};
 
 #[test]
@@ -25,6 +25,14 @@ fn a_port_may_be_held_by_the_runtime_and_by_nobody_else() {
     );
     assert_eq!(left(&lab, &tunbridge), Vec::<String>::new());
     drop(stranger);
+    // Whoever can list processes knows the container's id.
+    let user = holder_as(&lab, "65534", &one.id, 8080);
+    let problem = one.refused(&wanted("bridge"), 500);
+    assert!(
+        problem.contains(&format!("stop python3 (process {})", user.pid())),
+        "{problem}"
+    );
+    drop(user);
     one.attached(&wanted("bridge"));
     let holder = holder(&lab, &one.id, 8080);
     let _server = one.place.serve(&["80"]);

@@ -163,6 +163,10 @@ fn id(digit: char) -> String {
 
 /// Somebody who listens on a port of the host, as conmon does for a container.
 fn holder(lab: &Lab, argument: &str, port: u16) -> Running {
+    holder_as(lab, "0", argument, port)
+}
+
+fn holder_as(lab: &Lab, user: &str, argument: &str, port: u16) -> Running {
     let program = format!(
         "import socket, time
 for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
@@ -173,7 +177,17 @@ for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
 print('bound', flush=True)
 time.sleep(300)"
     );
-    let words = ["/usr/bin/python3", "-c", &program, "-c", argument];
+    let user = format!("--reuid={user}");
+    let words = [
+        "setpriv",
+        &user,
+        "--clear-groups",
+        "/usr/bin/python3",
+        "-c",
+        &program,
+        "-c",
+        argument,
+    ];
     let mut running = lab.host().start(&words);
     assert_eq!(running.read_line(), "bound");
     running
