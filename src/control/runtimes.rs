@@ -158,6 +158,15 @@ impl State {
         })
     }
 
+    /// The container that a reference is about, if none of its endpoints is the runtime's any more.
+    pub fn abandoned(&self, reference: &EndpointReference) -> Option<&Container> {
+        let container = self.runtime_container(reference.runtime, &reference.container);
+        container.filter(|container| {
+            let mut attachments = container.attachments.iter();
+            !attachments.any(|attachment| attachment.of_runtime)
+        })
+    }
+
     /// What a container has besides, if endpoints with these numbers are all that its runtime has asked for: it goes with
     /// them.
     pub fn others_of<'a>(

@@ -160,18 +160,15 @@ impl Core {
             with_others(&state, going)
         };
         self.detach(going).await?;
-        self.forget_empty(reference).await
+        self.forget_abandoned(reference).await
     }
 
-    /// A container whose endpoints were all disconnected by others.
-    async fn forget_empty(&self, reference: &EndpointReference) -> Result<(), ApiError> {
+    /// A container of which users have disconnected all that its runtime asked for: it lives on where they have connected
+    /// it, if anywhere, until the runtime speaks of its end.
+    async fn forget_abandoned(&self, reference: &EndpointReference) -> Result<(), ApiError> {
         let mut state = self.lock().await;
-        let known = state.runtime_container(reference.runtime, &reference.container);
-        match known
-            .filter(|container| container.attachments.is_empty())
-            .cloned()
-        {
-            Some(empty) => self.remove_locked(&mut state, &empty).await,
+        match state.abandoned(reference).cloned() {
+            Some(abandoned) => self.remove_locked(&mut state, &abandoned).await,
             None => Ok(()),
         }
     }

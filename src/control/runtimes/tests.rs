@@ -378,6 +378,27 @@ fn what_users_connect_goes_with_the_runtimes_last() {
 }
 
 #[test]
+fn a_container_is_abandoned_when_nothing_of_it_is_the_runtimes() {
+    let (mut state, ..) = with_networks();
+    attach(&mut state, &wants("c1", "one")).unwrap();
+    let reference = EndpointReference {
+        runtime: Runtime::Cni,
+        container: "c1".to_owned(),
+        owner: None,
+        network: Some("one".to_owned()),
+        interface: None,
+    };
+    let settings = EndpointSettings::default();
+    state.connect("c1", "two", &settings).unwrap();
+    assert!(state.abandoned(&reference).is_none());
+    state.disconnect("c1", "one", false).unwrap();
+    assert_eq!(state.referenced(&reference).count(), 0);
+    assert_eq!(state.abandoned(&reference).unwrap().name, "c1");
+    state.disconnect("c1", "two", false).unwrap();
+    assert!(state.abandoned(&reference).is_some());
+}
+
+#[test]
 fn a_network_without_default_route_makes_none() {
     let (mut state, ..) = with_networks();
     let routeless = AttachEndpoint {

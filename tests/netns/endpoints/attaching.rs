@@ -218,6 +218,26 @@ fn addresses_come_from_ranges_and_default_routes_from_those_that_may() {
 }
 
 #[test]
+fn a_container_that_a_user_has_moved_goes_when_its_runtime_says_so() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    tunbridge
+        .cli(&["network", "create", "other"])
+        .expect_success();
+    let one = Foreign::new(&lab, &id('1'));
+    let name = one.attached(&one.wants("bridge")).name;
+    for words in [["connect", "other"], ["disconnect", "bridge"]] {
+        tunbridge
+            .cli(&["network", words[0], words[1], &name])
+            .expect_success();
+    }
+    assert_eq!(one.interfaces(), ["eth1"]);
+    one.detach(Some("bridge"));
+    assert_eq!(one.interfaces(), Vec::<String>::new());
+    assert_eq!(left(&lab, &tunbridge), Vec::<String>::new());
+}
+
+#[test]
 fn what_is_not_valid_any_more_is_collected() {
     let lab = Lab::plain();
     let tunbridge = lab.start_daemon(&[]);
