@@ -20,7 +20,7 @@ use crate::api::server::ApiError;
 use crate::api::types::{
     AttachEndpoint, AttachedEndpoint, CollectEndpoints, EndpointReference, Interface, Placement,
 };
-use crate::control::records::{Attachment, Container, Endpoint, FamilyConfig, Network};
+use crate::control::records::{Attachment, Container, Endpoint, FamilyConfig, Kind, Network};
 use crate::control::{ControlError, EndpointPlace, State, Timestamp, files};
 use crate::kernel::netns;
 
@@ -161,6 +161,26 @@ impl Core {
         };
         self.detach(going).await?;
         self.forget_abandoned(reference).await
+    }
+
+    /// Whether there is a container that could use the network. A runtime that was killed deletes nothing, and the namespaces of
+    /// its containers are there because we keep them: if no process is in one, nor in the host's but us, all are dead.
+    pub(super) async fn is_needed(&self) -> bool {
+        let mut namespaces = Vec::new();
+        for container in self.lock().await.containers() {
+            match netns::open_path(&container.netns).and_then(netns::id) {
+                Ok(namespace) if container.kind == Kind::Adopted => namespaces.push(namespace),
+                _ => return true,
+            }
+        }
+        if namespaces.is_empty() {
+            return false;
+        }
+        match netns::open_current().and_then(netns::id) {
+            Ok(own) => namespaces.push(own),
+            Err(_) => return true,
+        }
+        tokio::task::block_in_place(|| netns::have_processes(&namespaces))
     }
 
     /// A container of which users have disconnected all that its runtime asked for: it lives on where they have connected

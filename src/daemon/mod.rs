@@ -70,7 +70,7 @@ use listening::Listening;
 /// How long requests may go on after the order to stop.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often containers are looked for with `--exit-when-idle`.
+/// How often, at most, containers are looked for with `--exit-when-idle`.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs the daemon until SIGTERM or SIGINT.
@@ -140,7 +140,7 @@ async fn serve(args: &DaemonArgs) -> anyhow::Result<()> {
             tracing::warn!("clients are still connected: not waiting for them any longer");
         }
         // Its last requests may have brought one; who connected meanwhile waits for the next server.
-        if idle && core.lock().await.containers().next().is_some() {
+        if idle && core.is_needed().await {
             continue;
         }
         if idle {
@@ -161,15 +161,16 @@ async fn serve(args: &DaemonArgs) -> anyhow::Result<()> {
     ended
 }
 
-/// Returns when there have been no containers for so long; never without a time.
+/// Returns when nobody has needed us for so long; never without a time.
 async fn no_containers(core: &Core, time: Option<Duration>) {
     let Some(time) = time else {
         return std::future::pending().await;
     };
     let mut since = Instant::now();
+    let pause = (time / 4).max(LOOK).min(time);
     while since.elapsed() < time {
-        tokio::time::sleep(time.min(LOOK)).await;
-        if core.lock().await.containers().next().is_some() {
+        tokio::time::sleep(pause).await;
+        if core.is_needed().await {
             since = Instant::now();
         }
     }

@@ -222,8 +222,8 @@ pub fn id(namespace: impl AsFd) -> Result<NamespaceId, NetnsError> {
     })
 }
 
-/// Whether any process but this one is in a namespace. Looks at every process; where none can be seen, there may be some.
-pub fn has_processes(namespace: NamespaceId) -> bool {
+/// Whether any process but this one is in one of these. Looks at every process; where none can be seen, there may be some.
+pub fn have_processes(namespaces: &[NamespaceId]) -> bool {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return true;
     };
@@ -234,7 +234,7 @@ pub fn has_processes(namespace: NamespaceId) -> bool {
             number != std::process::id()
                 && open_pid(number)
                     .and_then(id)
-                    .is_ok_and(|id| id == namespace)
+                    .is_ok_and(|id| namespaces.contains(&id))
         })
     })
 }

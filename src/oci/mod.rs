@@ -282,5 +282,5 @@ fn is_left_behind(client: &Client, id: &str, new: netns::NamespaceId) -> bool {
     let Ok(old) = netns::open_path(&path).and_then(netns::id) else {
         return false;
     };
-    old != new && !netns::has_processes(old)
+    old != new && !netns::have_processes(&[old])
 }

@@ -85,6 +85,50 @@ fn a_daemon_ends_when_it_has_had_no_containers_for_a_while() {
     assert_eq!(tunbridge.ended(), Some(Some(0)));
 }
 
+#[test]
+fn a_daemon_ends_when_all_that_it_serves_is_dead() {
+    let lab = Lab::plain();
+    lab.host()
+        .run(&["ip", "netns", "add", "nested"])
+        .expect_success();
+    let nested = lab.place("nested");
+    nested.shell("ip link set lo up").expect_success();
+    // A namespace that a runtime works in.
+    let engine = nested.start(&["sleep", "1000"]);
+    let runtime = Runtime::in_host(&lab, nested.clone());
+    let one = runtime.container("one");
+    let socket = "/run/lab/nested.sock";
+    let mut daemon = nested.start(&[
+        &binary(),
+        "--socket",
+        socket,
+        "daemon",
+        "--purge",
+        "--exit-when-idle",
+        "2",
+        "--state-dir",
+        "/run/lab/nested",
+    ]);
+    assert!(eventually(Duration::from_secs(20), || lab
+        .path(socket)
+        .exists()));
+    let added = one.call(
+        "tunbridge",
+        "ADD",
+        &own("net1"),
+        &[("TUNBRIDGE_SOCKET", socket)],
+    );
+    added.expect_success();
+    assert_eq!(daemon.ended_within(Duration::from_secs(4)), None);
+    // The runtime is killed, and says nothing.
+    drop(engine);
+    assert_eq!(daemon.ended_within(Duration::from_secs(20)), Some(Some(0)));
+    assert_eq!(one.interfaces(), NOTHING);
+    lab.host()
+        .run(&["ip", "netns", "delete", "nested"])
+        .expect_success();
+}
+
 /// What a service manager does: listens, and starts the daemon with the socket as descriptor 3.
 const MANAGER: &str = r#"
 import os, select, socket, sys
