@@ -1,5 +1,6 @@
 //! `runtimeConfig`: what the runtime says about this container, by capability.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -120,6 +121,7 @@ impl RuntimeConfig {
 /// A mapping without a port of the host publishes nothing.
 fn read_ports(field: &Field<'_>) -> Result<Vec<Ports>, CniError> {
     let mut ports: Vec<Ports> = Vec::new();
+    let mut seen = BTreeSet::new();
     for mapping in field.elements()? {
         let mapping = mapping.object()?;
         let port = |key: &str, lowest: u16| -> Result<u16, CniError> {
@@ -142,7 +144,8 @@ fn read_ports(field: &Field<'_>) -> Result<Vec<Ports>, CniError> {
             return Err(field.unsupported("ports of tcp and udp can be published"));
         }
         let address: Option<IpAddr> = mapping.parsed_of("hostIP", "an address of the host")?;
-        if host == 0 {
+        // Runtimes say some twice.
+        if host == 0 || !seen.insert((address, host, container, protocol.clone())) {
             continue;
         }
         let next = Ports {
@@ -152,7 +155,7 @@ fn read_ports(field: &Field<'_>) -> Result<Vec<Ports>, CniError> {
             more: 0,
             protocol,
         };
-        if !ports.last_mut().is_some_and(|last| last.extend(&next)) && !ports.contains(&next) {
+        if !ports.last_mut().is_some_and(|last| last.extend(&next)) {
             ports.push(next);
         }
     }
@@ -246,7 +249,7 @@ mod tests {
         let read = read(json!({"portMappings": [
             mapping(9000, 80, "tcp"), mapping(9001, 81, "tcp"), mapping(9002, 82, "tcp"),
             mapping(9003, 83, "udp"), mapping(9004, 85, "udp"), mapping(9004, 85, "udp"),
-            mapping(65535, 65535, "udp"),
+            mapping(65535, 65535, "udp"), mapping(9001, 81, "tcp"), mapping(9002, 82, "TCP"),
         ]}));
         let read = read.unwrap();
         let expected = [
