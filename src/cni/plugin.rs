@@ -42,7 +42,7 @@ impl Call {
         let namespace = self.namespace()?;
         self.expect_free_name(&namespace)?;
         let client = self.sockets.find()?;
-        let added = self.add_to(&client, &namespace, ipam.as_ref());
+        let added = self.add_to(client, &namespace, ipam.as_ref());
         if added.is_err()
             && let Some(ipam) = &ipam
             && let Err(error) = ipam.call(Verb::Del, &self.config)
@@ -59,7 +59,7 @@ impl Call {
 
     fn add_to(
         &self,
-        client: &Client,
+        mut client: Client,
         namespace: &OwnedFd,
         ipam: Option<&Delegate>,
     ) -> Result<CniResult, CniError> {
@@ -71,7 +71,7 @@ impl Call {
             self.plugin,
             delegated.as_ref(),
         )?;
-        let attached = self.attach(client, namespace, &attachment)?;
+        let attached = self.attach(&mut client, namespace, &attachment)?;
         step("attached");
         // It is wanted again.
         let reference = reference(&self.environment, &self.config);
@@ -82,7 +82,7 @@ impl Call {
         let interface = &self.environment.interface;
         if let Err(error) = routes::add(namespace, interface, &attachment.wanted.routes, &attached)
         {
-            self.detach(client)?;
+            self.detach(&client)?;
             return Err(error);
         }
         step("routes");
@@ -95,15 +95,16 @@ impl Call {
     }
 
     /// Asks the daemon. A network that was made for an older configuration of this name, and that nobody uses, is made
-    /// anew: CNI has no verb that would have told us when it was removed.
+    /// anew: CNI has no verb that would have told us when it was removed. A daemon that has just ended is looked for, or
+    /// started, once more; what it has stored of the first request goes before the second.
     fn attach(
         &self,
-        client: &Client,
+        client: &mut Client,
         namespace: &OwnedFd,
         attachment: &Attachment,
     ) -> Result<AttachedEndpoint, CniError> {
-        let mut last = None;
-        for attempt in 0..2 {
+        let (mut lost, mut outdated) = (false, false);
+        loop {
             let descriptor = namespace.try_clone().map_err(|error| {
                 CniError::new(code::IO, format!("cannot duplicate a descriptor: {error}"))
             })?;
@@ -120,32 +121,19 @@ impl Call {
                         ))
                     }
                 },
-                // A daemon for one namespace may have ended just now, for want of containers.
-                Err(ClientError::Broken { .. } | ClientError::NotRunning(_)) if attempt == 0 => {
-                    let client = self.sockets.find()?;
-                    return self.attach_once(&client, namespace, attachment);
+                Err(ClientError::Broken { .. } | ClientError::NotRunning(_)) if !lost => {
+                    lost = true;
+                    *client = self.sockets.find()?;
+                    self.detach(client)?;
+                    continue;
                 }
                 Err(error) => error.into(),
             };
-            if !self.outdated(client, &attachment.wanted)? {
+            if outdated || !self.outdated(client, &attachment.wanted)? {
                 return Err(error);
             }
-            last = Some(error);
+            outdated = true;
         }
-        Err(last.unwrap_or_else(|| CniError::new(code::REFUSED, "the daemon gave no answer")))
-    }
-
-    fn attach_once(
-        &self,
-        client: &Client,
-        namespace: &OwnedFd,
-        attachment: &Attachment,
-    ) -> Result<AttachedEndpoint, CniError> {
-        let descriptor = namespace
-            .try_clone()
-            .map_err(|error| CniError::new(code::IO, error.to_string()))?;
-        let asked = client.clone().with_descriptor(descriptor);
-        Ok(asked.post(ENDPOINTS, &attachment.request)?)
     }
 
     /// Whether the network had other subnets than the configuration and is gone now.

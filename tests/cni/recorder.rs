@@ -1,6 +1,6 @@
 //! A daemon that records requests and answers them from a few values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,6 +15,8 @@ struct Records {
     asked: Vec<(String, Value)>,
     /// Answers in place of the usual ones, by method and target.
     answers: BTreeMap<String, (u16, Value)>,
+    /// Requests of which the next has no answer.
+    unanswered: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -61,6 +63,12 @@ impl Recorder {
     pub(crate) fn answer(&self, request: &str, status: u16, body: Value) {
         let mut records = self.records.lock().unwrap();
         records.answers.insert(request.to_owned(), (status, body));
+    }
+
+    /// The next `request` is the last thing that a daemon hears.
+    pub(crate) fn die_at(&self, request: &str) {
+        let mut records = self.records.lock().unwrap();
+        records.unanswered.insert(request.to_owned());
     }
 
     /// Requests so far but for those about the host, and their bodies.
@@ -118,7 +126,9 @@ fn serve(stream: &UnixStream, records: &Mutex<Records>) -> std::io::Result<()> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     let body = serde_json::from_slice(&body).unwrap_or_default();
-    let (status, answer) = record(records, request, body);
+    let Some((status, answer)) = record(records, request, body) else {
+        return Ok(());
+    };
     let answer = match status {
         204 => String::new(),
         _ => answer.to_string(),
@@ -130,12 +140,13 @@ fn serve(stream: &UnixStream, records: &Mutex<Records>) -> std::io::Result<()> {
     (&mut &*stream).write_all(format!("{head}{answer}").as_bytes())
 }
 
-fn record(records: &Mutex<Records>, request: String, body: Value) -> (u16, Value) {
+fn record(records: &Mutex<Records>, request: String, body: Value) -> Option<(u16, Value)> {
     let mut records = records.lock().unwrap();
     let other = records.answers.get(&request).cloned();
     let answer = other.unwrap_or_else(|| usual(&request));
+    let dies = records.unanswered.remove(&request);
     records.asked.push((request, body));
-    answer
+    (!dies).then_some(answer)
 }
 
 fn usual(request: &str) -> (u16, Value) {

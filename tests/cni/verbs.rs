@@ -320,6 +320,28 @@ fn the_daemons_refusal_is_the_answer() {
 }
 
 #[test]
+fn the_next_daemon_is_asked_as_the_first_was() {
+    let (plugins, daemon, namespace) = (Plugins::new(), Recorder::start(), Namespace::new());
+    let mut config = config("1.0.0");
+    let add = |config: &Value| {
+        let call = plugins
+            .call("tunbridge")
+            .attachment("ADD", &namespace.path());
+        call.socket(&daemon.socket()).with_config(config)
+    };
+    daemon.die_at(ADD);
+    add(&config).json();
+    // The first may have stored it.
+    assert_eq!(daemon.requests(), [ADD, DETACH, ADD]);
+    config["subnet"] = "10.6.0.0/16".into();
+    daemon.die_at(ADD);
+    add(&config).expect_error(
+        7,
+        &["10.5.0.2", "is not in the subnet of the configuration"],
+    );
+}
+
+#[test]
 fn a_network_of_an_older_configuration_is_made_anew_if_nobody_uses_it() {
     let (plugins, daemon, namespace) = (Plugins::new(), Recorder::start(), Namespace::new());
     let mut config = config("1.0.0");
