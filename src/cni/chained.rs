@@ -32,7 +32,8 @@ impl Call {
             Verb::Check => self.check_chained().map(|()| Answer::Nothing),
             Verb::Del => self.del_chained().map(|()| Answer::Nothing),
             Verb::Status => self.status().map(|()| Answer::Nothing),
-            Verb::Gc | Verb::Version => Ok(Answer::Nothing),
+            Verb::Gc => self.collect_chained().map(|()| Answer::Nothing),
+            Verb::Version => Ok(Answer::Nothing),
         }
     }
 
@@ -83,6 +84,14 @@ impl Call {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Nothing of ours: what is here goes with its endpoints. The next plugin has a book of its own.
+    fn collect_chained(&self) -> Result<(), CniError> {
+        match Delegate::find(self.plugin.name(), &self.environment.path) {
+            Some(next) => next.call(Verb::Gc, &self.config).map(drop),
+            None => Ok(()),
         }
     }
 

@@ -140,6 +140,25 @@ fn attachments_of_others_are_left_to_the_next_plugin_of_the_name() {
 }
 
 #[test]
+fn the_next_plugin_of_the_name_collects_its_own() {
+    let bench = Bench::new();
+    for plugin in ["portmap", "firewall"] {
+        let mut config = config(plugin);
+        config["cniVersion"] = "1.1.0".into();
+        bench.call(plugin, "GC", &config).silent();
+        let called = bench.plugins.path().join(plugin.to_owned() + ".called");
+        let line = format!("echo $CNI_COMMAND > {}", called.display());
+        bench.plugins.script(plugin, &line);
+        bench.call(plugin, "GC", &config).silent();
+        assert_eq!(std::fs::read_to_string(&called).unwrap(), "GC\n");
+        bench.plugins.script(plugin, "exit 1");
+        bench
+            .call(plugin, "GC", &config)
+            .expect_error(102, &[plugin]);
+    }
+}
+
+#[test]
 fn a_chain_begins_with_another_plugin() {
     let bench = Bench::new();
     for plugin in ["portmap", "firewall"] {
