@@ -6,6 +6,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -15,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::descriptors;
 use super::types::ErrorBody;
@@ -52,6 +54,8 @@ pub struct Client {
     socket: PathBuf,
     /// Handed over before each request.
     descriptor: Option<Arc<OwnedFd>>,
+    /// For one answer.
+    limit: Option<Duration>,
 }
 
 impl Client {
@@ -60,7 +64,16 @@ impl Client {
         Self {
             socket: socket.to_owned(),
             descriptor: None,
+            limit: None,
         }
+    }
+
+    /// The same daemon; an answer that takes longer is none, and is not waited for any more. Streams ([`Client::lines`])
+    /// have no limit.
+    #[must_use]
+    pub const fn with_limit(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
     }
 
     /// The same daemon; `descriptor` (of a namespace) goes with each request.
@@ -152,9 +165,19 @@ impl Client {
     }
 
     fn send(&self, method: Method, target: &str, body: Bytes) -> Result<Bytes, ClientError> {
-        let (status, answer) = self
-            .runtime()?
-            .block_on(self.exchange(method, target, body))?;
+        let exchange = self.exchange(method, target, body);
+        let (status, answer) = self.runtime()?.block_on(async {
+            let Some(limit) = self.limit else {
+                return exchange.await;
+            };
+            match timeout(limit, exchange).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    let seconds = limit.as_secs_f32();
+                    Err(self.broken(format_args!("it did not answer within {seconds} seconds")))
+                }
+            }
+        })?;
         if (200..400).contains(&status) {
             return Ok(answer);
         }
@@ -267,5 +290,20 @@ mod tests {
             .unwrap_err();
         assert!(matches!(error, ClientError::NotRunning(_)));
         assert!(error.to_string().contains("/nonexistent/tb.sock"));
+    }
+
+    #[test]
+    fn a_daemon_that_does_not_answer_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("tb.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let client = Client::new(&socket).with_limit(Duration::from_millis(200));
+        let error = client.get::<()>("/_ping").unwrap_err();
+        let sentence = "it did not answer within 0.2 seconds";
+        assert!(error.to_string().ends_with(sentence), "{error}");
+        // And nothing is held open for it.
+        let (mut stream, _) = listener.accept().unwrap();
+        let asked = std::io::read_to_string(&mut stream).unwrap();
+        assert!(asked.starts_with("GET /_ping"), "{asked}");
     }
 }

@@ -38,6 +38,9 @@ use crate::kernel::netns::{self, NamespaceId};
 /// For a daemon to come up. It compiles nothing, but verifying the eBPF programs takes its time.
 const STARTING: Duration = Duration::from_secs(30);
 
+/// For its answers: what takes longer will not come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// How often a daemon is started that ends at once, and the time between.
 const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
@@ -100,14 +103,19 @@ impl Sockets {
 
     /// The daemon of this host, if it runs.
     pub(crate) fn look(&self) -> Result<Found, CniError> {
-        Ok(match self.search()? {
+        let found = self.search()?;
+        Ok(self.running(found))
+    }
+
+    fn running(&self, found: Search) -> Found {
+        match found {
             Search::Found(client) => Found::Daemon(client),
             Search::Absent(error) => Found::Absent(error),
             Search::Startable => {
                 let socket = self.local().join(SOCKET);
                 Found::Absent(ClientError::NotRunning(socket).into())
             }
-        })
+        }
     }
 
     /// Whether an `ADD` would find one, or start one.
@@ -135,8 +143,8 @@ impl Sockets {
             return Ok(Search::Found(client));
         }
         let client = Client::new(&self.socket);
-        match client.get::<HostIdentity>("/tunbridge/host") {
-            Ok(host) if self.is_own(&host) => Ok(Search::Found(client)),
+        match identity(&client) {
+            Ok(host) if self.is_own(&host) => Ok(Search::Found(client.with_limit(PATIENCE))),
             Ok(_) => Ok(Search::Startable),
             Err(error @ ClientError::NotRunning(_)) => {
                 if self.named || self.is_machines() {
@@ -153,8 +161,8 @@ impl Sockets {
     /// The daemon at `socket`, if it runs and its host is ours.
     fn ours(&self, socket: &Path) -> Result<Option<Client>, CniError> {
         let client = Client::new(socket);
-        match client.get::<HostIdentity>("/tunbridge/host") {
-            Ok(host) => Ok(Some(client).filter(|_| self.is_own(&host))),
+        match identity(&client) {
+            Ok(host) => Ok(Some(client.with_limit(PATIENCE)).filter(|_| self.is_own(&host))),
             Err(ClientError::NotRunning(_) | ClientError::Broken { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -264,12 +272,17 @@ impl Sockets {
 
     /// Has endpoints taken away, by the daemon or by the next one.
     pub(crate) fn detach(&self, reference: &EndpointReference) -> Result<Detached, CniError> {
-        let Err(why) = self.detach_now(reference)? else {
+        let found = self.search()?;
+        let home = match found {
+            Search::Startable => self.local(),
+            Search::Found(_) | Search::Absent(_) => self.home(),
+        };
+        let Err(why) = detach_by(self.running(found), reference)? else {
             return Ok(Detached::ByDaemon);
         };
-        let left = self.leave(reference);
+        let left = leave(&home, reference);
         // One that has started meanwhile may not have read it.
-        if self.detach_now(reference)?.is_ok() {
+        if detach_by(self.look()?, reference)?.is_ok() {
             self.withdraw(reference);
             return Ok(Detached::ByDaemon);
         }
@@ -280,41 +293,6 @@ impl Sockets {
                 Detached::Untold(CniError { message, ..why })
             }
         })
-    }
-
-    /// The inner error: there is no daemon.
-    fn detach_now(&self, reference: &EndpointReference) -> Result<Result<(), CniError>, CniError> {
-        let client = match self.look()? {
-            Found::Absent(why) => return Ok(Err(why)),
-            Found::Daemon(client) => client,
-        };
-        match client.tell(DETACH, reference) {
-            Ok(()) | Err(ClientError::Refused { status: 404, .. }) => Ok(Ok(())),
-            Err(error @ (ClientError::NotRunning(_) | ClientError::Broken { .. })) => {
-                Ok(Err(error.into()))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Leaves word for the next daemon that endpoints are to go.
-    fn leave(&self, reference: &EndpointReference) -> std::io::Result<()> {
-        let home = match self.search() {
-            Ok(Search::Startable) => self.local(),
-            _ => self.home(),
-        };
-        let make = |directory: &Path, mode: u32| {
-            let mut builder = fs::DirBuilder::new();
-            builder.recursive(true).mode(mode).create(directory)
-        };
-        // Others than root may be let in to the socket there.
-        make(&home, 0o755)?;
-        let directory = home.join(DETACHED);
-        make(&directory, 0o700)?;
-        let name = word(reference);
-        let temporary = directory.join(format!(".{name}.{}", std::process::id()));
-        fs::write(&temporary, serde_json::to_vec(reference)?)?;
-        fs::rename(temporary, directory.join(name))
     }
 
     /// Takes the word back.
@@ -331,6 +309,46 @@ impl Sockets {
         }
         self.directory().to_owned()
     }
+}
+
+/// The inner error: there is no daemon.
+fn detach_by(
+    found: Found,
+    reference: &EndpointReference,
+) -> Result<Result<(), CniError>, CniError> {
+    let client = match found {
+        Found::Absent(why) => return Ok(Err(why)),
+        Found::Daemon(client) => client,
+    };
+    match client.tell(DETACH, reference) {
+        Ok(()) | Err(ClientError::Refused { status: 404, .. }) => Ok(Ok(())),
+        Err(error @ (ClientError::NotRunning(_) | ClientError::Broken { .. })) => {
+            Ok(Err(error.into()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Leaves word for the next daemon that endpoints are to go.
+fn leave(home: &Path, reference: &EndpointReference) -> std::io::Result<()> {
+    let make = |directory: &Path, mode: u32| {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(mode).create(directory)
+    };
+    // Others than root may be let in to the socket there.
+    make(home, 0o755)?;
+    let directory = home.join(DETACHED);
+    make(&directory, 0o700)?;
+    let name = word(reference);
+    let temporary = directory.join(format!(".{name}.{}", std::process::id()));
+    fs::write(&temporary, serde_json::to_vec(reference)?)?;
+    fs::rename(temporary, directory.join(name))
+}
+
+/// Needs nothing of a daemon but that it runs: one that is just starting answers as soon as it does.
+fn identity(client: &Client) -> Result<HostIdentity, ClientError> {
+    let client = client.clone().with_limit(STARTING);
+    client.get("/tunbridge/host")
 }
 
 /// Name of a file for what may be longer than a name, and have slashes.
