@@ -4,8 +4,8 @@
 
 use std::net::IpAddr;
 
-use super::environment::is_name;
 use super::error::CniError;
+use crate::control::names::is_identifier;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Args {
@@ -43,7 +43,7 @@ impl Args {
                 },
                 "MAC" => args.mac = Some(value.to_owned()).filter(|mac| !mac.is_empty()),
                 "K8S_POD_NAME" if value.is_empty() => {}
-                "K8S_POD_NAME" if !is_name(value) => {
+                "K8S_POD_NAME" if !is_identifier(value) => {
                     return wrong(
                         "a name begins with a letter or digit; dots, dashes and underscores may follow",
                     );

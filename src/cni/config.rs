@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::Plugin;
-use super::environment::{Verb, is_name};
+use super::environment::Verb;
 use super::error::{CniError, code};
 use super::fields::Field;
 use super::version::Version;
+use crate::control::names::is_identifier;
 
 /// Octets of standard input. The longest true one is GC's list of attachments: room for 30,000 of them.
 pub(super) const MOST_INPUT: usize = 4 << 20;
@@ -142,7 +143,7 @@ fn version(value: &Value) -> Result<Version, CniError> {
 }
 
 fn check_name(problem: &str, name: &str) -> Result<(), CniError> {
-    if is_name(name) {
+    if is_identifier(name) {
         return Ok(());
     }
     let shown: String = name.escape_debug().take(100).collect();
@@ -156,7 +157,7 @@ fn ipam(root: &Field<'_>, plugin: Plugin) -> Result<Ipam, CniError> {
     let kind = ipam.text_of("type")?.unwrap_or_default();
     match (plugin, kind) {
         (_, "" | "tunbridge") | (Plugin::Bridge, "host-local") => Ok(Ipam::Ours),
-        (_, kind) if !is_name(kind) => {
+        (_, kind) if !is_identifier(kind) => {
             let wrong = "it is the name of an executable in CNI_PATH, without directories";
             Err(Field::new(&kind.into(), "ipam.type").wrong(wrong))
         }

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
 use super::error::CniError;
+use crate::control::names::is_identifier;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,16 +138,8 @@ impl Environment {
     }
 }
 
-/// The alphabet of ids and of networks' names.
-pub(super) fn is_name(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
-}
-
 pub(super) fn check_container(id: &str) -> Result<(), CniError> {
-    if is_name(id) {
+    if is_identifier(id) {
         return Ok(());
     }
     let shown: String = id.escape_debug().take(100).collect();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use super::environment::is_name;
+use crate::control::names::is_identifier;
 
 /// Stock plugins whose names are answered to.
 pub const ALIASES: [&str; 3] = ["bridge", "portmap", "firewall"];
@@ -98,7 +98,7 @@ impl Installation {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        if !is_name(&self.name) {
+        if !is_identifier(&self.name) {
             bail!(
                 "--name {:?}: a network's name begins with a letter or digit; dots, dashes and underscores may follow",
                 self.name

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::error::{CniError, code};
 use super::result::Route;
 use crate::api::types::AttachedEndpoint;
+use crate::control::mac;
 use crate::kernel::{ContainerRoute, Netlink, NetlinkError};
 
 /// Adds routes by `interface`; after a failure those before are left, for the interface goes.
@@ -66,16 +67,12 @@ pub(super) fn remove_interface(
         let Some(link) = inside.link(interface).await? else {
             return Ok(());
         };
-        let has_mac = link.mac.map(text) == mac.as_deref().map(str::to_ascii_lowercase);
+        let has_mac = link.mac.map(mac::text) == mac.as_deref().map(str::to_ascii_lowercase);
         if link.kind.as_deref() == Some("veth") && (mac.is_none() || has_mac) {
             inside.delete_link_index(link.index).await?;
         }
         Ok(())
     })
-}
-
-fn text(mac: [u8; 6]) -> String {
-    mac.map(|octet| format!("{octet:02x}")).join(":")
 }
 
 /// A route without router goes by the network's.

@@ -85,6 +85,11 @@ impl MacAddress {
     }
 }
 
+/// Any Ethernet address as text.
+pub fn text(octets: [u8; 6]) -> String {
+    octets.map(|octet| format!("{octet:02x}")).join(":")
+}
+
 /// Six octets with `:` or `-` between them, or three groups of four digits with `.` (Go's `ParseMAC`).
 impl FromStr for MacAddress {
     type Err = MacError;
@@ -115,8 +120,7 @@ impl FromStr for MacAddress {
 
 impl fmt::Display for MacAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        f.write_str(&text(self.0))
     }
 }
 

@@ -61,10 +61,7 @@ pub fn short_id(id: &str) -> &str {
 /// # Errors
 /// Docker's message for a name outside `[a-zA-Z0-9][a-zA-Z0-9_.-]+`.
 pub fn validate_name(name: &str) -> Result<(), NameError> {
-    let mut bytes = name.bytes();
-    let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
-    let rest = bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
-    if !first || !rest || name.len() < 2 {
+    if !is_identifier(name) || name.len() < 2 {
         return Err(NameError::Pattern(name.escape_debug().to_string()));
     }
     if name.len() > MAX_NAME_LEN {
@@ -72,6 +69,16 @@ pub fn validate_name(name: &str) -> Result<(), NameError> {
     }
     Ok(())
 }
+
+/// `[a-zA-Z0-9][a-zA-Z0-9_.-]*`: names here, ids of other runtimes' containers. It cannot be a path.
+pub fn is_identifier(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+}
+
+/// How long another runtime's id of a container may be.
+pub const MAX_RUNTIME_ID_LEN: usize = 1024;
 
 /// Makes a name of what another runtime calls a container: what is not allowed becomes a hyphen, and it is cut so that
 /// something can follow it.

@@ -341,10 +341,7 @@ fn wanted_name(request: &AttachEndpoint) -> Option<&str> {
 
 /// What CNI takes for an id.
 fn check_id(id: &str) -> Result<(), ControlError> {
-    let mut octets = id.bytes();
-    let first = octets.next().is_some_and(|b| b.is_ascii_alphanumeric());
-    let rest = octets.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
-    if first && rest && id.len() <= MAX_ID_LEN {
+    if names::is_identifier(id) && id.len() <= names::MAX_RUNTIME_ID_LEN {
         return Ok(());
     }
     let shown: String = id.chars().take(80).collect();
@@ -354,8 +351,6 @@ fn check_id(id: &str) -> Result<(), ControlError> {
         "an id has 1 to 1024 letters, digits, '_', '.' and '-', and begins with a letter or digit",
     ))
 }
-
-const MAX_ID_LEN: usize = 1024;
 
 fn is_id(text: &str) -> bool {
     let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);

@@ -21,7 +21,7 @@ use crate::api::types::{
     AttachEndpoint, AttachedEndpoint, CollectEndpoints, EndpointReference, Interface, Placement,
 };
 use crate::control::records::{Attachment, Container, Endpoint, FamilyConfig, Kind, Network};
-use crate::control::{ControlError, EndpointPlace, State, Timestamp, files};
+use crate::control::{ControlError, EndpointPlace, State, Timestamp, files, mac};
 use crate::kernel::netns;
 
 /// An endpoint that is to go: ids of its container and network, itself.
@@ -354,7 +354,7 @@ impl Core {
             .ok_or_else(|| networking_failed(format!("network {} has no bridge", network.name)))?;
         let interface = |name: &str, mac: [u8; 6]| Interface {
             name: name.to_owned(),
-            mac: mac_text(mac),
+            mac: mac::text(mac),
             mtu: network.config.mtu,
         };
         let makes_route = |gateway: &&IpAddr| {
@@ -409,11 +409,6 @@ fn with_others(state: &State, mut all: Vec<Going>) -> Vec<Going> {
         all.extend(state.others_of(container, &numbers).map(going));
     }
     all
-}
-
-fn mac_text(mac: [u8; 6]) -> String {
-    let octets = mac.map(|octet| format!("{octet:02x}"));
-    octets.join(":")
 }
 
 /// The namespace that a placement needs, which must not be the host's own.

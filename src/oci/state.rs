@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::HookError;
+use crate::control::names::{MAX_RUNTIME_ID_LEN, is_identifier};
 
 /// Octets of a state, which repeats the annotations.
 pub(super) const MOST_STATE: u64 = 4 << 20;
@@ -72,7 +73,7 @@ impl State {
         let Some(id) = sent.id.filter(|id| !id.is_empty()) else {
             return wrong("it has no id".to_owned());
         };
-        if !is_id(&id) {
+        if !is_identifier(&id) || id.len() > MAX_RUNTIME_ID_LEN {
             let shown: String = id.chars().take(80).collect();
             return wrong(format!(
                 "id {shown:?}: use at most 1024 letters, digits, '_', '.' and '-', a letter or digit first"
@@ -145,16 +146,6 @@ fn bounded(input: impl Read, most: u64) -> Result<Vec<u8>, String> {
         return Err(format!("it has more than {most} octets"));
     }
     Ok(octets)
-}
-
-fn is_id(id: &str) -> bool {
-    let fits = |octet: u8| octet.is_ascii_alphanumeric() || b"_.-".contains(&octet);
-    id.len() <= 1024
-        && id.bytes().all(fits)
-        && id
-            .bytes()
-            .next()
-            .is_some_and(|first| first.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]
