@@ -224,7 +224,7 @@ pub fn id(namespace: impl AsFd) -> Result<NamespaceId, NetnsError> {
 
 /// Whether any process but this one is in one of these. Looks at every process; where none can be seen, there may be some.
 pub fn have_processes(namespaces: &[NamespaceId]) -> bool {
-    let Ok(entries) = std::fs::read_dir("/proc") else {
+    let Ok(entries) = fs::read_dir("/proc") else {
         return true;
     };
     entries.flatten().any(|entry| {
