@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use serde::Deserialize;
-use tokio::time::timeout;
 
 use super::label_of;
 use super::protocol::Refusal;
@@ -73,7 +72,9 @@ impl Network {
 
 impl Daemon {
     pub(super) const fn new(client: Client) -> Self {
-        Self { client }
+        Self {
+            client: client.with_limit(PATIENCE),
+        }
     }
 
     /// Does `work` where blocking is allowed. A daemon that is not there is waited for: it may be on its way back.
@@ -93,14 +94,11 @@ impl Daemon {
                 }
             }
         });
-        let problem = match timeout(PATIENCE, asked).await {
-            Ok(Ok(outcome)) => return outcome,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("it did not answer within {} seconds", PATIENCE.as_secs()),
-        };
-        Err(ClientError::Refused {
-            status: 500,
-            message: format!("no answer from the tunbridge daemon: {problem}"),
+        asked.await.unwrap_or_else(|error| {
+            Err(ClientError::Refused {
+                status: 500,
+                message: format!("no answer from the tunbridge daemon: {error}"),
+            })
         })
     }
 

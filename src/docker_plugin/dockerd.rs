@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
-use tokio::time::timeout;
 
 use super::protocol;
 use crate::api::client::{Client, segment};
@@ -160,7 +159,10 @@ impl DockerContainer {
 
 impl Dockerd {
     pub(super) const fn new(client: Client, driver: String) -> Self {
-        Self { client, driver }
+        Self {
+            client: client.with_limit(PATIENCE),
+            driver,
+        }
     }
 
     /// An answer; `None`: dockerd does not answer, or not so.
@@ -168,17 +170,10 @@ impl Dockerd {
         let client = self.client.clone();
         let shown = target.clone();
         let asked = tokio::task::spawn_blocking(move || client.get::<T>(&target));
-        match timeout(PATIENCE, asked).await {
-            Ok(Ok(Ok(answer))) => Some(answer),
-            Ok(Ok(Err(error))) => {
-                tracing::debug!(target = shown, %error, "no answer from dockerd");
-                None
-            }
-            Ok(Err(_)) | Err(_) => {
-                tracing::debug!(target = shown, "no answer from dockerd");
-                None
-            }
-        }
+        let answer = asked.await.ok()?;
+        answer
+            .inspect_err(|error| tracing::debug!(target = shown, %error, "no answer from dockerd"))
+            .ok()
     }
 
     /// The networks of our driver, with their endpoints.
