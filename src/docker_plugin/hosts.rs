@@ -46,6 +46,16 @@ fn with_names(text: &str, names: &Names) -> Option<String> {
     (rest != text).then_some(rest)
 }
 
+/// The whole text. The container may make its file longer at any time.
+fn read(file: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    file.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(io::Error::other("it is too long for a hosts file"));
+    }
+    Ok(text)
+}
+
 /// Makes the file at `path` say these names. True if it has been changed.
 pub(super) fn write(path: &Path, names: &Names) -> io::Result<bool> {
     let mut file = OpenOptions::new()
@@ -53,12 +63,10 @@ pub(super) fn write(path: &Path, names: &Names) -> io::Result<bool> {
         .write(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
         .open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.len() > MAX_FILE {
+    if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is no hosts file"));
     }
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
+    let text = read(&file)?;
     let Some(new) = with_names(&text, names) else {
         return Ok(false);
     };
@@ -141,6 +149,17 @@ mod tests {
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(write(&link, &Names::new()).is_err());
+    }
+
+    #[test]
+    fn a_file_without_end_is_left_alone() {
+        assert!(read(io::repeat(b'#')).is_err());
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hosts");
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(MAX_FILE + 1).unwrap();
+        assert!(write(&path, &names(&[("10.0.0.3", &["db"])])).is_err());
+        assert_eq!(file.metadata().unwrap().len(), MAX_FILE + 1);
     }
 
     #[test]
