@@ -16,7 +16,7 @@ pub use docker::{
     EndpointAddresses, EndpointSettings, Ipam, IpamPool, PrunedNetworks,
 };
 pub use pools::{
-    ChangeLabels, LEASED_POOLS, Lease, LeasedAddress, LeasedPool, NameEndpoint, NamedEndpoint,
+    ChangeLabels, DOCKER_NETWORK, LEASED_POOLS, Lease, LeasedAddress, LeasedPool, NameEndpoint, NamedEndpoint,
     PublishEndpoint, ReleaseAddress, RequestAddress, RequestLeasedPool,
 };
 pub use runtime::{

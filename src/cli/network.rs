@@ -163,7 +163,7 @@ pub(super) fn report_found(
 /// `tunbridge network rm`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Rm {
-    /// Do not mind networks that do not exist
+    /// Do not mind networks that do not exist, nor that dockerd has one of them
     #[arg(short, long)]
     force: bool,
     /// Names or ids of networks
@@ -175,7 +175,9 @@ impl Rm {
     fn run(&self, client: &Client) -> Outcome {
         let mut status = 0;
         for network in &self.networks {
-            match client.delete(&format!("/networks/{}", segment(network))) {
+            let force = if self.force { "?force=1" } else { "" };
+            let target = format!("/networks/{}{force}", segment(network));
+            match client.delete(&target) {
                 Ok(()) => {
                     print(&format!("{network}\n"))?;
                 }

@@ -58,6 +58,10 @@ pub enum ControlError {
     )]
     ActiveEndpoints { network: String, users: String },
     #[error(
+        "error while removing network: network {0} is in use by dockerd: remove it there with `docker network rm`, or use --force if dockerd has gone"
+    )]
+    SharedNetwork(String),
+    #[error(
         "cannot create network bridge ({bridge}): conflicts with network {id} ({network}): networks have overlapping IPv{version}: choose another {flag}, or remove network {network} first"
     )]
     DefaultOverlaps {
@@ -260,9 +264,10 @@ impl ControlError {
             | Self::LinkTarget(_)
             | Self::LinkElsewhere(_) => 400,
             Self::NetworkOption(error) => error.http_status(),
-            Self::Predefined(_) | Self::ActiveEndpoints { .. } | Self::AlreadyConnected { .. } => {
-                403
-            }
+            Self::Predefined(_)
+            | Self::ActiveEndpoints { .. }
+            | Self::SharedNetwork(_)
+            | Self::AlreadyConnected { .. } => 403,
             Self::NoSuchContainer(_)
             | Self::NoSuchNetwork(_)
             | Self::NotPublished { .. }

@@ -20,7 +20,7 @@ use super::requests::{HOST, NONE};
 use super::state::{DEFAULT_NETWORK, NetworkEntry, State};
 use super::store::Change;
 use super::timestamp::Timestamp;
-use crate::api::types::CreateNetwork;
+use crate::api::types::{CreateNetwork, DOCKER_NETWORK};
 
 impl State {
     /// Makes a network: number, name, subnet, bridge name, all stored. The caller then makes the
@@ -77,8 +77,9 @@ impl State {
     /// The network that [`State::remove_network`] would remove; the caller removes its bridge first.
     ///
     /// # Errors
-    /// If there is no such network, it is predefined, or a container has an endpoint on it.
-    pub fn removable_network(&self, query: &str) -> Result<&Network, ControlError> {
+    /// If there is no such network, it is predefined, a container has an endpoint on it, or, unless by `force`, if it is
+    /// another program's, too.
+    pub fn removable_network(&self, query: &str, force: bool) -> Result<&Network, ControlError> {
         let network = self.network(query)?;
         if network_options::is_predefined(&network.name) {
             return Err(ControlError::Predefined(network.name.clone()));
@@ -90,23 +91,25 @@ impl State {
                 format!("name:\"{}\" id:\"{id}\"", container.name)
             })
             .collect();
-        if users.is_empty() {
-            Ok(network)
-        } else {
-            Err(ControlError::ActiveEndpoints {
+        if !users.is_empty() {
+            return Err(ControlError::ActiveEndpoints {
                 network: network.name.clone(),
                 users: users.join(", "),
-            })
+            });
         }
+        if !force && self.is_shared(network) {
+            return Err(ControlError::SharedNetwork(network.name.clone()));
+        }
+        Ok(network)
     }
 
     /// Forgets a network and gives its last record. Containers that have exited may still name it; they
     /// cannot be started then.
     ///
     /// # Errors
-    /// As [`State::removable_network`], or if the change cannot be stored.
+    /// As [`State::removable_network`] by force, or if the change cannot be stored.
     pub fn remove_network(&mut self, query: &str) -> Result<Network, ControlError> {
-        let network = self.removable_network(query)?.clone();
+        let network = self.removable_network(query, true)?.clone();
         let pools = self.pools_of_network(&network.id);
         let mut changes = vec![Change::DeleteNetwork(&network.id)];
         changes.extend(pools.iter().map(|id| Change::DeletePool(id)));
@@ -118,11 +121,20 @@ impl State {
         Ok(network)
     }
 
-    /// The networks that users made and no container has an endpoint on: what `network prune` removes.
+    /// dockerd has a network of its own of it, or leases its addresses: its containers have endpoints only while they run.
+    fn is_shared(&self, network: &Network) -> bool {
+        let mut labels = network.labels.keys();
+        labels.any(|label| label.starts_with(DOCKER_NETWORK))
+            || !self.pools_of_network(&network.id).is_empty()
+    }
+
+    /// The networks that users made, no container has an endpoint on and no other program needs: what `network prune`
+    /// removes.
     pub fn unused_networks(&self) -> impl Iterator<Item = &Network> {
         let used = self.networks_in_use();
         self.bridge_networks()
             .filter(move |network| network.name != DEFAULT_NETWORK && !used.contains(&network.id))
+            .filter(move |network| !self.is_shared(network))
     }
 
     /// Ids of the networks that some container has an endpoint on.

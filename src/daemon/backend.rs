@@ -137,9 +137,9 @@ impl Backend for Daemon {
             .await
     }
 
-    async fn remove_network(&self, network: &str) -> Result<(), ApiError> {
+    async fn remove_network(&self, network: &str, force: bool) -> Result<(), ApiError> {
         let network = network.to_owned();
-        self.whole(|core| async move { core.remove_network(&network).await })
+        self.whole(|core| async move { core.remove_network(&network, force).await })
             .await
     }
 

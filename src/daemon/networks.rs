@@ -51,9 +51,9 @@ impl Core {
         })
     }
 
-    pub(super) async fn remove_network(&self, query: &str) -> Result<(), ApiError> {
+    pub(super) async fn remove_network(&self, query: &str, force: bool) -> Result<(), ApiError> {
         let mut state = self.lock().await;
-        let network = state.removable_network(query)?.clone();
+        let network = state.removable_network(query, force)?.clone();
         self.forget_network(&mut state, &network).await?;
         self.look(&state).await?;
         tracing::info!(network = %network.name, id = %network.id, "network removed");

@@ -24,10 +24,10 @@ use tokio::time::{sleep, timeout};
 use super::daemon::Network;
 use super::dockerd::{DockerContainer, DockerNetwork};
 use super::hosts::{self, Names};
-use super::{GRACE, LABEL, Plugin, Settings};
+use super::{GRACE, Plugin, Settings};
 use crate::api::client::{Client, ClientError, segment};
 use crate::api::filters::Filters;
-use crate::api::types::{LeasedPool, NameEndpoint, NamedEndpoint, ReleaseAddress, Runtime};
+use crate::api::types::{DOCKER_NETWORK, LeasedPool, NameEndpoint, NamedEndpoint, ReleaseAddress, Runtime};
 
 /// Things happen in groups.
 const GROUP: Duration = Duration::from_millis(30);
@@ -126,7 +126,7 @@ impl Plugin {
         let mut by_label: BTreeMap<String, Network> = BTreeMap::new();
         for network in self.daemon.networks().await? {
             for label in network.labels.keys() {
-                if let Some(id) = label.strip_prefix(LABEL) {
+                if let Some(id) = label.strip_prefix(DOCKER_NETWORK) {
                     by_label.insert(id.to_owned(), network.clone());
                 }
             }

@@ -55,6 +55,7 @@ use tokio::sync::Notify;
 
 use crate::api::client::Client;
 use crate::api::server::serve_router;
+use crate::api::types::DOCKER_NETWORK;
 use daemon::Daemon;
 use dockerd::Dockerd;
 
@@ -69,12 +70,9 @@ pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// `-o com.tunbridge.network=NAME`, `--ipam-opt com.tunbridge.network=NAME`: a network that there is already.
 pub const NETWORK_OPTION: &str = "com.tunbridge.network";
 
-/// Begins the label of a network that is a docker network, too; its id follows.
-const LABEL: &str = "com.tunbridge.docker.";
-
 /// The label of a network that is the docker network `id`: [`OWN`] or [`SHARED`].
 pub fn label_of(id: &str) -> String {
-    format!("{LABEL}{id}")
+    format!("{DOCKER_NETWORK}{id}")
 }
 
 /// Made for a docker network, and removed with it.

@@ -296,7 +296,7 @@ impl Plugin {
         for endpoint in self.endpoints_on(&network).await? {
             self.daemon.detach(&endpoint).await?;
         }
-        let target = format!("/networks/{}", segment(&network.id));
+        let target = format!("/networks/{}?force=1", segment(&network.id));
         match self.daemon.ask(move |client| client.delete(&target)).await {
             Ok(()) | Err(ClientError::Refused { status: 404, .. }) => Ok(json!({})),
             Err(error) => Err(error.into()),

@@ -295,7 +295,10 @@ impl Backend for Fake {
         Ok(shape(&self.records().networks[&name]))
     }
 
-    async fn remove_network(&self, network: &str) -> Answer<()> {
+    async fn remove_network(&self, network: &str, force: bool) -> Answer<()> {
+        if network == "shared" && !force {
+            return Err(ApiError::new(403, "network shared is in use by dockerd"));
+        }
         if network == "bridge" {
             return Err(ApiError::new(
                 403,

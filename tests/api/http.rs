@@ -153,6 +153,14 @@ fn the_life_of_a_network() {
         403
     );
     assert_eq!(server.ask("DELETE", "/networks/net1", "").status, 204);
+    for (target, status) in [
+        ("shared", 403),
+        ("shared?force=0", 403),
+        ("shared?force=1", 404),
+    ] {
+        let target = format!("/networks/{target}");
+        assert_eq!(server.ask("DELETE", &target, "").status, status, "{target}");
+    }
     let gone = server.ask("DELETE", "/networks/net1", "");
     assert_eq!(
         (gone.status, gone.message().as_str()),

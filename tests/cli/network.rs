@@ -287,9 +287,11 @@ fn rm_goes_on_and_force_does_not_mind() {
     );
     assert_one_line(&output, &["network nosuch not found"]);
     assert_eq!(printed(&daemon, &["rm", "-f", "nosuch", "c"]), "c\n");
-    daemon.refuse("/networks/d");
-    refused(&daemon, &["rm", "-f", "d"], "refused: /networks/d");
-    assert_eq!(daemon.steps()[2], "DELETE /networks/..%2Fb");
+    daemon.refuse("/networks/d?force=1");
+    refused(&daemon, &["rm", "-f", "d"], "refused: /networks/d?force=1");
+    let steps = daemon.steps();
+    assert_eq!(steps[2], "DELETE /networks/..%2Fb");
+    assert_eq!(steps[3], "DELETE /networks/nosuch?force=1");
 }
 
 #[test]

@@ -70,14 +70,20 @@ pub(super) async fn create_network<B: Backend>(
 /// Remove a network.
 #[utoipa::path(
     delete, path = "/networks/{id}", tag = "docker",
-    params(("id" = String, Path, description = "Id, name, or beginning of an id")),
+    params(
+        ("id" = String, Path, description = "Id, name, or beginning of an id"),
+        ("force" = Option<bool>, Query, description = "Also if dockerd has it"),
+    ),
     responses((status = 204, description = "It is gone"), Errors),
 )]
 pub(super) async fn remove_network<B: Backend>(
     State(api): Shared<B>,
     Id(id): Id,
+    params: Params,
 ) -> Answer<StatusCode> {
-    api.backend.remove_network(&id).await?;
+    api.backend
+        .remove_network(&id, params.flag("force"))
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

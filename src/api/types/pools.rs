@@ -11,6 +11,9 @@ use super::Runtime;
 /// IPAM option of `POST /networks/create`: the subnets are those of leased pools.
 pub const LEASED_POOLS: &str = "com.tunbridge.leased_pools";
 
+/// Begins the label of a network that is one of dockerd's, too; its id there follows.
+pub const DOCKER_NETWORK: &str = "com.tunbridge.docker.";
+
 /// `POST /tunbridge/pools`: a subnet of which addresses will be leased.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]

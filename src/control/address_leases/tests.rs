@@ -226,6 +226,36 @@ fn a_pool_without_a_network_is_kept_from_others_and_becomes_one() {
 }
 
 #[test]
+fn a_network_of_dockerds_is_in_use_without_containers() {
+    let (mut state, _, _) = fresh();
+    shop(&mut state);
+    let unused = |state: &State| state.unused_networks().count();
+    let refused = |state: &State| {
+        let refused = state.removable_network("shop", false);
+        let refusal = refused.unwrap_err();
+        assert!(matches!(refusal, ControlError::SharedNetwork(_)));
+        assert_eq!(refusal.http_status(), 403);
+    };
+    assert_eq!(unused(&state), 1);
+    let of_shop = of_shop(&mut state);
+    assert_eq!(unused(&state), 0, "its addresses are leased");
+    refused(&state);
+    state.release_pool(&of_shop).unwrap();
+    assert_eq!(unused(&state), 1);
+    state.removable_network("shop", false).unwrap();
+    let label = |value: Option<&str>| -> BTreeMap<String, Option<String>> {
+        let value = value.map(str::to_owned);
+        [("com.tunbridge.docker.0abc".to_owned(), value)].into()
+    };
+    state.change_labels("shop", &label(Some("own"))).unwrap();
+    assert_eq!(unused(&state), 0, "it is a docker network");
+    refused(&state);
+    state.removable_network("shop", true).unwrap();
+    state.change_labels("shop", &label(None)).unwrap();
+    assert_eq!(unused(&state), 1);
+}
+
+#[test]
 fn ranges_and_both_families() {
     let (mut state, _, _) = fresh();
     make(&mut state, "shop", |request| {
