@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use ipnet::IpNet;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -263,11 +264,13 @@ impl Plugin {
             .map(|id| Leftover::Endpoint(id.to_owned()))
             .collect();
         let pools = self.pools().await?;
-        let Some(subnets) = self.dockerd.leased_subnets().await else {
+        let Some(all) = self.dockerd.all_networks().await else {
             return Ok(found);
         };
+        let subnets = self.dockerd.leased_subnets(&all);
         for pool in &pools {
-            if !subnets.contains(&pool.subnet.to_string()) {
+            let is_unknown = |subnets: &BTreeSet<IpNet>| !subnets.contains(&pool.subnet);
+            if subnets.as_ref().is_some_and(is_unknown) {
                 found.insert(Leftover::Pool(pool.id.clone()));
             }
             let mut of_pool = pairs

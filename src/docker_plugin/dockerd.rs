@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
@@ -101,10 +102,10 @@ impl DockerNetwork {
             .collect()
     }
 
-    /// Its subnets, as text.
-    pub(super) fn subnets(&self) -> impl Iterator<Item = &str> {
+    /// Its subnets, which dockerd repeats as users have written them; `None` for one that cannot be understood.
+    fn subnets(&self) -> impl Iterator<Item = Option<IpNet>> {
         let subnets = self.ipam.config.iter();
-        subnets.map(|subnet| subnet.subnet.as_str())
+        subnets.map(|subnet| Some(subnet.subnet.parse::<IpNet>().ok()?.trunc()))
     }
 }
 
@@ -196,18 +197,53 @@ impl Dockerd {
         (network.driver == self.driver).then_some(network)
     }
 
-    /// Subnets of all networks, also of other drivers, that have our IPAM driver.
-    pub(super) async fn leased_subnets(&self) -> Option<BTreeSet<String>> {
-        let all: Vec<DockerNetwork> = self.get("/networks".to_owned()).await?;
+    /// All networks, also of other drivers, without their endpoints.
+    pub(super) async fn all_networks(&self) -> Option<Vec<DockerNetwork>> {
+        self.get("/networks".to_owned()).await
+    }
+
+    /// Subnets of those of them that have our IPAM driver; `None`: they are not all known.
+    pub(super) fn leased_subnets(&self, all: &[DockerNetwork]) -> Option<BTreeSet<IpNet>> {
         let ours = all
             .iter()
             .filter(|network| network.ipam.driver == self.driver);
-        let subnets = ours.flat_map(DockerNetwork::subnets);
-        Some(subnets.map(str::to_owned).collect())
+        ours.flat_map(DockerNetwork::subnets).collect()
     }
 
     /// A container.
     pub(super) async fn container(&self, id: &str) -> Option<DockerContainer> {
         self.get(format!("/containers/{}/json", segment(id))).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn leased(subnets: Value) -> Option<Vec<String>> {
+        let dockerd = Dockerd::new(Client::new(Path::new("/nonexistent")), "tunbridge".into());
+        let all: Vec<DockerNetwork> = serde_json::from_value(json!([
+            {"IPAM": {"Driver": "default", "Config": [{"Subnet": "10.1.0.0/16"}]}},
+            {"IPAM": {"Driver": "tunbridge", "Config": subnets}},
+            {"IPAM": {"Driver": "null", "Config": null}},
+        ]))
+        .unwrap();
+        let subnets = dockerd.leased_subnets(&all)?.into_iter();
+        Some(subnets.map(|subnet| subnet.to_string()).collect())
+    }
+
+    #[test]
+    fn subnets_are_values_however_they_are_written() {
+        for text in ["FD00:1::/64", "fd00:1:0:0::/64", "fd00:0001::/64", "fd00:1::5/64"] {
+            let known = leased(json!([{"Subnet": "10.9.0.0/24"}, {"Subnet": text}])).unwrap();
+            assert_eq!(known, ["10.9.0.0/24", "fd00:1::/64"], "{text}");
+        }
+        // Whose pool that is, nobody can say: none is given back.
+        assert_eq!(leased(json!([{"Subnet": "010.9.0.0/24"}])), None);
+        assert_eq!(leased(Value::Null), Some(Vec::new()));
     }
 }
