@@ -5,6 +5,8 @@
 
 #[path = "docker_plugin/calls.rs"]
 mod calls;
+#[path = "docker_plugin/companion.rs"]
+mod companion;
 #[path = "docker_plugin/fake_daemon.rs"]
 mod fake_daemon;
 #[path = "docker_plugin/leases.rs"]

@@ -157,7 +157,8 @@ pub trait Backend: Send + Sync + 'static {
     /// `GET /networks/{id}`.
     fn inspect_network(&self, network: &str) -> impl Future<Output = Answer<Value>> + Send;
     /// `DELETE /networks/{id}`; by `force` also one that another program needs.
-    fn remove_network(&self, network: &str, force: bool) -> impl Future<Output = Answer<()>> + Send;
+    fn remove_network(&self, network: &str, force: bool)
+    -> impl Future<Output = Answer<()>> + Send;
     /// `POST /networks/prune`: the names of those that were removed. Refuses filters that it does not know.
     fn prune_networks(&self, filters: Filters) -> impl Future<Output = Answer<Vec<String>>> + Send;
     /// `POST /networks/{id}/connect`.

@@ -16,8 +16,8 @@ pub use docker::{
     EndpointAddresses, EndpointSettings, Ipam, IpamPool, PrunedNetworks,
 };
 pub use pools::{
-    ChangeLabels, DOCKER_NETWORK, LEASED_POOLS, Lease, LeasedAddress, LeasedPool, NameEndpoint, NamedEndpoint,
-    PublishEndpoint, ReleaseAddress, RequestAddress, RequestLeasedPool,
+    ChangeLabels, DOCKER_NETWORK, LEASED_POOLS, Lease, LeasedAddress, LeasedPool, NameEndpoint,
+    NamedEndpoint, PublishEndpoint, ReleaseAddress, RequestAddress, RequestLeasedPool,
 };
 pub use runtime::{
     AddressRange, AttachEndpoint, AttachedEndpoint, CollectEndpoints, EndpointReference,

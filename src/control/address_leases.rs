@@ -43,6 +43,9 @@ pub struct PoolRecord {
     pub range: Option<IpNet>,
     /// Id of the network whose subnet it is.
     pub network: Option<String>,
+    /// Who asked for it.
+    #[serde(default)]
+    pub owner: Option<String>,
     /// What is leased; true: as the gateway's.
     pub leases: BTreeMap<IpAddr, bool>,
 }
@@ -137,6 +140,7 @@ impl State {
                     subnet,
                     range: request.range,
                     network: None,
+                    owner: request.owner.clone(),
                     leases: BTreeMap::new(),
                 }
             }
@@ -182,6 +186,7 @@ impl State {
             subnet,
             range: request.range,
             network: Some(network.id.clone()),
+            owner: request.owner.clone(),
             leases: BTreeMap::new(),
         })
     }
@@ -210,6 +215,7 @@ impl State {
             id: record.id.clone(),
             subnet: record.subnet,
             network: record.network.clone(),
+            owner: record.owner.clone(),
             leases: record.leases.iter().map(lease).collect(),
         }
     }

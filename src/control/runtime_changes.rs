@@ -75,6 +75,7 @@ impl State {
                 container: container.id.clone(),
                 runtime: known.map(|known| (known.runtime, known.id.clone())),
                 names: names.into_iter().collect(),
+                driver_opts: attachment.driver_opts.clone(),
                 addresses: endpoint.addresses.iter().map(IpNet::addr).collect(),
             })
         });

@@ -7,7 +7,8 @@
 //! * endpoints and leases of which dockerd does not know are taken away, if it does not a while later either: what is just
 //!   being made, dockerd does not list yet.
 //!
-//! Where dockerd's API does not answer, nothing is done. Networks of another dockerd are left alone.
+//! Where dockerd's API does not answer, nothing is done. What another dockerd has by a plugin of its own is left alone, on a
+//! network that both have, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,10 +26,10 @@ use tokio::time::{sleep, timeout};
 use super::daemon::Network;
 use super::dockerd::{DockerContainer, DockerNetwork};
 use super::hosts::{self, Names};
-use super::{GRACE, Plugin, Settings};
+use super::{DOCKER_NETWORK_OPTION, GRACE, Plugin, Settings};
 use crate::api::client::{Client, ClientError, segment};
 use crate::api::filters::Filters;
-use crate::api::types::{DOCKER_NETWORK, LeasedPool, NameEndpoint, NamedEndpoint, ReleaseAddress, Runtime};
+use crate::api::types::{LeasedPool, NameEndpoint, NamedEndpoint, ReleaseAddress, Runtime};
 
 /// Things happen in groups.
 const GROUP: Duration = Duration::from_millis(30);
@@ -59,7 +60,7 @@ enum Leftover {
 }
 
 /// Accompanies the plugin until it is dropped.
-pub(super) async fn accompany(plugin: Arc<Plugin>, settings: Settings) {
+pub async fn accompany(plugin: Arc<Plugin>, settings: Settings) {
     let mut filters = Filters::default();
     for event in ["connect", "disconnect", "start", "rename", "die", "destroy"] {
         filters.insert("event", event);
@@ -126,10 +127,8 @@ impl Plugin {
         };
         let mut by_label: BTreeMap<String, Network> = BTreeMap::new();
         for network in self.daemon.networks().await? {
-            for label in network.labels.keys() {
-                if let Some(id) = label.strip_prefix(DOCKER_NETWORK) {
-                    by_label.insert(id.to_owned(), network.clone());
-                }
+            for id in network.dockers() {
+                by_label.insert(id.to_owned(), network.clone());
             }
         }
         let mut pairs = Vec::new();
@@ -152,10 +151,14 @@ impl Plugin {
         self.daemon.ask(move |client| client.get(&target)).await
     }
 
-    /// Docker's endpoints on a network, by their ids there.
-    pub(super) async fn endpoints_on(&self, network: &Network) -> Result<Vec<String>, ClientError> {
+    /// The endpoints of a docker network, by their ids there.
+    pub(super) async fn endpoints_on(
+        &self,
+        network: &Network,
+        docker: &str,
+    ) -> Result<Vec<String>, ClientError> {
         let names = self.names_on(network).await?;
-        Ok(docker_ids(&names).map(str::to_owned).collect())
+        Ok(docker_ids(&names, docker).map(str::to_owned).collect())
     }
 
     async fn follow(&self, memory: &mut Memory) -> Result<(), ClientError> {
@@ -259,7 +262,7 @@ impl Plugin {
             .collect();
         let mut found: BTreeSet<Leftover> = pairs
             .iter()
-            .flat_map(|pair| docker_ids(&pair.names))
+            .flat_map(|pair| docker_ids(&pair.names, &pair.docker.id))
             .filter(|id| !endpoints.contains(id))
             .map(|id| Leftover::Endpoint(id.to_owned()))
             .collect();
@@ -326,6 +329,10 @@ impl Plugin {
         let holders: BTreeSet<&str> = names
             .iter()
             .filter(|named| named.addresses.iter().any(|has| addresses.contains(has)))
+            .filter(|named| {
+                let mut own = network.dockers_of(&self.owner);
+                own.any(|docker| is_on(named, docker))
+            })
             .filter_map(docker_id)
             .collect();
         let leftovers: BTreeSet<Leftover> = match leftovers {
@@ -367,10 +374,16 @@ impl Plugin {
         Ok(freed)
     }
 
+    /// Those that this plugin has asked for.
     async fn pools(&self) -> Result<Vec<LeasedPool>, ClientError> {
-        self.daemon
+        let all: Vec<LeasedPool> = self
+            .daemon
             .ask(|client| client.get("/tunbridge/pools"))
-            .await
+            .await?;
+        let own = all.into_iter();
+        Ok(own
+            .filter(|pool| pool.owner.as_ref() == Some(&self.owner))
+            .collect())
     }
 }
 
@@ -392,8 +405,16 @@ fn docker_id(named: &NamedEndpoint) -> Option<&str> {
     }
 }
 
-fn docker_ids(names: &[NamedEndpoint]) -> impl Iterator<Item = &str> {
-    names.iter().filter_map(docker_id)
+/// It is an endpoint of the docker network with this id.
+fn is_on(named: &NamedEndpoint, docker: &str) -> bool {
+    let network = named.driver_opts.get(DOCKER_NETWORK_OPTION);
+    network.is_some_and(|network| network == docker)
+}
+
+/// Ids of the endpoints of a docker network.
+fn docker_ids<'a>(names: &'a [NamedEndpoint], docker: &'a str) -> impl Iterator<Item = &'a str> {
+    let endpoints = names.iter().filter(move |named| is_on(named, docker));
+    endpoints.filter_map(docker_id)
 }
 
 /// Writes what has changed, where blocking is allowed.

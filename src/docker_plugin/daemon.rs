@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::label_of;
 use super::protocol::Refusal;
+use super::{SHARED, label_of};
 use crate::api::client::{Client, ClientError, segment};
 use crate::api::filters::Filters;
-use crate::api::types::{EndpointReference, Runtime};
+use crate::api::types::{DOCKER_NETWORK, EndpointReference, Runtime};
 
 /// How long a daemon may be away that is being started again.
 const ABSENCE: Duration = Duration::from_secs(10);
@@ -64,9 +64,26 @@ impl Network {
         &self.ipam.config
     }
 
-    /// What it is for the docker network with this id.
-    pub(super) fn label(&self, docker: &str) -> Option<&str> {
-        self.labels.get(&label_of(docker)).map(String::as_str)
+    /// Whether it was there before the docker network with this id.
+    pub(super) fn is_shared(&self, docker: &str) -> bool {
+        let label = self.labels.get(&label_of(docker));
+        label.is_some_and(|how| how.starts_with(SHARED))
+    }
+
+    /// Ids of the docker networks that it is.
+    pub(super) fn dockers(&self) -> impl Iterator<Item = &str> {
+        let labels = self.labels.keys();
+        labels.filter_map(|label| label.strip_prefix(DOCKER_NETWORK))
+    }
+
+    /// Those of one plugin.
+    pub(super) fn dockers_of(&self, owner: &str) -> impl Iterator<Item = &str> {
+        self.dockers().filter(move |id| {
+            let label = self.labels.get(&label_of(id));
+            label
+                .and_then(|how| how.split_once(' '))
+                .is_some_and(|(_, of)| of == owner)
+        })
     }
 }
 

@@ -238,7 +238,12 @@ mod tests {
 
     #[test]
     fn subnets_are_values_however_they_are_written() {
-        for text in ["FD00:1::/64", "fd00:1:0:0::/64", "fd00:0001::/64", "fd00:1::5/64"] {
+        for text in [
+            "FD00:1::/64",
+            "fd00:1:0:0::/64",
+            "fd00:0001::/64",
+            "fd00:1::5/64",
+        ] {
             let known = leased(json!([{"Subnet": "10.9.0.0/24"}, {"Subnet": text}])).unwrap();
             assert_eq!(known, ["10.9.0.0/24", "fd00:1::/64"], "{text}");
         }

@@ -61,6 +61,7 @@ impl Plugin {
             range,
             network: request.options.get(NETWORK_OPTION).cloned(),
             ipv6: request.v6,
+            owner: Some(self.owner.clone()),
         };
         let pool: LeasedPool = self
             .daemon

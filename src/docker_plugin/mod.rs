@@ -59,6 +59,7 @@ use crate::api::types::DOCKER_NETWORK;
 use daemon::Daemon;
 use dockerd::Dockerd;
 
+pub use companion::accompany;
 pub use server::router;
 
 /// Where dockerd looks for the driver `tunbridge`.
@@ -70,7 +71,8 @@ pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// `-o com.tunbridge.network=NAME`, `--ipam-opt com.tunbridge.network=NAME`: a network that there is already.
 pub const NETWORK_OPTION: &str = "com.tunbridge.network";
 
-/// The label of a network that is the docker network `id`: [`OWN`] or [`SHARED`].
+/// The label of a network that is the docker network `id`: [`OWN`] or [`SHARED`], a space, and whose it is
+/// ([`Plugin::owner`]).
 pub fn label_of(id: &str) -> String {
     format!("{DOCKER_NETWORK}{id}")
 }
@@ -80,6 +82,9 @@ pub const OWN: &str = "own";
 
 /// Was there before, and stays.
 pub const SHARED: &str = "shared";
+
+/// Driver option of an endpoint: id of the docker network that it is on. Several may be one network of ours.
+const DOCKER_NETWORK_OPTION: &str = "com.tunbridge.docker-network";
 
 /// What `tunbridge docker-plugin` is told.
 #[derive(Clone, Debug)]
@@ -95,6 +100,8 @@ pub struct Settings {
 /// What answers dockerd.
 #[derive(Debug)]
 pub struct Plugin {
+    /// Where it listens, by which it knows its own: another dockerd may have another plugin, and the same daemon.
+    owner: String,
     daemon: Daemon,
     dockerd: Dockerd,
     /// Something has changed about which the companion wants to know.
@@ -114,13 +121,21 @@ impl Plugin {
             || "tunbridge".to_owned(),
             |stem| stem.to_string_lossy().into_owned(),
         );
+        let socket = std::path::absolute(&settings.plugin_socket);
+        let socket = socket.unwrap_or_else(|_| settings.plugin_socket.clone());
         Self {
+            owner: socket.display().to_string(),
             daemon: Daemon::new(Client::new(&settings.daemon)),
             dockerd: Dockerd::new(Client::new(&settings.docker_socket), driver),
             changed: Arc::default(),
             recent: Mutex::default(),
             since_start: Mutex::default(),
         }
+    }
+
+    /// The value of [`label_of`] a docker network of this plugin's.
+    fn label(&self, how: &str) -> String {
+        format!("{how} {}", self.owner)
     }
 
     /// dockerd has started: it says so once.
@@ -187,7 +202,7 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
     let listener = listen(path)?;
     let inode = socket_inode(path);
     let plugin = Arc::new(Plugin::new(settings));
-    let companion = tokio::spawn(companion::accompany(Arc::clone(&plugin), settings.clone()));
+    let companion = tokio::spawn(accompany(Arc::clone(&plugin), settings.clone()));
     tracing::info!(socket = %path.display(), "ready for dockerd");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let outcome = serve_router(listener, router(plugin), ended()?).await;

@@ -13,7 +13,7 @@ use super::protocol::{
     CreateEndpoint, CreateNetwork, EndpointCall, EndpointInterface, InterfaceName, IpamData,
     Joined, NetworkReference, Refusal, address, identifier, net, option, required,
 };
-use super::{NETWORK_OPTION, OWN, Plugin, SHARED, label_of};
+use super::{DOCKER_NETWORK_OPTION, NETWORK_OPTION, OWN, Plugin, SHARED, label_of};
 use crate::api::client::{ClientError, segment};
 use crate::api::types::{
     AttachEndpoint, AttachedEndpoint, ChangeLabels, CreatedNetwork, EndpointAddresses,
@@ -226,21 +226,22 @@ impl Plugin {
                 option.escape_debug()
             )));
         }
-        self.change_labels(network, [(label_of(&wanted.id), Some(SHARED.to_owned()))])
-            .await
+        let label = (label_of(&wanted.id), Some(self.label(SHARED)));
+        Ok(self.change_labels(network, [label]).await?)
     }
 
     async fn change_labels<const N: usize>(
         &self,
         network: &Network,
         labels: [(String, Option<String>); N],
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), ClientError> {
         let target = format!("/tunbridge/networks/{}/labels", segment(&network.id));
         let change = ChangeLabels {
             labels: labels.into(),
         };
-        let changed = self.daemon.ask(move |client| client.tell(&target, &change));
-        Ok(changed.await?)
+        self.daemon
+            .ask(move |client| client.tell(&target, &change))
+            .await
     }
 
     /// Makes a network of its own for dockerd's.
@@ -271,7 +272,7 @@ impl Plugin {
             },
             internal: wanted.internal,
             options: wanted.options.clone(),
-            labels: [(label_of(&wanted.id), OWN.to_owned())].into(),
+            labels: [(label_of(&wanted.id), self.label(OWN))].into(),
             ..Default::default()
         };
         let made = self
@@ -288,12 +289,12 @@ impl Plugin {
         let Some(network) = self.daemon.docker_network(id).await? else {
             return Ok(json!({}));
         };
-        if network.label(id) == Some(SHARED) {
+        if network.is_shared(id) {
             self.change_labels(&network, [(label_of(id), None)]).await?;
             return Ok(json!({}));
         }
         // dockerd removes no network on which it has endpoints.
-        for endpoint in self.endpoints_on(&network).await? {
+        for endpoint in self.endpoints_on(&network, id).await? {
             self.daemon.detach(&endpoint).await?;
         }
         let target = format!("/networks/{}?force=1", segment(&network.id));
@@ -329,6 +330,8 @@ impl Plugin {
             link_local_ips: Vec::new(),
         };
         check_ports(&request.options)?;
+        let mut driver_opts = driver_options(&request.options)?;
+        driver_opts.insert(DOCKER_NETWORK_OPTION.to_owned(), docker.to_owned());
         let network = self.daemon.known_network(docker).await?;
         let attach = AttachEndpoint {
             runtime: Runtime::Docker,
@@ -342,7 +345,7 @@ impl Plugin {
             settings: EndpointSettings {
                 ipam_config: addresses,
                 mac_address: Some(given.mac_address.clone()).filter(|mac| !mac.is_empty()),
-                driver_opts: driver_options(&request.options)?,
+                driver_opts,
                 ..EndpointSettings::default()
             },
             ranges: Vec::new(),

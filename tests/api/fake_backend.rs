@@ -461,6 +461,7 @@ impl Backend for Fake {
             container: WEB.to_owned(),
             runtime: None,
             names: vec!["web".to_owned()],
+            driver_opts: BTreeMap::new(),
             addresses: vec![[10, 5, 0, 2].into()],
         }])
     }
@@ -529,6 +530,7 @@ fn pool(subnet: ipnet::IpNet, leases: Vec<Lease>) -> LeasedPool {
         id: "cc".repeat(32),
         subnet,
         network: None,
+        owner: None,
         leases,
     }
 }

@@ -75,7 +75,7 @@ fn a_network_is_made_with_its_docker_id_and_removed_with_it() {
     assert_eq!(body["Name"], "docker-d5f95230a2b1");
     assert_eq!(
         body["Labels"][format!("com.tunbridge.docker.{NETWORK}")],
-        "own"
+        format!("own {}", world.owner())
     );
     assert_eq!(
         body["IPAM"]["Config"],
@@ -102,7 +102,7 @@ fn a_network_is_made_with_its_docker_id_and_removed_with_it() {
     );
     assert_eq!(
         world.changed(),
-        [format!("DELETE /networks/{}", "aa".repeat(32))]
+        [format!("DELETE /networks/{}?force=1", "aa".repeat(32))]
     );
     // One that was never made.
     let world = World::new();
@@ -136,7 +136,10 @@ fn a_network_that_is_there_is_shared_and_let_go() {
         let target = format!("POST /tunbridge/networks/{}/labels", "dd".repeat(32));
         (target, json!({"labels": {label: value}}))
     };
-    assert_eq!(world.changes(), [labels(json!("shared"))]);
+    assert_eq!(
+        world.changes(),
+        [labels(json!(format!("shared {}", world.owner())))]
+    );
     // Without the option, if the addresses are ours.
     let leased = shared(&|body| {
         body["Options"]["com.docker.network.generic"] = json!({});
@@ -146,7 +149,10 @@ fn a_network_that_is_there_is_shared_and_let_go() {
         world.call("NetworkDriver.CreateNetwork", &leased),
         json!({})
     );
-    assert_eq!(world.changes(), [labels(json!("shared"))]);
+    assert_eq!(
+        world.changes(),
+        [labels(json!(format!("shared {}", world.owner())))]
+    );
     for (set, words) in [
         (
             &(|body: &mut Value| body["IPv4Data"][0]["Pool"] = json!("10.61.0.0/24"))
@@ -189,7 +195,7 @@ fn a_network_that_is_there_is_shared_and_let_go() {
     let world = World::new();
     world.add_network(json!({
         "Name": "shop", "Id": "dd".repeat(32), "IPAM": {"Config": []}, "Options": {},
-        "Labels": {format!("com.tunbridge.docker.{NETWORK}"): "shared"},
+        "Labels": {format!("com.tunbridge.docker.{NETWORK}"): "shared /x.sock"},
     }));
     let delete = json!({"NetworkID": NETWORK});
     assert_eq!(
@@ -312,7 +318,10 @@ fn an_endpoint_gets_what_was_given_and_tells_the_rest() {
     assert_eq!(attach["network"], "aa".repeat(32));
     assert_eq!(
         attach["settings"],
-        json!({"IPAMConfig": {"IPv4Address": "10.60.0.200"}})
+        json!({
+            "IPAMConfig": {"IPv4Address": "10.60.0.200"},
+            "DriverOpts": {"com.tunbridge.docker-network": NETWORK},
+        })
     );
     assert_eq!(attach["publish"], json!([]), "that comes later");
     // All given: nothing is repeated.
@@ -330,7 +339,8 @@ fn an_endpoint_gets_what_was_given_and_tells_the_rest() {
         attach["settings"],
         json!({
             "IPAMConfig": {"IPv4Address": "10.60.0.200", "IPv6Address": "fd00:60::9"},
-            "MacAddress": "02:aa:00:00:00:01", "DriverOpts": {"com.example.ep": "1"},
+            "MacAddress": "02:aa:00:00:00:01",
+            "DriverOpts": {"com.example.ep": "1", "com.tunbridge.docker-network": NETWORK},
         })
     );
     // An internal network's has no options.

@@ -1,4 +1,4 @@
-//! A daemon that remembers what it is asked, and a plugin that asks it.
+//! A daemon that remembers what it is asked, a dockerd that says what it is told to, and a plugin that asks both.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tunbridge::api::client::{Client, ClientError};
 use tunbridge::api::server::serve_router;
-use tunbridge::docker_plugin::{Plugin, Settings, router};
+use tunbridge::docker_plugin::{Plugin, Settings, accompany, router};
 
 pub(crate) const NETWORK: &str = "d5f95230a2b159fc600cf558380e69f915916271da066824cf523331d81eedee";
 pub(crate) const ENDPOINT: &str =
@@ -25,8 +25,13 @@ struct Records {
     /// Method and path, and the body or null.
     asked: Vec<(String, Value)>,
     networks: Vec<Value>,
-    /// Containers on every network.
-    names: Vec<Value>,
+    /// Containers, with the ids of their networks.
+    names: Vec<(String, Value)>,
+    pools: Vec<Value>,
+    /// Networks of dockerd.
+    dockers: Vec<Value>,
+    /// dockerd does not answer.
+    silent: bool,
     /// What is refused: end of a path, status, sentence; how often.
     refused: Vec<(String, u16, String, usize)>,
 }
@@ -37,6 +42,8 @@ type Shared = Arc<Mutex<Records>>;
 #[derive(Debug)]
 pub(crate) struct World {
     directory: TempDir,
+    settings: Settings,
+    plugin: Arc<Plugin>,
     records: Shared,
     ends: Vec<oneshot::Sender<()>>,
     runtime: Option<tokio::runtime::Runtime>,
@@ -59,11 +66,11 @@ impl World {
         let daemon = Router::new()
             .fallback(answer)
             .with_state(Arc::clone(&records));
-        let plugin = router(Arc::new(Plugin::new(&settings)));
+        let plugin = Arc::new(Plugin::new(&settings));
         let mut ends = Vec::new();
         for (socket, app) in [
             (&settings.daemon, daemon),
-            (&settings.plugin_socket, plugin),
+            (&settings.plugin_socket, router(Arc::clone(&plugin))),
         ] {
             let (end, ended) = oneshot::channel::<()>();
             let listener = runtime.block_on(async { UnixListener::bind(socket).unwrap() });
@@ -74,6 +81,8 @@ impl World {
         }
         Self {
             directory,
+            settings,
+            plugin,
             records,
             ends,
             runtime: Some(runtime),
@@ -89,11 +98,66 @@ impl World {
         self.records.lock().unwrap().networks.push(network);
     }
 
-    /// A docker endpoint that has an address.
+    /// A docker endpoint of [`NETWORK`] that has an address.
     pub(crate) fn add_endpoint(&self, id: &str, address: &str) {
-        self.records.lock().unwrap().names.push(json!({
+        self.add_endpoint_of(NETWORK, id, address);
+    }
+
+    /// That of another docker network, which is the same here.
+    pub(crate) fn add_endpoint_of(&self, docker: &str, id: &str, address: &str) {
+        let named = json!({
             "container": id, "runtime": ["docker", id], "names": ["x"], "addresses": [address],
+            "driver_opts": {"com.tunbridge.docker-network": docker},
+        });
+        let mut records = self.records.lock().unwrap();
+        records.names.push(("aa".repeat(32), named));
+    }
+
+    /// A leased pool that there is.
+    pub(crate) fn add_pool(&self, id: &str, subnet: &str, owner: Option<&str>) {
+        self.records.lock().unwrap().pools.push(json!({
+            "id": id, "subnet": subnet, "network": null, "owner": owner, "leases": [],
         }));
+    }
+
+    /// As whom the plugin asks for what is its own.
+    pub(crate) fn owner(&self) -> String {
+        self.plugin_socket().display().to_string()
+    }
+
+    /// dockerd's API begins to answer.
+    pub(crate) fn start_dockerd(&mut self) {
+        let listener = {
+            let _guard = self.runtime.as_ref().unwrap().enter();
+            UnixListener::bind(&self.settings.docker_socket).unwrap()
+        };
+        let app = Router::new()
+            .fallback(answer_of_dockerd)
+            .with_state(Arc::clone(&self.records));
+        let (end, ended) = oneshot::channel::<()>();
+        self.runtime
+            .as_ref()
+            .unwrap()
+            .spawn(serve_router(listener, app, async {
+                let _ = ended.await;
+            }));
+        self.ends.push(end);
+    }
+
+    /// Whether it leaves who asks without an answer.
+    pub(crate) fn dockerd_is_silent(&self, silent: bool) {
+        self.records.lock().unwrap().silent = silent;
+    }
+
+    /// A network of dockerd's.
+    pub(crate) fn add_docker_network(&self, network: Value) {
+        self.records.lock().unwrap().dockers.push(network);
+    }
+
+    /// Starts what looks by itself.
+    pub(crate) fn accompany(&self) {
+        let companion = accompany(Arc::clone(&self.plugin), self.settings.clone());
+        self.runtime.as_ref().unwrap().spawn(companion);
     }
 
     /// The network of [`NETWORK`].
@@ -102,7 +166,7 @@ impl World {
         world.add_network(json!({
             "Name": "docker-d5f95230a2b1", "Id": "aa".repeat(32), "Internal": false,
             "IPAM": {"Config": [{"Subnet": "10.60.0.0/24", "Gateway": "10.60.0.1"}]}, "Options": {},
-            "Labels": {format!("com.tunbridge.docker.{NETWORK}"): "own"},
+            "Labels": {format!("com.tunbridge.docker.{NETWORK}"): format!("own {}", world.owner())},
         }));
         world
     }
@@ -167,9 +231,11 @@ async fn answer(State(records): State<Shared>, method: Method, uri: Uri, body: B
     let path = uri.path().to_owned();
     let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let mut records = records.lock().unwrap();
+    let query = uri.query().filter(|_| method == Method::DELETE);
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     records
         .asked
-        .push((format!("{method} {path}"), body.clone()));
+        .push((format!("{method} {path}{query}"), body.clone()));
     let refused = records
         .refused
         .iter_mut()
@@ -188,8 +254,12 @@ async fn answer(State(records): State<Shared>, method: Method, uri: Uri, body: B
         ("GET", "/networks") => {
             json!(records.networks.iter().filter(known).collect::<Vec<_>>())
         }
-        ("GET", path) if path.ends_with("/names") => json!(records.names),
-        ("GET", "/tunbridge/pools") => json!([]),
+        ("GET", path) if path.ends_with("/names") => {
+            let on = |(network, _): &&(String, Value)| path.contains(network.as_str());
+            let named = records.names.iter().filter(on).map(|(_, named)| named);
+            json!(named.collect::<Vec<_>>())
+        }
+        ("GET", "/tunbridge/pools") => json!(records.pools),
         ("GET", path) if path.starts_with("/networks/") => {
             let name = path.trim_start_matches("/networks/");
             let found = records
@@ -213,6 +283,25 @@ async fn answer(State(records): State<Shared>, method: Method, uri: Uri, body: B
         _ => json!({}),
     };
     answer.to_string().into_response()
+}
+
+async fn answer_of_dockerd(State(records): State<Shared>, uri: Uri) -> Response {
+    if uri.path() == "/events" || records.lock().unwrap().silent {
+        return std::future::pending().await;
+    }
+    let records = records.lock().unwrap();
+    let found = match uri.path() {
+        "/networks" => Some(json!(records.dockers)),
+        path => {
+            let mut dockers = records.dockers.iter();
+            let found = dockers.find(|network| path.ends_with(network["Id"].as_str().unwrap()));
+            found.cloned()
+        }
+    };
+    match found {
+        Some(found) => found.to_string().into_response(),
+        None => (StatusCode::NOT_FOUND, r#"{"message":"not found"}"#).into_response(),
+    }
 }
 
 /// An endpoint as the daemon shows it: as asked for, else of the lowest address.

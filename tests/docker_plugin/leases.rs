@@ -18,7 +18,7 @@ fn addresses_are_leased() {
     );
     assert_eq!(
         world.changes()[0].1,
-        json!({"subnet": "10.77.0.0/24", "range": null, "network": "shop", "ipv6": false})
+        json!({"subnet": "10.77.0.0/24", "range": null, "network": "shop", "ipv6": false, "owner": world.owner()})
     );
     let gateway = json!({
         "PoolID": pool, "Address": "", "Options": {"RequestAddressType": "com.docker.network.gateway"},

@@ -1,5 +1,6 @@
 //! Address pools and leases: addresses that another program (dockerd) gives its containers, so that nobody else gets them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -28,6 +29,8 @@ pub struct RequestLeasedPool {
     pub network: Option<String>,
     /// IPv6, where neither is a subnet.
     pub ipv6: bool,
+    /// Who asks: of several programs each can tell its own from this.
+    pub owner: Option<String>,
 }
 
 /// Answer to [`RequestLeasedPool`], and an element of `GET /tunbridge/pools`.
@@ -40,6 +43,9 @@ pub struct LeasedPool {
     pub subnet: IpNet,
     /// Id of the network whose addresses these are, if there is one.
     pub network: Option<String>,
+    /// Who asked for it.
+    #[serde(default)]
+    pub owner: Option<String>,
     /// Addresses that are leased.
     pub leases: Vec<Lease>,
 }
@@ -89,7 +95,7 @@ pub struct ReleaseAddress {
 #[serde(deny_unknown_fields)]
 pub struct ChangeLabels {
     /// New values; `null` removes a label.
-    pub labels: std::collections::BTreeMap<String, Option<String>>,
+    pub labels: BTreeMap<String, Option<String>>,
 }
 
 /// `POST /tunbridge/endpoints/publish`: the ports of a runtime's container, in place of those that it has.
@@ -128,6 +134,9 @@ pub struct NamedEndpoint {
     pub runtime: Option<(Runtime, String)>,
     /// What it is called on this network.
     pub names: Vec<String>,
+    /// Its `--driver-opt` there.
+    #[serde(default)]
+    pub driver_opts: BTreeMap<String, String>,
     /// Its addresses there.
     #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
