@@ -4,8 +4,8 @@
 //!
 //! * each docker endpoint gets the name and the aliases of its container, so that containers of all doors find it;
 //! * each docker container's hosts file gets the names of other doors' containers on its networks ([`hosts`]);
-//! * endpoints and leases of which dockerd does not know are taken away, if it does not a while later either: what is just
-//!   being made, dockerd does not list yet.
+//! * endpoints, leases and networks of which dockerd does not know are taken away, if it does not a while later either: what
+//!   is just being made, dockerd does not list yet.
 //!
 //! Where dockerd's API does not answer, nothing is done. What another dockerd has by a plugin of its own is left alone, on a
 //! network that both have, too.
@@ -48,7 +48,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 struct Memory {
     /// Name and aliases, by endpoint.
     told: BTreeMap<String, (String, Vec<String>)>,
-    /// Endpoints, addresses of pools and pools that dockerd did not know, and since when.
+    /// Endpoints, addresses of pools, pools and networks that dockerd did not know, and since when.
     unknown: BTreeMap<Leftover, Instant>,
 }
 
@@ -57,6 +57,8 @@ enum Leftover {
     Endpoint(String),
     Lease(String, IpAddr),
     Pool(String),
+    /// By its docker id.
+    Network(String),
 }
 
 /// Accompanies the plugin until it is dropped.
@@ -289,6 +291,28 @@ impl Plugin {
                 .filter(|lease| !lease.gateway && !lease.in_use && !known.contains(&lease.address));
             found.extend(unknown.map(|lease| Leftover::Lease(pool.id.clone(), lease.address)));
         }
+        found.extend(self.forgotten_networks(&all).await?);
+        Ok(found)
+    }
+
+    /// Docker networks of this plugin that its dockerd never heard to be made, or lost. None that somebody is on.
+    async fn forgotten_networks(
+        &self,
+        known: &[DockerNetwork],
+    ) -> Result<Vec<Leftover>, ClientError> {
+        let known: BTreeSet<&str> = known.iter().map(|docker| docker.id.as_str()).collect();
+        let mut found = Vec::new();
+        for network in self.daemon.networks().await? {
+            let unknown = network.dockers_of(&self.owner);
+            let unknown: Vec<&str> = unknown.filter(|id| !known.contains(id)).collect();
+            if !unknown.is_empty() && self.names_on(&network).await?.is_empty() {
+                found.extend(
+                    unknown
+                        .into_iter()
+                        .map(|id| Leftover::Network(id.to_owned())),
+                );
+            }
+        }
         Ok(found)
     }
 
@@ -306,6 +330,7 @@ impl Plugin {
                 let target = format!("/tunbridge/pools/{}", segment(&pool));
                 self.daemon.ask(move |client| client.delete(&target)).await
             }
+            Leftover::Network(docker) => self.let_go(&docker).await,
         };
         match taken {
             Err(ClientError::Refused { status: 404, .. }) => Ok(()),
@@ -363,7 +388,7 @@ impl Plugin {
             let taken = match &leftover {
                 Leftover::Endpoint(id) => holders.contains(id.as_str()),
                 Leftover::Lease(_, address) => addresses.contains(address),
-                Leftover::Pool(_) => false,
+                Leftover::Pool(_) | Leftover::Network(_) => false,
             };
             if taken {
                 tracing::info!(?leftover, "dockerd does not know it any more");
@@ -393,7 +418,7 @@ impl Leftover {
         match self {
             Self::Endpoint(id) => Some(id.clone()),
             Self::Lease(_, address) => Some(address.to_string()),
-            Self::Pool(_) => None,
+            Self::Pool(_) | Self::Network(_) => None,
         }
     }
 }

@@ -286,12 +286,17 @@ impl Plugin {
 
     pub(super) async fn delete_network(&self, request: NetworkReference) -> Result<Value, Refusal> {
         let id = identifier("NetworkID", &request.network_id)?;
+        self.let_go(id).await?;
+        Ok(json!({}))
+    }
+
+    /// Removes the network that a docker network is, if it was made for it.
+    pub(super) async fn let_go(&self, id: &str) -> Result<(), ClientError> {
         let Some(network) = self.daemon.docker_network(id).await? else {
-            return Ok(json!({}));
+            return Ok(());
         };
         if network.is_shared(id) {
-            self.change_labels(&network, [(label_of(id), None)]).await?;
-            return Ok(json!({}));
+            return self.change_labels(&network, [(label_of(id), None)]).await;
         }
         // dockerd removes no network on which it has endpoints.
         for endpoint in self.endpoints_on(&network, id).await? {
@@ -299,8 +304,8 @@ impl Plugin {
         }
         let target = format!("/networks/{}?force=1", segment(&network.id));
         match self.daemon.ask(move |client| client.delete(&target)).await {
-            Ok(()) | Err(ClientError::Refused { status: 404, .. }) => Ok(json!({})),
-            Err(error) => Err(error.into()),
+            Err(ClientError::Refused { status: 404, .. }) => Ok(()),
+            outcome => outcome,
         }
     }
 

@@ -41,6 +41,18 @@ fn what_dockerd_has_forgotten_goes_and_what_is_anothers_stays() {
     ] {
         world.add_pool(id, subnet, of);
     }
+    // As if dockerd had died before it wrote down what it had made.
+    let network = |id: &str, docker: &str, label: String| {
+        world.add_network(json!({
+            "Name": id, "Id": id.repeat(32), "IPAM": {"Config": []},
+            "Labels": {format!("com.tunbridge.docker.{}", docker.repeat(32)): label},
+        }));
+    };
+    network("a1", "d1", format!("own {owner}"));
+    network("a2", "d2", format!("shared {owner}"));
+    network("a3", "d3", "own /run/docker/plugins/second.sock".to_owned());
+    network("a4", "d4", format!("own {owner}"));
+    world.add_own_container(&"a4".repeat(32), "10.60.4.2");
     world.start_dockerd();
     world.accompany();
     sleep(GRACE / 2);
@@ -60,6 +72,8 @@ fn what_dockerd_has_forgotten_goes_and_what_is_anothers_stays() {
         BTreeSet::from([
             format!("POST /tunbridge/endpoints/detach {forgotten}"),
             "DELETE /tunbridge/pools/forgotten".to_owned(),
+            format!("DELETE /networks/{}?force=1", "a1".repeat(32)),
+            format!("POST /tunbridge/networks/{}/labels", "a2".repeat(32)),
         ])
     );
 }

@@ -113,6 +113,15 @@ impl World {
         records.names.push(("aa".repeat(32), named));
     }
 
+    /// A container of the daemon's own on a network.
+    pub(crate) fn add_own_container(&self, network: &str, address: &str) {
+        let named = json!({
+            "container": "0a".repeat(32), "runtime": null, "names": ["own"], "addresses": [address],
+        });
+        let mut records = self.records.lock().unwrap();
+        records.names.push((network.to_owned(), named));
+    }
+
     /// A leased pool that there is.
     pub(crate) fn add_pool(&self, id: &str, subnet: &str, owner: Option<&str>) {
         self.records.lock().unwrap().pools.push(json!({
