@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::daemon::Network;
-use super::dockerd::{DockerContainer, DockerNetwork};
+use super::dockerd::{DockerContainer, DockerNetwork, PATIENCE};
 use super::hosts::{self, Names};
 use super::{DOCKER_NETWORK_OPTION, GRACE, Plugin, Settings};
 use crate::api::client::{Client, ClientError, segment};
@@ -127,6 +127,7 @@ impl Plugin {
         let Some(dockers) = self.dockerd.networks().await else {
             return Ok(None);
         };
+        self.answered();
         let mut by_label: BTreeMap<String, Network> = BTreeMap::new();
         for network in self.daemon.networks().await? {
             for id in network.dockers() {
@@ -340,13 +341,17 @@ impl Plugin {
 
     /// Frees addresses on a network that are taken by what dockerd does not know any more; it wants them anew. While it
     /// starts, it starts containers and its API does not answer: then everything is a former one's that was not made since.
-    /// True if something was freed.
+    /// Later, if it does not answer, nobody knows, and all stays. True if something was freed.
     pub(super) async fn free(
         &self,
         network: &Network,
         addresses: &[IpAddr],
     ) -> Result<bool, ClientError> {
-        let leftovers = match timeout(STARTING, self.pairs()).await {
+        let patience = match self.is_starting() {
+            true => STARTING,
+            false => PATIENCE,
+        };
+        let leftovers = match timeout(patience, self.pairs()).await {
             Ok(pairs) => pairs?,
             Err(_) => None,
         };

@@ -17,7 +17,7 @@ use crate::api::client::{Client, segment};
 use crate::api::filters::Filters;
 
 /// For one answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// dockerd behind its API.
 #[derive(Clone, Debug)]

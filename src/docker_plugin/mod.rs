@@ -108,8 +108,9 @@ pub struct Plugin {
     changed: Arc<Notify>,
     /// What has just been made, of which dockerd's lists do not know yet: ids of endpoints, addresses.
     recent: Mutex<BTreeMap<String, Instant>>,
-    /// All that was made for the dockerd of now, if its start was seen. What else there is, is a former one's.
-    since_start: Mutex<Option<BTreeSet<String>>>,
+    /// What was made for a dockerd that has started, until its API has answered. Only so long, what else there is may be a
+    /// former one's.
+    starting: Mutex<Option<BTreeSet<String>>>,
 }
 
 impl Plugin {
@@ -129,7 +130,7 @@ impl Plugin {
             dockerd: Dockerd::new(Client::new(&settings.docker_socket), driver),
             changed: Arc::default(),
             recent: Mutex::default(),
-            since_start: Mutex::default(),
+            starting: Mutex::default(),
         }
     }
 
@@ -140,15 +141,24 @@ impl Plugin {
 
     /// dockerd has started: it says so once.
     fn activated(&self) {
-        *self.since_start.lock() = Some(BTreeSet::new());
+        *self.starting.lock() = Some(BTreeSet::new());
         self.changed.notify_one();
+    }
+
+    /// Its API has answered: from now on it says itself what it has.
+    fn answered(&self) {
+        *self.starting.lock() = None;
+    }
+
+    fn is_starting(&self) -> bool {
+        self.starting.lock().is_some()
     }
 
     /// An endpoint or an address is about to be dockerd's.
     fn note(&self, what: impl ToString) {
         let now = Instant::now();
         let what = what.to_string();
-        if let Some(made) = self.since_start.lock().as_mut() {
+        if let Some(made) = self.starting.lock().as_mut() {
             made.insert(what.clone());
         }
         let mut recent = self.recent.lock();
@@ -158,14 +168,14 @@ impl Plugin {
 
     /// An endpoint or an address is dockerd's no more.
     fn forget(&self, what: &str) {
-        if let Some(made) = self.since_start.lock().as_mut() {
+        if let Some(made) = self.starting.lock().as_mut() {
             made.remove(what);
         }
     }
 
-    /// A former dockerd made it.
+    /// A former dockerd made it. Unknown, and said not to be, once dockerd has started.
     fn is_former(&self, what: &str) -> bool {
-        let made = self.since_start.lock();
+        let made = self.starting.lock();
         made.as_ref().is_some_and(|made| !made.contains(what))
     }
 

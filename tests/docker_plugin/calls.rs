@@ -457,6 +457,34 @@ fn what_a_former_dockerd_had_makes_way_for_the_next() {
     );
 }
 
+/// With live-restore dockerd makes the endpoints of containers that run not anew.
+#[test]
+fn a_slow_dockerd_is_none_that_starts() {
+    let mut world = World::with_network();
+    let running = "cd".repeat(32);
+    world.add_endpoint(&running, "10.60.0.2");
+    world.add_docker_network(json!({
+        "Id": NETWORK, "Driver": "tunbridge", "IPAM": {"Driver": "default", "Config": []},
+        "Containers": {"c0".repeat(32): {"Name": "web", "EndpointID": running, "IPv4Address": "10.60.0.2/24"}},
+    }));
+    world.call("Plugin.Activate", &Value::Null);
+    world.start_dockerd();
+    for silent in [false, true] {
+        world.dockerd_is_silent(silent);
+        world.changes();
+        world.refuse("/tunbridge/endpoints", 409, "Address already in use", 1);
+        let body = create_endpoint(json!({"Address": "10.60.0.2/24"}));
+        let sentence = world.refused("NetworkDriver.CreateEndpoint", &body);
+        assert_eq!(sentence, "Address already in use");
+        let changes = world.changes().into_iter();
+        let detached: Vec<Value> = changes
+            .filter(|(what, _)| what.ends_with("/detach"))
+            .map(|(_, body)| body["container"].clone())
+            .collect();
+        assert_eq!(detached, [json!(ENDPOINT)], "silent: {silent}");
+    }
+}
+
 #[test]
 fn an_endpoints_life() {
     let world = World::with_network();
