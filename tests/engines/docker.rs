@@ -37,6 +37,13 @@ fn published_ports_and_who_is_seen() {
     assert_eq!(settings["Gateway"], "10.60.0.1");
     assert_eq!(settings["IPAddress"], "10.60.0.200");
     assert_eq!(settings["MacAddress"], "02:42:0a:3c:00:c8");
+    for shows in [
+        "docker port web",
+        "docker ps --format '{{.Ports}}'",
+        "docker inspect web -f '{{range .NetworkSettings.Ports}}{{.}}{{end}}'",
+    ] {
+        assert_eq!(docker.said(shows), "", "{shows}");
+    }
     for flushed in [false, true] {
         if flushed {
             lab.host()
@@ -113,6 +120,9 @@ fn containers_of_dockerd_and_of_ours_find_each_other_by_name() {
         .server("own", &["--network", "shop", "--network-alias", "mine"]);
     docker.serve("web", "--network dshop --network-alias www", "80");
     docker.run("other", "--network dshop --ip 10.70.0.50", "sleep 1000");
+    lab.host()
+        .run(&["nft", "flush", "ruleset"])
+        .expect_success();
     // dockerd's names, from ours.
     for name in ["web", "www", "web.shop", "other"] {
         let found = || docker.finds("own", name);
@@ -197,6 +207,23 @@ fn connect_disconnect_internal_and_ipv6() {
         docker network create -d tunbridge --ipam-driver tunbridge auto
         docker network create -d tunbridge --internal int",
     );
+    // Our IPAM driver, for a network of its own and for docker's own bridge driver, which needs its rules.
+    let auto = docker.said("docker run --rm --network auto busybox ip -o -4 address show eth0");
+    assert!(auto.contains(".0.2/"), "{auto}");
+    docker.said(
+        "docker network create -d bridge --ipam-driver tunbridge --subnet 10.78.0.0/24 bridged",
+    );
+    let bridged = docker.said(
+        "docker run --rm --network bridged --ip 10.78.0.55 busybox ip -o -4 address show eth0",
+    );
+    assert!(bridged.contains("10.78.0.55/24"), "{bridged}");
+    let clash = docker
+        .tunbridge
+        .cli(&["network", "create", "--subnet", "10.78.0.0/25", "clash"]);
+    assert!(clash.expect_failure().output().contains("overlaps"));
+    docker.said("docker network rm bridged auto");
+    let pools = "curl -s --unix-socket /run/tunbridge/tunbridge.sock http://x/tunbridge/pools";
+    assert_eq!(docker.said(pools), "[]");
     docker.serve(
         "six",
         "--network s6 --mac-address 02:aa:00:00:00:01 -p 8080:80",
@@ -211,14 +238,16 @@ fn connect_disconnect_internal_and_ipv6() {
     ] {
         assert!(addresses.contains(text), "{addresses}");
     }
-    assert_eq!(
-        lab.lan()
-            .tcp(&format!("[{HOST6}]:8080"))
-            .unwrap()
-            .saw_address(),
-        LAN6
-    );
-    assert_eq!(docker.saw("six", "tcp", FAR6, 7000), format!("[{HOST6}]"));
+    for flushed in [false, true] {
+        if flushed {
+            lab.host()
+                .run(&["nft", "flush", "ruleset"])
+                .expect_success();
+        }
+        let six = lab.lan().tcp(&format!("[{HOST6}]:8080")).unwrap();
+        assert_eq!(six.saw_address(), LAN6);
+        assert_eq!(docker.saw("six", "tcp", FAR6, 7000), format!("[{HOST6}]"));
+    }
     docker.run("both", "--network s4", "sleep 1000");
     docker.said("docker network connect --ip 10.66.0.77 --alias al s6 both");
     let both = docker.said("docker exec both ip -o -4 address; docker exec both ip link");
@@ -236,23 +265,6 @@ fn connect_disconnect_internal_and_ipv6() {
         "{both}"
     );
     assert_eq!(docker.saw("both", "tcp", FAR, 7000), HOST);
-    // Our IPAM driver, for a network of its own and for docker's own bridge driver.
-    let auto = docker.said("docker run --rm --network auto busybox ip -o -4 address show eth0");
-    assert!(auto.contains(".0.2/"), "{auto}");
-    docker.said(
-        "docker network create -d bridge --ipam-driver tunbridge --subnet 10.78.0.0/24 bridged",
-    );
-    let bridged = docker.said(
-        "docker run --rm --network bridged --ip 10.78.0.55 busybox ip -o -4 address show eth0",
-    );
-    assert!(bridged.contains("10.78.0.55/24"), "{bridged}");
-    let clash = docker
-        .tunbridge
-        .cli(&["network", "create", "--subnet", "10.78.0.0/25", "clash"]);
-    assert!(clash.expect_failure().output().contains("overlaps"));
-    docker.said("docker network rm bridged auto");
-    let pools = "curl -s --unix-socket /run/tunbridge/tunbridge.sock http://x/tunbridge/pools";
-    assert_eq!(docker.said(pools), "[]");
     let internal = docker.said("docker run --rm --network int busybox ip route");
     assert!(!internal.contains("default"), "{internal}");
     let unreachable = docker.refused(&format!(
@@ -479,10 +491,19 @@ fn with_live_restore_containers_run_on_without_dockerd() {
         "--network n1 -p 8080:80 -p 8080:80/udp -p 9001:80",
         "80",
     );
+    let flush = || {
+        lab.host()
+            .run(&["nft", "flush", "ruleset"])
+            .expect_success();
+    };
     for signal in ["TERM", "KILL"] {
         docker.end_dockerd(signal);
         docker.web_is_reached();
+        flush();
+        docker.web_is_reached();
         docker.start_dockerd();
+        docker.web_is_reached();
+        flush();
         docker.web_is_reached();
     }
     let refusal = docker.refused("docker run --rm --network n1 --ip 10.60.0.2 busybox true");
