@@ -14,8 +14,8 @@
 //! | [`control`] | networks, endpoints, IPAM, ports, state; projections of it | `forwarder`, `api`, `dns` (types of all) |
 //! | [`sandbox`] | what a process of a container sees: namespaces, mounts, files | `kernel` |
 //! | [`api`] | the HTTP API over the unix socket: types, client, server | nothing |
-//! | [`oci`] | the hook that runc and crun call | `api`, `kernel`, `cni` (to find the daemon), `control` (names of labels) |
-//! | [`cni`] | the plugin for container runtimes that speak CNI | `api`, `kernel`, `control` (names of options) |
+//! | [`oci`] | the hook that runc and crun call | `api`, `kernel`, `cni` (to find the daemon), `control` (names of labels, what ids are) |
+//! | [`cni`] | the plugin for container runtimes that speak CNI | `api`, `kernel`, `control` (names of options, what names are) |
 //! | [`docker_plugin`] | dockerd's network and IPAM driver, a process of its own | `api`, `control` (names of options) |
 //! | [`cli`] | the command line | `api`, `sandbox`, `cni`, `oci`, `daemon` and `docker_plugin` (to run them), `control` and `forwarder` (types) |
 //! | [`daemon`] | wires everything and reconciles | all |

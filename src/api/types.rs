@@ -15,6 +15,7 @@ pub use docker::{
     ConfigReference, ConnectNetwork, CreateNetwork, CreatedNetwork, DisconnectNetwork,
     EndpointAddresses, EndpointSettings, Ipam, IpamPool, PrunedNetworks,
 };
+pub(crate) use docker::{is_default, or_default};
 pub use pools::{
     ChangeLabels, DOCKER_NETWORK, LEASED_POOLS, Lease, LeasedAddress, LeasedPool, NameEndpoint,
     NamedEndpoint, PublishEndpoint, ReleaseAddress, RequestAddress, RequestLeasedPool,

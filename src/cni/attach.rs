@@ -18,7 +18,7 @@ use super::runtime_config::{RuntimeConfig, read_addresses};
 use super::subnets::Subnet;
 use crate::api::types::{
     AttachEndpoint, AttachedEndpoint, EndpointAddresses, EndpointReference, EndpointSettings,
-    Placement, Runtime,
+    Runtime,
 };
 use crate::control::network_options::is_predefined;
 
@@ -52,14 +52,10 @@ impl Attachment {
         let has_names = !is_predefined(&config.network);
         let dns = dns(config, &runtime, delegated)?;
         let request = AttachEndpoint {
-            runtime: Runtime::Cni,
-            container: environment.container.clone(),
             owner: Some(config.name.clone()),
             name: args.name,
-            network: config.network.clone(),
             create_network: wanted.create.clone(),
             interface: Some(environment.interface.clone()),
-            placement: Placement::Namespace,
             settings: EndpointSettings {
                 ipam_config: endpoint_addresses(&addresses),
                 aliases: runtime.aliases.into_iter().filter(|_| has_names).collect(),
@@ -72,6 +68,7 @@ impl Attachment {
             dns: servers(&dns)?,
             dns_search: search(&dns),
             dns_option: dns.options,
+            ..AttachEndpoint::new(Runtime::Cni, &environment.container, &config.network)
         };
         Ok(Self {
             request,

@@ -40,20 +40,23 @@ pub(super) fn check(
     if routes.is_empty() {
         return Ok(());
     }
-    for route in complete(routes, attached) {
-        let present = run(async {
-            let inside = Netlink::in_namespace(namespace.as_fd())?;
-            inside.has_route(interface, &route).await
-        })?;
-        if !present {
-            let message = format!(
-                "interface {interface}: the route to {} is gone",
-                route.destination
-            );
-            return Err(CniError::new(code::CHECK, message));
+    let routes = complete(routes, attached);
+    let gone = run(async {
+        let inside = Netlink::in_namespace(namespace.as_fd())?;
+        for route in &routes {
+            if !inside.has_route(interface, route).await? {
+                return Ok(Some(route.destination));
+            }
         }
+        Ok(None)
+    })?;
+    match gone {
+        Some(destination) => {
+            let message = format!("interface {interface}: the route to {destination} is gone");
+            Err(CniError::new(code::CHECK, message))
+        }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Removes `interface` if it is a container's end of a pair, and, where that is known, has the Ethernet address.

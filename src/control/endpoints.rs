@@ -184,13 +184,7 @@ impl State {
         ranges: &[AddressRange],
     ) -> Result<Option<IpNet>, ControlError> {
         let requested = attachment.requested_address(true);
-        let ranges = of_family(ranges, true);
-        self.take_from_pool(network, container, true, requested, |pool| {
-            match ranges.is_empty() {
-                true => pool.allocate(),
-                false => pool.allocate_from(&ranges),
-            }
-        })
+        self.take_from_pool(network, container, true, requested, ranges, Pool::allocate)
     }
 
     /// An IPv6 address for a container whose interface has this MAC; none if the network has no IPv6.
@@ -202,7 +196,6 @@ impl State {
         mac: MacAddress,
         ranges: &[AddressRange],
     ) -> Result<Option<IpNet>, ControlError> {
-        let ranges = of_family(ranges, false);
         let secret = self.identity.secret.clone();
         let owner = ipv6_address::Owner {
             network: &network.name,
@@ -211,21 +204,19 @@ impl State {
             secret: &secret,
         };
         let allocation = network.config.ipv6_address;
-        self.take_from_pool(network, container, false, requested, |pool| {
-            match ranges.is_empty() {
-                true => ipv6_address::choose(pool, allocation, &owner),
-                false => pool.allocate_from(&ranges),
-            }
+        self.take_from_pool(network, container, false, requested, ranges, |pool| {
+            ipv6_address::choose(pool, allocation, &owner)
         })
     }
 
-    /// The requested address, or what `choose` finds.
+    /// The requested address, or one of the ranges of its family, or what `choose` finds.
     fn take_from_pool(
         &mut self,
         network: &Network,
         container: &str,
         ipv4: bool,
         requested: Option<IpAddr>,
+        ranges: &[AddressRange],
         choose: impl FnOnce(&mut Pool) -> Result<IpAddr, IpamError>,
     ) -> Result<Option<IpNet>, ControlError> {
         let entry = self
@@ -235,8 +226,13 @@ impl State {
         let Some(pool) = entry.pool(ipv4) else {
             return Ok(None);
         };
+        let ranges = ranges.iter().copied();
+        let ranges: Vec<AddressRange> = ranges
+            .filter(|range| range.first.is_ipv4() == ipv4)
+            .collect();
         let outcome = match requested {
             Some(address) => pool.reserve(address).map(|()| address),
+            None if !ranges.is_empty() => pool.allocate_from(&ranges),
             None => choose(pool),
         };
         let address = outcome.map_err(|source| {
@@ -337,13 +333,6 @@ fn interface_name(
         }
         number += 1;
     }
-}
-
-fn of_family(ranges: &[AddressRange], ipv4: bool) -> Vec<AddressRange> {
-    let ranges = ranges.iter().copied();
-    ranges
-        .filter(|range| range.first.is_ipv4() == ipv4)
-        .collect()
 }
 
 /// Where an endpoint's default routes go; an internal network has none.

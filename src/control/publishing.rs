@@ -37,7 +37,7 @@ impl State {
         let mut record = self.container_with_network(query)?.clone();
         // A runtime says it again for each of the container's networks.
         let mut known = record.publish.iter();
-        if record.runtime.is_some() && known.any(|text| text.parse() == Ok(parsed.clone())) {
+        if record.runtime.is_some() && known.any(|text| means(text, &parsed)) {
             return Ok((record, Vec::new()));
         }
         let ports = self
@@ -74,7 +74,7 @@ impl State {
     ) -> Result<(Container, Vec<PortBinding>), ControlError> {
         let parsed: PortSpec = spec.parse()?;
         let mut record = self.container_with_network(query)?.clone();
-        let same = |text: &str| text.parse::<PortSpec>().is_ok_and(|other| other == parsed);
+        let same = |text: &str| means(text, &parsed);
         let (gone, kept): (Vec<_>, Vec<_>) = record
             .bindings
             .drain(..)
@@ -112,10 +112,6 @@ impl State {
                 wanted.push((text, spec));
             }
         }
-        let means = |text: &str, spec: &PortSpec| {
-            let parsed = text.parse::<PortSpec>();
-            parsed.is_ok_and(|other| other == *spec)
-        };
         let defaults = self.host_defaults(&record);
         let mut requests = Vec::new();
         for (text, spec) in &wanted {
@@ -128,13 +124,7 @@ impl State {
             .ports
             .allocate_as(record.claim(), &requests)
             .map_err(|source| self.ports_error(&record, source))?;
-        let leases = requests.into_iter().zip(ports);
-        let leases: Vec<Leases> = leases
-            .map(|(request, ports)| Leases {
-                spec: request.spec,
-                ports,
-            })
-            .collect();
+        let leases = leased(requests, ports);
         let stays = |text: &str| wanted.iter().any(|(_, spec)| means(text, spec));
         record.bindings.retain(|binding| stays(&binding.spec));
         record.bindings.extend(bindings(&leases));
@@ -302,17 +292,11 @@ impl State {
     /// Takes the ports of a container that has none, whose endpoints are in `record`.
     pub(super) fn lease_ports(&self, record: &Container) -> Result<Vec<Leases>, ControlError> {
         let requests = self.port_requests(record)?;
-        let leases = self
+        let ports = self
             .ports
             .allocate_as(record.claim(), &requests)
             .map_err(|source| self.ports_error(record, source))?;
-        let leases = requests.into_iter().zip(leases);
-        Ok(leases
-            .map(|(request, ports)| Leases {
-                spec: request.spec,
-                ports,
-            })
-            .collect())
+        Ok(leased(requests, ports))
     }
 
     /// What is to be published on host ports: the `-p` values, and with `-P` each exposed port that no
@@ -457,6 +441,21 @@ impl State {
             tracing::warn!("{warning}");
         }
     }
+}
+
+/// What was got for each request.
+fn leased(requests: Vec<PortRequest>, ports: Vec<Vec<PortLease>>) -> Vec<Leases> {
+    let got = requests.into_iter().zip(ports);
+    got.map(|(request, ports)| Leases {
+        spec: request.spec,
+        ports,
+    })
+    .collect()
+}
+
+/// A `-p` value means this, however it is spelt.
+fn means(text: &str, spec: &PortSpec) -> bool {
+    text.parse::<PortSpec>().is_ok_and(|other| other == *spec)
 }
 
 /// These are the ports that are wanted.

@@ -144,10 +144,7 @@ impl State {
         reference: &'a EndpointReference,
     ) -> impl Iterator<Item = (&'a Container, &'a Attachment, &'a Endpoint)> {
         let container = self.runtime_container(reference.runtime, &reference.container);
-        let places = container.into_iter().flat_map(|container| {
-            let places = container.endpoints();
-            places.map(move |(attachment, endpoint)| (container, attachment, endpoint))
-        });
+        let places = container.into_iter().flat_map(places_of);
         places.filter(move |(_, attachment, endpoint)| {
             let network = reference.network.as_deref();
             let interface = reference.interface.as_deref();
@@ -180,10 +177,7 @@ impl State {
                 !attachment.of_runtime || going.contains(&endpoint.number)
             })
         });
-        let places = container.into_iter().flat_map(|container| {
-            let places = container.endpoints();
-            places.map(move |(attachment, endpoint)| (container, attachment, endpoint))
-        });
+        let places = container.into_iter().flat_map(places_of);
         places.filter(|(_, _, endpoint)| !going.contains(&endpoint.number))
     }
 
@@ -192,10 +186,7 @@ impl State {
         &'a self,
         request: &'a CollectEndpoints,
     ) -> impl Iterator<Item = (&'a Container, &'a Attachment, &'a Endpoint)> {
-        let places = self.containers().flat_map(|container| {
-            let places = container.endpoints();
-            places.map(move |(attachment, endpoint)| (container, attachment, endpoint))
-        });
+        let places = self.containers().flat_map(places_of);
         places.filter(move |(container, attachment, endpoint)| {
             let Some(known) = &container.runtime else {
                 return false;
@@ -313,6 +304,12 @@ impl State {
             ..wanted
         })
     }
+}
+
+/// The endpoints of a container, each with all that it belongs to.
+fn places_of(container: &Container) -> impl Iterator<Item = (&Container, &Attachment, &Endpoint)> {
+    let places = container.endpoints();
+    places.map(move |(attachment, endpoint)| (container, attachment, endpoint))
 }
 
 /// The container has no other endpoint than the one on this network.

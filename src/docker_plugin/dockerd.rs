@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::protocol;
 use crate::api::client::{Client, segment};
 use crate::api::filters::Filters;
+use crate::api::types::or_default;
 
 /// For one answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -25,14 +26,6 @@ pub(super) struct Dockerd {
     client: Client,
     /// What it calls us.
     driver: String,
-}
-
-fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// `GET /networks/{id}`, what is needed of it.

@@ -339,13 +339,6 @@ impl Plugin {
         driver_opts.insert(DOCKER_NETWORK_OPTION.to_owned(), docker.to_owned());
         let network = self.daemon.known_network(docker).await?;
         let attach = AttachEndpoint {
-            runtime: Runtime::Docker,
-            container: endpoint.clone(),
-            owner: None,
-            name: None,
-            network: network.id.clone(),
-            create_network: None,
-            interface: None,
             placement: Placement::Host,
             settings: EndpointSettings {
                 ipam_config: addresses,
@@ -353,12 +346,7 @@ impl Plugin {
                 driver_opts,
                 ..EndpointSettings::default()
             },
-            ranges: Vec::new(),
-            default_route: true,
-            publish: Vec::new(),
-            dns: Vec::new(),
-            dns_search: Vec::new(),
-            dns_option: Vec::new(),
+            ..AttachEndpoint::new(Runtime::Docker, &endpoint, &network.id)
         };
         // One of this id is left over from a call of which dockerd did not hear the end.
         self.daemon.detach(&endpoint).await?;

@@ -10,10 +10,11 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::api::client::ClientError;
+use crate::api::types::{is_default, or_default};
 
 /// Why a call fails: one sentence, to be read behind dockerd's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,19 +30,6 @@ impl From<ClientError> for Refusal {
     fn from(error: ClientError) -> Self {
         Self(error.to_string())
     }
-}
-
-/// What of an answer is left out if it is empty.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
-fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// `NetworkDriver.CreateNetwork`.

@@ -16,19 +16,19 @@ use super::socket::{Answer, QuestionSocket};
 use super::wire::Message;
 
 /// A dump waits for locks of busy hash buckets, not for other processes.
-const TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(2);
 
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
+pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `struct inet_diag_sockid`, all zero in a dump: any socket.
 const SOCKET_ID_LEN: usize = 48;
 /// All TCP states, `TCP_BOUND_INACTIVE` (13) of Linux 6.8 included.
 const ALL_STATES: u32 = 0xffff;
 /// `TCP_LISTEN`.
-const LISTEN: u8 = 10;
+pub(super) const LISTEN: u8 = 10;
 
 /// Offsets in `struct inet_diag_msg`; the ports are in network byte order.
-const STATE: usize = 1;
-const LOCAL_PORT: usize = 4;
+pub(super) const STATE: usize = 1;
+pub(super) const LOCAL_PORT: usize = 4;
 const REMOTE_PORT: usize = 6;
 
 /// A set of port numbers, 8 KiB.
@@ -162,7 +162,7 @@ fn ports_of(socket: &mut QuestionSocket, protocol: Protocol) -> io::Result<PortU
         let asked = socket.ask(
             SOCK_DIAG_BY_FAMILY,
             true,
-            |request| put_question(request, family, protocol),
+            |request| put_question(request, family, protocol.number()),
             |message| {
                 if let Some((state, local, remote)) = read_socket(message) {
                     note(&mut ports, protocol, state, local, remote);
@@ -192,10 +192,10 @@ fn note(ports: &mut PortUse, protocol: Protocol, state: u8, local: u16, remote: 
     }
 }
 
-/// `struct inet_diag_req_v2`.
-fn put_question(request: &mut Vec<u8>, family: libc::c_int, protocol: Protocol) {
+/// `struct inet_diag_req_v2`: all sockets of a family and protocol (IANA's number).
+pub(super) fn put_question(request: &mut Vec<u8>, family: libc::c_int, protocol: u8) {
     let family = u8::try_from(family).unwrap_or_default();
-    request.extend_from_slice(&[family, protocol.number(), 0, 0]);
+    request.extend_from_slice(&[family, protocol, 0, 0]);
     request.extend_from_slice(&ALL_STATES.to_ne_bytes());
     request.extend_from_slice(&[0; SOCKET_ID_LEN]);
 }
@@ -273,7 +273,7 @@ mod tests {
         let mut socket = QuestionSocket::new(NETLINK_SOCK_DIAG, TIMEOUT).unwrap();
         // 253 is reserved for experiments: no module answers for it.
         let question = |request: &mut Vec<u8>| {
-            put_question(request, libc::AF_INET, Protocol::Tcp);
+            put_question(request, libc::AF_INET, Protocol::Tcp.number());
             let at = request.len() - SOCKET_ID_LEN - 7;
             request[at] = 253;
         };

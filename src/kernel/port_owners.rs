@@ -9,24 +9,17 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
-use std::time::Duration;
 
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
+use super::host_ports::{LISTEN, LOCAL_PORT, SOCK_DIAG_BY_FAMILY, STATE, TIMEOUT, put_question};
 use super::socket::{Answer, QuestionSocket};
 use super::wire::{Attributes, Message, u32_at};
 
-const TIMEOUT: Duration = Duration::from_secs(2);
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const SOCKET_ID_LEN: usize = 48;
-const ALL_STATES: u32 = 0xffff;
-const LISTEN: u8 = 10;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// Offsets in `struct inet_diag_msg`, and its length; attributes follow.
-const STATE: usize = 1;
-const LOCAL_PORT: usize = 4;
+/// More offsets in `struct inet_diag_msg`, and its length; attributes follow.
 const LOCAL_ADDRESS: usize = 8;
 const INODE: usize = 68;
 const DIAG_LEN: usize = 72;
@@ -124,12 +117,7 @@ fn sockets(protocol: u8, family: libc::c_int) -> io::Result<Vec<Socket>> {
     let asked = socket.ask(
         SOCK_DIAG_BY_FAMILY,
         true,
-        |request| {
-            let family = u8::try_from(family).unwrap_or_default();
-            request.extend_from_slice(&[family, protocol, 0, 0]);
-            request.extend_from_slice(&ALL_STATES.to_ne_bytes());
-            request.extend_from_slice(&[0; SOCKET_ID_LEN]);
-        },
+        |request| put_question(request, family, protocol),
         |message| found.extend(read_socket(message, family)),
     );
     match asked {

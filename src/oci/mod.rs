@@ -34,7 +34,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::api::client::{Client, ClientError};
-use crate::api::types::{AttachEndpoint, AttachedEndpoint, EndpointReference, Placement, Runtime};
+use crate::api::types::{AttachEndpoint, AttachedEndpoint, EndpointReference, Runtime};
 use crate::cni::daemon::{DETACH, Detached, Sockets};
 use crate::cni::error::CniError;
 use crate::control::inspect::{RUNTIME_ID_LABEL, RUNTIME_LABEL};
@@ -173,21 +173,14 @@ fn attach(
     let mut attached: Vec<AttachedEndpoint> = Vec::new();
     for network in &settings.networks {
         let request = AttachEndpoint {
-            runtime: Runtime::Oci,
-            container: id.clone(),
             owner: Some(state.owner()),
             name: settings.name.clone(),
-            network: network.network.clone(),
-            create_network: None,
-            interface: None,
-            placement: Placement::Namespace,
             settings: network.settings.clone(),
-            ranges: Vec::new(),
-            default_route: true,
             publish: settings.publish.clone(),
             dns: settings.dns.clone(),
             dns_search: settings.dns_search.clone(),
             dns_option: settings.dns_option.clone(),
+            ..AttachEndpoint::new(Runtime::Oci, id, &network.network)
         };
         match client.post(ENDPOINTS, &request) {
             Ok(endpoint) => attached.push(endpoint),

@@ -223,12 +223,13 @@ pub struct EndpointAddresses {
     pub link_local_ips: Vec<IpAddr>,
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+/// What is left out of an answer.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
 /// `null` is the default, as in Go.
-fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(crate) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de> + Default,

@@ -90,6 +90,29 @@ const fn yes() -> bool {
     true
 }
 
+impl AttachEndpoint {
+    /// An interface in a namespace, and nothing said about it.
+    pub fn new(runtime: Runtime, container: impl Into<String>, network: impl Into<String>) -> Self {
+        Self {
+            runtime,
+            container: container.into(),
+            owner: None,
+            name: None,
+            network: network.into(),
+            create_network: None,
+            interface: None,
+            placement: Placement::default(),
+            settings: EndpointSettings::default(),
+            ranges: Vec::new(),
+            default_route: yes(),
+            publish: Vec::new(),
+            dns: Vec::new(),
+            dns_search: Vec::new(),
+            dns_option: Vec::new(),
+        }
+    }
+}
+
 /// Addresses from `first` to `last`, both included, of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AddressRange {

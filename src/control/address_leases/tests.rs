@@ -57,13 +57,6 @@ fn gateway(state: &mut State, pool: &str, address: Option<&str>) -> Result<Strin
 /// A container of docker's with this address.
 fn attach(state: &mut State, runtime: Runtime, id: &str, address: &str) -> Result<String, String> {
     let request = AttachEndpoint {
-        runtime,
-        container: id.to_owned(),
-        owner: None,
-        name: None,
-        network: "shop".to_owned(),
-        create_network: None,
-        interface: None,
         placement: Placement::Host,
         settings: EndpointSettings {
             ipam_config: EndpointAddresses {
@@ -72,12 +65,7 @@ fn attach(state: &mut State, runtime: Runtime, id: &str, address: &str) -> Resul
             },
             ..EndpointSettings::default()
         },
-        ranges: Vec::new(),
-        default_route: true,
-        publish: Vec::new(),
-        dns: Vec::new(),
-        dns_search: Vec::new(),
-        dns_option: Vec::new(),
+        ..AttachEndpoint::new(runtime, id, "shop")
     };
     let attached = state.attach_endpoint(&request, &|_| true, at(0));
     attached

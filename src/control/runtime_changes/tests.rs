@@ -1,25 +1,12 @@
 use super::*;
-use crate::api::types::{AttachEndpoint, EndpointSettings, Placement, Runtime};
+use crate::api::types::{AttachEndpoint, Placement, Runtime};
 use crate::control::projections;
 use crate::control::test_state::{Memory, Paper, at, fresh, make, open, run_on};
 
 fn attach(state: &mut State, id: &str, placement: Placement) {
     let request = AttachEndpoint {
-        runtime: Runtime::Docker,
-        container: id.to_owned(),
-        owner: None,
-        name: None,
-        network: "shop".to_owned(),
-        create_network: None,
-        interface: None,
         placement,
-        settings: EndpointSettings::default(),
-        ranges: Vec::new(),
-        default_route: true,
-        publish: Vec::new(),
-        dns: Vec::new(),
-        dns_search: Vec::new(),
-        dns_option: Vec::new(),
+        ..AttachEndpoint::new(Runtime::Docker, id, "shop")
     };
     state.attach_endpoint(&request, &|_| true, at(0)).unwrap();
 }

@@ -5,21 +5,8 @@ use crate::control::test_state::{Memory, Paper, at, fresh, make, open, run_on};
 
 fn wants(container: &str, network: &str) -> AttachEndpoint {
     AttachEndpoint {
-        runtime: Runtime::Cni,
-        container: container.to_owned(),
         owner: Some("cfg".to_owned()),
-        name: None,
-        network: network.to_owned(),
-        create_network: None,
-        interface: None,
-        placement: Placement::Namespace,
-        settings: EndpointSettings::default(),
-        ranges: Vec::new(),
-        default_route: true,
-        publish: Vec::new(),
-        dns: Vec::new(),
-        dns_search: Vec::new(),
-        dns_option: Vec::new(),
+        ..AttachEndpoint::new(Runtime::Cni, container, network)
     }
 }
 

@@ -7,9 +7,7 @@ mod killing;
 use std::os::fd::OwnedFd;
 
 use tunbridge::api::client::{Client, ClientError};
-use tunbridge::api::types::{
-    AttachEndpoint, AttachedEndpoint, EndpointReference, EndpointSettings, Placement, Runtime,
-};
+use tunbridge::api::types::{AttachEndpoint, AttachedEndpoint, EndpointReference, Runtime};
 use tunbridge::kernel::netns;
 
 use crate::lab::{Lab, Place, Running};
@@ -112,23 +110,7 @@ fn client(lab: &Lab) -> Client {
 }
 
 fn wants(id: &str, network: &str) -> AttachEndpoint {
-    AttachEndpoint {
-        runtime: Runtime::Cni,
-        container: id.to_owned(),
-        owner: None,
-        name: None,
-        network: network.to_owned(),
-        create_network: None,
-        interface: None,
-        placement: Placement::Namespace,
-        settings: EndpointSettings::default(),
-        ranges: Vec::new(),
-        default_route: true,
-        publish: Vec::new(),
-        dns: Vec::new(),
-        dns_search: Vec::new(),
-        dns_option: Vec::new(),
-    }
+    AttachEndpoint::new(Runtime::Cni, id, network)
 }
 
 #[track_caller]
