@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::de::DeserializeOwned;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::protocol;
 use crate::api::client::{Client, segment};
@@ -241,7 +241,7 @@ mod tests {
             assert_eq!(known, ["10.9.0.0/24", "fd00:1::/64"], "{text}");
         }
         // Whose pool that is, nobody can say: none is given back.
-        assert_eq!(leased(json!([{"Subnet": "010.9.0.0/24"}])), None);
+        assert_eq!(leased(json!([{"Subnet": "10.9.0.0"}])), None);
         assert_eq!(leased(Value::Null), Some(Vec::new()));
     }
 }
