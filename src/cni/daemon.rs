@@ -12,6 +12,9 @@
 //!                                         another one             ──► started now, at the first path
 //! ```
 //!
+//! A socket that somebody has named (variable or configuration) is the only one that is looked at: nothing is started for
+//! it, and a daemon there that is of another namespace is refused.
+//!
 //! A daemon that was started this way ends, and takes everything with it, when it has had no containers for a while. Starting
 //! is done under a lock, so that of plugins that run at the same time one starts and the others wait.
 //!
@@ -110,7 +113,7 @@ impl Sockets {
     fn running(&self, found: Search) -> Found {
         match found {
             Search::Found(client) => Found::Daemon(client),
-            Search::Absent(error) => Found::Absent(error),
+            Search::Absent(error) | Search::Foreign(error) => Found::Absent(error),
             Search::Startable => {
                 let socket = self.local().join(SOCKET);
                 Found::Absent(ClientError::NotRunning(socket).into())
@@ -122,7 +125,7 @@ impl Sockets {
     pub(super) fn reachable(&self) -> Result<(), CniError> {
         match self.search()? {
             Search::Found(_) | Search::Startable => Ok(()),
-            Search::Absent(error) => Err(error),
+            Search::Absent(error) | Search::Foreign(error) => Err(error),
         }
     }
 
@@ -130,14 +133,15 @@ impl Sockets {
     pub(crate) fn find(&self) -> Result<Client, CniError> {
         match self.search()? {
             Search::Found(client) => Ok(client),
-            Search::Absent(error) => Err(error),
+            Search::Absent(error) | Search::Foreign(error) => Err(error),
             Search::Startable => self.start(),
         }
     }
 
     fn search(&self) -> Result<Search, CniError> {
         let local = self.local().join(SOCKET);
-        if local.exists()
+        if !self.named
+            && local.exists()
             && let Some(client) = self.ours(&local)?
         {
             return Ok(Search::Found(client));
@@ -145,6 +149,7 @@ impl Sockets {
         let client = Client::new(&self.socket);
         match identity(&client) {
             Ok(host) if self.is_own(&host) => Ok(Search::Found(client.with_limit(PATIENCE))),
+            Ok(_) if self.named => Ok(Search::Foreign(self.foreign())),
             Ok(_) => Ok(Search::Startable),
             Err(error @ ClientError::NotRunning(_)) => {
                 if self.named || self.is_machines() {
@@ -156,6 +161,13 @@ impl Sockets {
             Err(error @ ClientError::Broken { .. }) => Ok(Search::Absent(error.into())),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn foreign(&self) -> CniError {
+        CniError::configuration(format!(
+            "the tunbridge daemon at {} serves another network namespace than this one: name the socket of one that was started here, or none",
+            self.socket.display()
+        ))
     }
 
     /// The daemon at `socket`, if it runs and its host is ours.
@@ -276,6 +288,8 @@ impl Sockets {
         let home = match found {
             Search::Startable => self.local(),
             Search::Found(_) | Search::Absent(_) => self.home(),
+            // Its next one would be of another namespace, too.
+            Search::Foreign(why) => return Ok(Detached::Untold(why)),
         };
         let Err(why) = detach_by(self.running(found), reference)? else {
             return Ok(Detached::ByDaemon);
@@ -304,7 +318,7 @@ impl Sockets {
     /// Directory of the daemon that serves this namespace, or will.
     fn home(&self) -> PathBuf {
         let local = self.local();
-        if local.is_dir() || !(self.named || self.is_machines()) {
+        if !self.named && (local.is_dir() || !self.is_machines()) {
             return local;
         }
         self.directory().to_owned()
@@ -373,6 +387,8 @@ const SOCKET: &str = "tunbridge.sock";
 enum Search {
     Found(Client),
     Absent(CniError),
+    /// The one that was named is of another namespace.
+    Foreign(CniError),
     /// There is none, and there should be.
     Startable,
 }

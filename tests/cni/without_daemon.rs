@@ -1,12 +1,14 @@
 //! When no daemon runs.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::plugin::{Answer, Namespace, Plugins};
+use super::recorder::Recorder;
 
 const VETH: &str = "ip link add eth0 address 02:42:0a:05:00:02 type veth peer name other;";
 
@@ -113,4 +115,42 @@ fn the_key_socket_names_a_daemon() {
         .call("tunbridge")
         .attachment("ADD", &namespace.path());
     call.with_config(&config).expect_error(11, &[socket]);
+}
+
+#[test]
+fn a_daemon_that_somebody_has_named_and_that_is_of_another_namespace_is_refused() {
+    let (plugins, daemon) = (Plugins::new(), Recorder::start());
+    let other = json!({"netns": [0, 7], "version": "0"});
+    daemon.answer("GET /tunbridge/host", 200, other);
+    // Where one would be started for this namespace: it could not.
+    let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
+    let directory = daemon.socket().parent().unwrap().to_owned();
+    fs::write(directory.join(format!("ns-{own}")), "").unwrap();
+    let namespace = Namespace::with(VETH);
+    let socket = daemon.socket();
+    let call = |verb: &str, by_key: bool| {
+        let mut config = json!({"cniVersion": "1.1.0", "name": "net", "type": "tunbridge"});
+        let mut call = plugins
+            .call("tunbridge")
+            .attachment(verb, &namespace.path())
+            .set("CNI_IFNAME", "eth1");
+        if by_key {
+            config["socket"] = socket.to_str().unwrap().into();
+        } else {
+            call = call.socket(&socket);
+        }
+        call.with_config(&config)
+    };
+    for by_key in [false, true] {
+        let words = ["serves another network namespace", socket.to_str().unwrap()];
+        call("ADD", by_key).expect_error(7, &words);
+        call("GC", by_key).expect_error(7, &words);
+        call("STATUS", by_key).expect_error(50, &words);
+        let deleted = call("DEL", by_key);
+        deleted.silent();
+        assert!(deleted.stderr.contains(words[0]), "{deleted:?}");
+    }
+    assert_eq!(daemon.requests(), [""; 0]);
+    // Neither is a daemon started there nor word left for one.
+    assert_eq!(fs::read_dir(directory).unwrap().count(), 2);
 }

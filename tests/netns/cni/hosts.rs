@@ -63,6 +63,51 @@ fn a_plugin_in_another_host_namespace_gets_a_daemon_of_its_own() {
         .expect_success();
 }
 
+/// Only descriptors mean the same in both: the machine's sockets are not to be seen there.
+#[test]
+fn a_plugin_in_another_mount_namespace_gets_a_daemon_that_it_can_reach() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    lab.host()
+        .run(&["ip", "netns", "add", "nested"])
+        .expect_success();
+    let nested = lab.place("nested");
+    nested.shell("ip link set lo up").expect_success();
+    let runtime = Runtime::in_host(&lab, nested.clone());
+    let (one, two) = (runtime.container("one"), runtime.container("two"));
+    let hidden = "mount -t tmpfs tmpfs /run/tunbridge && echo $$ && exec sleep 1000";
+    let mut engine = nested.start(&["unshare", "--mount", "sh", "-c", hidden]);
+    let pid = engine.read_line();
+    let wrapped = format!(
+        "mkdir /run/wrapped && printf '#!/bin/sh\nexec nsenter --mount --target {pid} /run/cni/tunbridge\n' >/run/wrapped/tunbridge
+        chmod 755 /run/wrapped/tunbridge"
+    );
+    lab.host().shell(&wrapped).expect_success();
+    let config = own("net1");
+    let call = |verb: &str| one.call_in("/run/wrapped", "tunbridge", verb, &config, &[]);
+    call("ADD").expect_success();
+    assert_eq!(one.interfaces(), ["eth0"]);
+    assert_eq!(tunbridge.names(&["-a"]), NOTHING);
+    let inside = |line: &str| {
+        let line = format!("nsenter --mount --target {pid} sh -c '{line}'");
+        lab.host().shell(&line).expect_success().stdout
+    };
+    let socket = inside("ls /run/tunbridge/ns-*/tunbridge.sock");
+    assert_eq!(socket.lines().count(), 1, "{socket}");
+    // One who does not see it is told that a namespace has one daemon.
+    let (code, text) = two.fails("ADD", &config);
+    assert!(code == 11 && text.contains("tbtun0 is taken"), "{text}");
+    call("STATUS").expect_success();
+    call("DEL").expect_success();
+    assert_eq!(one.interfaces(), NOTHING);
+    end_daemon(&lab, socket.trim(), "TERM");
+    let left = nested.shell("ip -br link").stdout;
+    assert!(!left.contains("tbtun0") && !left.contains("tb-"), "{left}");
+    lab.host()
+        .shell("rm -rf /run/tunbridge/ns-*; ip netns delete nested")
+        .expect_success();
+}
+
 /// Ends the daemon of a socket, and waits until it has.
 fn end_daemon(lab: &Lab, socket: &str, signal: &str) {
     let line = format!(
