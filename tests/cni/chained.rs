@@ -105,6 +105,75 @@ fn of_several_ports_all_or_none_are_published() {
 }
 
 #[test]
+fn bad_ports_are_refused_by_their_place_and_hinder_no_deletion() {
+    let bench = Bench::new();
+    let mapping = |key: &str, value: Value| {
+        let mut mapping = json!({"hostPort": 8080, "containerPort": 80, "protocol": "tcp"});
+        mapping[key] = value;
+        json!([mapping])
+    };
+    for (ports, code, words) in [
+        (
+            json!("8080:80"),
+            7,
+            "runtimeConfig.portMappings \"8080:80\"",
+        ),
+        (json!([8080]), 7, "runtimeConfig.portMappings[0] 8080"),
+        (
+            json!([{"hostPort": 8080}]),
+            7,
+            "a mapping needs \"containerPort\"",
+        ),
+        (
+            mapping("hostPort", json!(99999)),
+            7,
+            "portMappings[0].hostPort 99999",
+        ),
+        (
+            mapping("containerPort", json!(0)),
+            7,
+            "portMappings[0].containerPort 0",
+        ),
+        (
+            mapping("hostIP", json!("x")),
+            7,
+            "portMappings[0].hostIP \"x\"",
+        ),
+        (
+            mapping("protocol", json!("sctp")),
+            2,
+            "portMappings[0].protocol with value \"sctp\"",
+        ),
+    ] {
+        for plugin in ["bridge", "portmap", "firewall"] {
+            let mut config = config(plugin);
+            config["runtimeConfig"]["portMappings"] = ports.clone();
+            if plugin == "firewall" {
+                // They are none of its business.
+                assert_eq!(bench.call(plugin, "ADD", &config).json(), previous());
+            } else {
+                bench
+                    .call(plugin, "ADD", &config)
+                    .expect_error(code, &[words]);
+            }
+            bench.call(plugin, "DEL", &config).silent();
+        }
+        let mut config = config("portmap");
+        config["runtimeConfig"]["portMappings"] = ports;
+        bench
+            .call("portmap", "CHECK", &config)
+            .expect_error(code, &[words]);
+    }
+    assert_eq!(bench.publications(), []);
+    assert!(
+        !bench
+            .daemon
+            .requests()
+            .contains(&"POST /tunbridge/endpoints".to_owned())
+    );
+}
+
+#[test]
 fn the_firewall_lets_ours_through() {
     let bench = Bench::new();
     let next = bench.plugins.script("firewall", "echo next >&2; exit 1");

@@ -109,3 +109,22 @@ fn it_releases_only_what_nobody_has_any_more() {
     answer.expect_error(100, &["stuck"]);
     assert_eq!(bench.log(), [""; 0]);
 }
+
+/// The runtime must know that an address stays taken; the interface goes nevertheless.
+#[test]
+fn without_it_deletion_fails_only_after_the_interface_is_gone() {
+    let bench = Bench::new(ADDRESSES);
+    let result = bench.call("ADD", "1.0.0", None).json();
+    let script = bench.plugins.path().join("scripts/pool");
+    let elsewhere = bench.plugins.path().join("pool.kept");
+    fs::rename(&script, &elsewhere).unwrap();
+    for _ in 0..2 {
+        let answer = bench.call("DEL", "1.0.0", Some(&result));
+        answer.expect_error(4, &["failed to find plugin \"pool\"", "CNI_PATH"]);
+        let requests = bench.daemon.requests();
+        assert_eq!(requests.last().unwrap(), "POST /tunbridge/endpoints/detach");
+    }
+    fs::rename(&elsewhere, &script).unwrap();
+    bench.call("DEL", "1.0.0", Some(&result)).silent();
+    assert_eq!(bench.log(), ["ADD c1 eth0", "DEL c1 eth0"]);
+}

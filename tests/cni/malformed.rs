@@ -214,6 +214,48 @@ fn standard_input() {
 }
 
 #[test]
+fn standard_input_of_every_verb_under_every_name() {
+    let (plugins, daemon, namespace) = (Plugins::new(), Recorder::start(), Namespace::new());
+    for name in ["tunbridge", "bridge", "portmap", "firewall"] {
+        for verb in ["ADD", "DEL", "CHECK", "GC", "STATUS"] {
+            for (input, version, code, words) in [
+                (
+                    "not json",
+                    "1.1.0",
+                    6,
+                    "cannot decode the network configuration",
+                ),
+                (r#"["1.1.0"]"#, "1.1.0", 6, "it is not a JSON object"),
+                (
+                    r#"{"cniVersion":"7.0.0","name":"x"}"#,
+                    "1.1.0",
+                    1,
+                    "incompatible CNI versions",
+                ),
+                (
+                    r#"{"cniVersion":"1.1.0"}"#,
+                    "1.1.0",
+                    7,
+                    "missing network name",
+                ),
+                (
+                    r#"{"cniVersion":"1.1.0","name":"../x"}"#,
+                    "1.1.0",
+                    7,
+                    "in network name: ../x",
+                ),
+            ] {
+                let call = plugins.call(name).attachment(verb, &namespace.path());
+                let answer = call.socket(&daemon.socket()).with(input);
+                answer.expect_error(code, &[words]);
+                assert_eq!(answer.error().0, version, "{name} {verb} {input}");
+            }
+        }
+    }
+    assert_eq!(daemon.requests(), [""; 0]);
+}
+
+#[test]
 fn ten_megabytes_are_not_read() {
     let bench = Bench::new();
     let begun = Instant::now();
@@ -326,6 +368,21 @@ fn configurations() {
             json!({"runtimeConfig": {"portMappings": [{"hostPort": 99999, "containerPort": 1}]}}),
             7,
             &["runtimeConfig.portMappings[0].hostPort 99999"],
+        ),
+        (
+            json!({"runtimeConfig": {"ipRanges": [[{"subnet": "10.0.0.0/33"}]]}}),
+            7,
+            &["invalid runtimeConfig.ipRanges[0][0].subnet \"10.0.0.0/33\""],
+        ),
+        (
+            json!({"runtimeConfig": {"ipRanges": [[{"subnet": "10.0.0.0/24", "rangeEnd": "10.0.1.9"}]]}}),
+            7,
+            &["invalid runtimeConfig.ipRanges[0][0].rangeEnd \"10.0.1.9\""],
+        ),
+        (
+            json!({"runtimeConfig": {"ipRanges": {"subnet": "10.0.0.0/24"}}}),
+            7,
+            &["invalid runtimeConfig.ipRanges {"],
         ),
         (
             json!({"dns": {"nameservers": ["dns.example"]}}),

@@ -306,6 +306,39 @@ fn as_containerd_calls_it() {
 }
 
 #[test]
+fn ranges_of_the_runtime_are_those_of_the_network() {
+    let (plugins, daemon, namespace) = (Plugins::new(), Recorder::start(), Namespace::new());
+    for (plugin, key) in [("tunbridge", "ipRanges"), ("bridge", "IPRanges")] {
+        let mut config = config("1.0.0");
+        config["capabilities"] = json!({"ipRanges": true});
+        // They take the place of these.
+        config["ipam"] = json!({"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}]]});
+        if plugin == "tunbridge" {
+            config["ipam"]["type"] = plugin.into();
+        }
+        config["runtimeConfig"][key] = json!([
+            [
+                {"subnet": "10.5.0.0/16", "rangeStart": "10.5.0.2", "rangeEnd": "10.5.0.9", "gateway": "10.5.0.1"},
+                {"subnet": "10.5.0.0/16", "rangeStart": "10.5.1.0", "rangeEnd": "10.5.1.9"},
+            ],
+            [{"subnet": "fd05::/64", "rangeStart": "fd05::2"}],
+        ]);
+        let call = plugins.call(plugin).attachment("ADD", &namespace.path());
+        call.socket(&daemon.socket()).with_config(&config).json();
+        let asked = daemon.body(ADD);
+        let pools =
+            json!([{"Subnet": "10.5.0.0/16", "Gateway": "10.5.0.1"}, {"Subnet": "fd05::/64"}]);
+        assert_eq!(asked["create_network"]["IPAM"]["Config"], pools, "{plugin}");
+        let ranges = json!([
+            {"first": "10.5.0.2", "last": "10.5.0.9"},
+            {"first": "10.5.1.0", "last": "10.5.1.9"},
+            {"first": "fd05::2", "last": "fd05::ffff:ffff:ffff:ffff"},
+        ]);
+        assert_eq!(asked["ranges"], ranges, "{plugin}");
+    }
+}
+
+#[test]
 fn the_daemons_refusal_is_the_answer() {
     let (plugins, daemon, namespace) = (Plugins::new(), Recorder::start(), Namespace::new());
     let text = "Bind for 0.0.0.0:8080 failed: port is already allocated";

@@ -76,6 +76,9 @@ fn a_check_notices_what_somebody_has_changed() {
         assert_eq!(code, 101, "{spoil}: {text}");
         one.del(&config);
         assert_eq!(one.interfaces(), NOTHING);
+        // Code 3 would say that there is nothing to delete; the daemon alone cannot know that.
+        let (code, text) = one.fails("CHECK", &with_previous(&config, &result));
+        assert!(code == 101 && text.contains(&one.id), "{code} {text}");
     }
 }
 
@@ -121,6 +124,51 @@ fn networks_of_podman_run_unchanged() {
     let (code, text) = other.fails("ADD", &config);
     assert!(code == 7 && text.contains("10.92.0.0/24"), "{code} {text}");
     web.del(&config);
+}
+
+#[test]
+fn ranges_of_the_runtime_and_their_end() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    let runtime = Runtime::new(&lab);
+    let ranges = json!([
+        [{"subnet": "10.74.0.0/24", "gateway": "10.74.0.254", "rangeStart": "10.74.0.10", "rangeEnd": "10.74.0.11"}],
+        [{"subnet": "fd74::/64", "rangeStart": "fd74::10"}],
+    ]);
+    let mut own = own("net1");
+    own["runtimeConfig"] = json!({"ipRanges": ranges});
+    let mut stock = podman("10.91.0.0/24");
+    stock["runtimeConfig"] = own["runtimeConfig"].clone();
+    for config in [own, stock] {
+        let name = config["name"].as_str().unwrap();
+        let (one, two) = (runtime.container("one"), runtime.container("two"));
+        let result = one.add(&config);
+        assert_eq!(result["ips"][0]["address"], "10.74.0.10/24");
+        assert_eq!(result["ips"][0]["gateway"], "10.74.0.254");
+        assert_eq!(result["ips"][1]["address"], "fd74::10/64");
+        let route = one.place.run(&["ip", "route"]).stdout;
+        assert!(route.contains("default via 10.74.0.254"), "{route}");
+        one.place.ping("10.74.0.254").expect_success();
+        assert_eq!(two.add(&config)["ips"][0]["address"], "10.74.0.11/24");
+        let three = runtime.container("three");
+        let (code, text) = three.fails("ADD", &config);
+        assert_eq!(code, 100, "{text}");
+        for words in [
+            &format!("no available IPv4 addresses on this network's address pools: {name} ("),
+            "no available addresses in the given ranges: all of 10.74.0.10-10.74.0.11 are in use",
+        ] {
+            assert!(text.contains(words), "{text}");
+        }
+        assert_eq!(three.interfaces(), NOTHING);
+        // One that has become free is given out again.
+        one.del(&config);
+        assert_eq!(three.add(&config)["ips"][0]["address"], "10.74.0.10/24");
+        for container in [two, three] {
+            container.del(&config);
+        }
+        assert_eq!(left(&lab, &tunbridge), NOTHING);
+        tunbridge.cli(&["network", "rm", name]).expect_success();
+    }
 }
 
 #[test]
