@@ -1,5 +1,7 @@
 //! Attachments from `ADD` to `DEL`.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::runtime::{NOTHING, Runtime, STOCK, left, own, podman, portmap, with_previous};
@@ -124,6 +126,63 @@ fn networks_of_podman_run_unchanged() {
     let (code, text) = other.fails("ADD", &config);
     assert!(code == 7 && text.contains("10.92.0.0/24"), "{code} {text}");
     web.del(&config);
+}
+
+/// As `unshare --net` makes them: a process's, and a file's.
+#[test]
+fn namespaces_that_ip_netns_does_not_know() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    let runtime = Runtime::new(&lab);
+    let one = runtime.container("one");
+    let _far = lab.far().serve(&["7000"]);
+    let config = own("net1");
+    let mut process =
+        lab.host()
+            .start(&["unshare", "--net", "sh", "-c", "echo $$; exec sleep 1000"]);
+    let of_process = format!("/proc/{}/ns/net", process.read_line());
+    let of_file = "/run/lab/ns";
+    lab.host()
+        .shell(&format!("touch {of_file} && unshare --net={of_file} true"))
+        .expect_success();
+    for netns in [of_process.as_str(), of_file] {
+        let call = |verb: &str, config: &Value, netns: &str| {
+            let called = one.call("tunbridge", verb, config, &[("CNI_NETNS", netns)]);
+            called.expect_success().stdout
+        };
+        let result: Value = serde_json::from_str(&call("ADD", &config, netns)).unwrap();
+        assert_eq!(result["interfaces"][2]["sandbox"], netns);
+        assert_eq!(one.interfaces(), NOTHING);
+        lab.host().shell("nft flush ruleset").expect_success();
+        let inside = |line: &str| {
+            let line = format!("nsenter --net={netns} {line}");
+            lab.host().shell(&line).expect_success().stdout
+        };
+        let address = inside("ip -o -4 address show eth0");
+        assert!(
+            address.contains(result["ips"][0]["address"].as_str().unwrap()),
+            "{address}"
+        );
+        let gateway = result["ips"][0]["gateway"].as_str().unwrap();
+        inside(&format!("ping -c1 -W2 {gateway}"));
+        let peer = concat!(env!("CARGO_MANIFEST_DIR"), "/netns-scripts/peer");
+        let answer = inside(&format!("{peer} tcp {FAR} 7000"));
+        assert!(answer.contains(&format!("server-saw={HOST}:")), "{answer}");
+        call("CHECK", &with_previous(&config, &result), netns);
+        if netns == of_file {
+            call("DEL", &config, netns);
+            assert!(!inside("ip -br link").contains("eth0"));
+        } else {
+            // Its namespace ends with it.
+            process.signal("KILL");
+            assert!(process.ended_within(Duration::from_secs(20)).is_some());
+            call("DEL", &config, "");
+        }
+        assert_eq!(left(&lab, &tunbridge), NOTHING);
+    }
+    lab.host()
+        .shell(&format!("umount {of_file} && rm {of_file}"))
+        .expect_success();
 }
 
 #[test]

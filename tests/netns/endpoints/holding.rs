@@ -86,6 +86,7 @@ fn udp_reaches_the_next_container_that_has_the_port() {
     request.runtime = Runtime::Oci;
     let second = two.attached(&request);
     let _server = two.place.serve(&["80"]);
+    lab.host().shell("nft flush ruleset").expect_success();
     one.detach(None);
     assert!(
         tunbridge
