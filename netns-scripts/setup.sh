@@ -51,7 +51,7 @@ fi
 # netns-scripts/engines.sh lays them over /usr and /etc of a lab. Their libraries are installed as usual, but for the
 # one that would take an upgrade of systemd with it.
 engines=(
-    podman conmon crun runc containerd containernetworking-plugins docker.io systemd-container libsystemd-shared
+    podman conmon crun runc netavark containerd containernetworking-plugins docker.io systemd-container libsystemd-shared
     golang-github-containers-common golang-github-containers-image
 )
 fetch_engines() {
@@ -75,7 +75,7 @@ fetch_engines() {
     mkdir -p "$(dirname "$fetched_engines")" && mv "$root" "$fetched_engines"
 }
 fetched_engines=$(dirname "$0")/../target/engines
-if [ ! -x "$fetched_engines/usr/bin/podman" ]; then
+if [ ! -x "$fetched_engines/usr/bin/podman" ] || [ ! -x "$fetched_engines/usr/lib/podman/netavark" ]; then
     echo "setup: fetching ${engines[*]}"
     fetch_engines || {
         echo "setup: no container engines: this needs Debian 12 with its package archive, tests/engines.rs will fail" >&2

@@ -535,4 +535,10 @@ fn dockerd_goes_over_and_back() {
     assert!(docker.tunbridge.names(&["-a"]).is_empty());
     let driver = docker.said("docker network inspect -f '{{.Driver}}' shop");
     assert_eq!(driver, "bridge");
+    // The plugin is left, and nobody needs it.
+    docker.said(
+        "pid=$(pgrep -f '^/usr/local/bin/tunbridge docker-plugin') && kill $pid
+        while [ -d /proc/$pid ]; do sleep 0.05; done
+        docker run --rm --network shop busybox true",
+    );
 }

@@ -58,33 +58,35 @@ fn podman_goes_over_and_back() {
     assert_eq!(tunbridge.names(&[]).len(), 2);
     engines.said(&commands("podman", "Back"));
     assert_eq!(tunbridge.names(&["-a"]), Vec::<String>::new());
-    // For what was flushed meanwhile.
-    engines.said("podman network reload --all");
     assert_eq!(seen_from_outside(&lab).as_deref(), Some(LAN));
     engines.said("podman rm -fat0");
     end(&mut tunbridge);
 }
 
 #[test]
-fn podman_without_cni_calls_the_hook() {
+fn podman_with_netavark_calls_the_hook() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/drop-in.md");
     let text = fs::read_to_string(path).unwrap();
     let (_, hook) = text.split_once("```json\n").unwrap();
     let (hook, _) = hook.split_once("```").unwrap();
     let lab = Lab::plain();
     let engines = Engines::with_podman(&lab);
-    engines.said(&format!(
-        "ln -s {} /usr/local/bin/tunbridge-oci-hook
+    let backend = engines.said(&format!(
+        "sed -i 's/^network_backend.*/network_backend = \"netavark\"/' /etc/containers/containers.conf
+        ln -s {} /usr/local/bin/tunbridge-oci-hook
         mkdir -p /usr/share/containers/oci/hooks.d
-        echo '{hook}' >/usr/share/containers/oci/hooks.d/tunbridge.json",
+        echo '{hook}' >/usr/share/containers/oci/hooks.d/tunbridge.json
+        podman info -f '{{{{.Host.NetworkBackend}}}}'",
         binary()
     ));
+    assert_eq!(backend, "netavark");
     let tunbridge = lab.start_daemon(&[]);
     engines.said(&format!(
         "podman run -d --name web --network none --annotation com.tunbridge.name=shop \
             --annotation com.tunbridge.publish=8080:80 localhost/busybox {PEER} serve 80"
     ));
     for _ in 0..2 {
+        engines.said("nft flush ruleset");
         assert_eq!(seen_from_outside(&lab).as_deref(), Some(LAN));
         assert_eq!(tunbridge.names(&[]), ["shop"]);
         engines.said("podman stop -t0 web");
@@ -105,7 +107,8 @@ fn ctr_goes_over_and_back() {
     let engines = Engines::with_containerd(&lab);
     install(&engines);
     let mut tunbridge = lab.start_daemon(&[]);
-    let said = engines.said(&commands("containerd", "Over"));
+    let over = commands("containerd", "Over").replace("\nctr", "\nnft flush ruleset\nctr");
+    let said = engines.said(&over);
     assert!(said.contains("eth0    inet 172.18.0.2/16"), "{said}");
     assert!(said.contains("\"Subnet\": \"172.18.0.0/16\""), "{said}");
     let said = engines.said(&commands("containerd", "Back"));
@@ -128,6 +131,7 @@ fn runc_goes_over_and_back() {
     for runtime in ["runc", "crun"] {
         let run = format!("cd /run/lab/bundle && {runtime} run web");
         engines.said(&bundle("Over"));
+        engines.said("nft flush ruleset");
         let said = engines.said(&run);
         assert!(said.contains("eth0    inet 172.17.0.2/16"), "{said}");
         engines.said(&bundle("Back"));
@@ -146,7 +150,9 @@ fn nspawn_goes_over_and_back() {
     engines.said(&format!("{ENGINES} rootfs /var/lib/machines/vm"));
     // Here is no systemd that could be told of a machine.
     let with_nspawn = |label: &str| {
-        let commands = commands("systemd-nspawn", label);
+        let nspawn = "\nsystemd-nspawn";
+        let commands = commands("systemd-nspawn", label)
+            .replace(nspawn, &format!("\nnft flush ruleset{nspawn}"));
         engines.said(&format!(
             "systemd-nspawn() {{ command systemd-nspawn --register=no --keep-unit --pipe \"$@\"; }}\n{commands}"
         ))

@@ -89,7 +89,7 @@ fn engines_run_and_the_machine_does_not_notice() {
 }
 
 #[test]
-fn nspawn_and_unshare_take_a_namespace_that_is_there() {
+fn nspawn_takes_a_namespace_that_is_there() {
     let lab = Lab::plain();
     let engines = Engines::in_lab(&lab);
     let rootfs = crate::engines::ENGINES;
