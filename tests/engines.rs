@@ -56,5 +56,7 @@ mod oci;
 mod podman;
 #[path = "engines/podman_networks.rs"]
 mod podman_networks;
+#[path = "engines/podman_scenarios.rs"]
+mod podman_scenarios;
 #[path = "engines/together.rs"]
 mod together;

@@ -80,6 +80,7 @@ fn namespaces_prepared_beforehand_are_for_ctr_and_nspawn() {
             "8080:80",
         ])
         .expect_success();
+    engines.said("nft flush ruleset");
     let view = engines.said(
         "ctr run --rm --with-ns network:/run/netns/prepared localhost/busybox:latest c1 /bin/ip -o -4 address",
     );

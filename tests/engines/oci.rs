@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::engines::{ENGINES, Engines, PEER};
-use crate::lab::{HOST, LAN, Lab, eventually};
+use crate::lab::{HOST, HOST6, LAN, LAN6, Lab, eventually};
 use crate::tunbridge_under_test::{Tunbridge, binary};
 
 const RUNTIMES: [&str; 2] = ["runc", "crun"];
@@ -176,6 +176,64 @@ fn a_container_without_annotations_has_the_default_network_and_none_has_none() {
     });
 }
 
+/// Transcript 30: `linux.namespaces[].path`. Such a namespace outlives the container.
+#[test]
+fn a_namespace_that_is_there_is_taken() {
+    with_hook(|engines, tunbridge| {
+        let lab = engines.lab;
+        let words = "network create --ipv6 --subnet 10.7.0.0/24 --subnet fd00:7::/64 six";
+        let words: Vec<&str> = words.split(' ').collect();
+        tunbridge.cli(&words).expect_success();
+        for runtime in RUNTIMES {
+            engines.said("ip netns add there");
+            let annotations =
+                json!({"com.tunbridge.network": "six", "com.tunbridge.publish": "8080:80"});
+            let in_it = |hooks: bool| {
+                bundle(
+                    engines,
+                    "web",
+                    &annotations,
+                    &[PEER, "serve", "80"],
+                    |config| {
+                        config["linux"]["namespaces"][1]["path"] = json!("/run/netns/there");
+                        if !hooks {
+                            config.as_object_mut().unwrap().remove("hooks");
+                        }
+                    },
+                );
+                run(engines, runtime, "web");
+                let seen = engines.said(&format!("{runtime} exec web /bin/ip -o address"));
+                for address in ["eth0    inet 10.7.0.2/24", "eth0    inet6 fd00:7::2/64"] {
+                    assert!(seen.contains(address), "{runtime}: {seen}");
+                }
+                engines.said("nft flush ruleset");
+                for (to, seen) in [
+                    (format!("{HOST}:8080"), LAN),
+                    (format!("[{HOST6}]:8080"), LAN6),
+                ] {
+                    let ask = || lab.lan().impatient().tcp(&to);
+                    assert!(eventually(Duration::from_secs(20), || ask().is_ok()));
+                    assert_eq!(ask().unwrap().saw_address(), seen);
+                }
+                engines.said(&format!("{runtime} kill web KILL; {runtime} delete -f web"));
+            };
+            in_it(true);
+            assert_eq!(tunbridge.names(&["-a"]), Vec::<String>::new());
+            let links = engines.said("ip -n there -br link");
+            assert!(!links.contains("eth0"), "{links}");
+            // Prepared, and without a hook.
+            let words = "attach --name vm --network six --netns /run/netns/there -p 8080:80";
+            let words: Vec<&str> = words.split(' ').collect();
+            tunbridge.cli(&words).expect_success();
+            in_it(false);
+            assert_eq!(tunbridge.names(&[]), ["vm"]);
+            tunbridge.cli(&["rm", "-f", "vm"]).expect_success();
+            engines.said("ip netns del there");
+        }
+        tunbridge.cli(&["network", "rm", "six"]).expect_success();
+    });
+}
+
 #[test]
 fn a_hook_that_fails_stops_the_container_and_leaves_nothing() {
     with_hook(|engines, tunbridge| {
@@ -257,6 +315,7 @@ fn a_runtime_that_is_killed_leaves_nothing_in_the_way_of_the_next() {
             assert!(eventually(Duration::from_secs(10), attached), "{runtime}");
             drop(running);
             assert!(attached(), "{runtime} has told nobody");
+            engines.said("nft flush ruleset");
             // Not as it was made any more.
             engines.said("ip -n web link set eth0 mtu 1400");
             engines.shell(&format!("{runtime} delete -f web"));
@@ -339,6 +398,7 @@ fn a_daemon_that_is_away_is_told_of_and_catches_up() {
             bundle(engines, "web", &json!({}), &["/bin/sleep", "1000"], |_| ());
             run(engines, runtime, "web");
             tunbridge.kill();
+            engines.said("nft flush ruleset");
             bundle(engines, "late", &json!({}), &["/bin/true"], |_| ());
             let error = refused(engines, runtime, "late", "late");
             assert!(error.contains("or `tunbridge daemon`"), "{error}");

@@ -10,7 +10,7 @@ use crate::lab::{FAR, FAR6, HOST, HOST6, LAN, LAN6, Lab, World, eventually};
 use crate::tunbridge_under_test::{Tunbridge, binary};
 
 /// The directory that podman searches first of all.
-const FIRST: &str = "/usr/local/libexec/cni";
+pub(crate) const FIRST: &str = "/usr/local/libexec/cni";
 
 /// Whose plugins answer to `bridge`, `portmap` and `firewall`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(crate) fn install(engines: &Engines<'_>) {
 }
 
 /// A lab with podman on our plugins.
-fn ours(test: impl Fn(&Engines<'_>, &mut Tunbridge<'_>)) {
+pub(crate) fn ours(test: impl Fn(&Engines<'_>, &mut Tunbridge<'_>)) {
     let lab = Lab::plain();
     let engines = Engines::with_podman(&lab);
     install(&engines);
@@ -335,6 +335,27 @@ fn ports_that_conmon_holds_are_published_and_those_of_strangers_are_not() {
             error.contains("8081") && error.contains("already in use"),
             "{error}"
         );
+        // One who has it at one address is in the way there, and nowhere else.
+        let _local = lab
+            .host()
+            .start(&["socat", "TCP-LISTEN:8082,bind=127.0.0.1,fork", "-"]);
+        let listens = "for i in $(seq 100); do ss -Hltn sport = :8082 | grep -q . && exit; sleep 0.05; done; exit 1";
+        engines.said(listens);
+        for reserves in ["", "CONTAINERS_CONF=/run/lab/c.conf"] {
+            for port in ["127.0.0.1:8081", "127.0.0.1:8082", "8082"] {
+                let error = engines.refused(&format!(
+                    "{reserves} podman run --rm -p {port}:80 localhost/busybox true"
+                ));
+                assert!(error.contains("already in use"), "{port}: {error}");
+            }
+        }
+        engines.said(&format!(
+            "podman run -d --name other -p {HOST}:8082:80 localhost/busybox {PEER} serve 80"
+        ));
+        engines.wait_until_it_serves("other");
+        let other = lab.lan().tcp(&format!("{HOST}:8082"));
+        assert_eq!(other.unwrap().saw_address(), LAN);
+        engines.said("podman rm -ft0 other");
         // Another container's.
         let error = engines.refused("podman run --rm -p 8080:80 localhost/busybox true");
         assert!(error.contains("8080"), "{error}");
@@ -430,29 +451,47 @@ fn a_container_goes_through_everything_that_podman_does_with_networks() {
     });
 }
 
+/// A client that goes on from the same port is answered by whoever has the published port now, at once.
 #[test]
 fn udp_follows_the_container_that_has_the_port_now() {
     ours(|engines, _tunbridge| {
         let lab = engines.lab;
-        let to = format!("{HOST}:8080");
-        let ask = || lab.lan().ask_from_port("udp", 40000, &to);
-        for turn in 0..3 {
-            let address = format!("10.88.0.{}", 10 + turn);
+        engines
+            .said("podman network create --ipv6 --subnet 10.89.7.0/24 --subnet fd00:7::/64 both");
+        let (four, six) = (format!("{HOST}:8080"), format!("[{HOST6}]:8080"));
+        let clients = [
+            (lab.lan(), &four),
+            (lab.lan(), &six),
+            (lab.host(), &four),
+            (lab.host(), &six),
+        ];
+        let ask = |client: usize| {
+            let (place, to) = &clients[client];
+            place.impatient().ask_from_port("udp", 40000, to)
+        };
+        for turn in 10..13 {
+            if turn == 11 {
+                engines.said("nft flush ruleset");
+            }
             engines.said(&format!(
-                "podman run -d --name server{turn} --ip {address} -p 8080:80/udp localhost/busybox {PEER} serve 80"
+                "podman run -d --name server{turn} --network both --ip 10.89.7.{turn} --ip6 fd00:7::{turn} \
+                    -p 8080:80/udp localhost/busybox {PEER} serve 80"
             ));
-            let answered = eventually(Duration::from_secs(20), || ask().is_ok());
-            assert!(answered, "{:?}", ask());
-            assert_eq!(ask().unwrap().at.ip().to_string(), address);
+            engines.wait_until_it_serves(&format!("server{turn}"));
+            for client in 0..clients.len() {
+                let address = match client % 2 {
+                    0 => format!("10.89.7.{turn}"),
+                    _ => format!("fd00:7::{turn}"),
+                };
+                // The very first answer.
+                assert_eq!(ask(client).unwrap().at.ip().to_string(), address);
+            }
             engines.said(&format!("podman rm -ft0 server{turn}"));
         }
         // And nobody answers for a dead one.
-        assert!(
-            lab.lan()
-                .impatient()
-                .ask_from_port("udp", 40000, &to)
-                .is_err()
-        );
+        for client in 0..clients.len() {
+            assert!(ask(client).is_err(), "client {client}");
+        }
     });
 }
 
