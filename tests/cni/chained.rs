@@ -86,6 +86,49 @@ fn ports_are_published_and_the_result_goes_on() {
     );
 }
 
+/// What `bridge` answers is what comes to `portmap` and `firewall` as the previous result, in every version.
+#[test]
+fn a_chain_of_stock_names_in_every_version() {
+    for version in [
+        "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0",
+    ] {
+        let bench = Bench::new();
+        let mut config = config("bridge");
+        config["cniVersion"] = version.into();
+        let ports = std::mem::take(&mut config["runtimeConfig"]);
+        config.as_object_mut().unwrap().remove("prevResult");
+        let result = bench.call("bridge", "ADD", &config).json();
+        assert_eq!(result["cniVersion"], version);
+        config["prevResult"] = result.clone();
+        for plugin in ["portmap", "firewall"] {
+            config["type"] = plugin.into();
+            config["runtimeConfig"] = ports.clone();
+            assert_eq!(
+                bench.call(plugin, "ADD", &config).json(),
+                result,
+                "{plugin} {version}"
+            );
+        }
+        assert_eq!(bench.publications().len(), 2, "{version}");
+        for plugin in ["firewall", "portmap", "bridge"] {
+            config["type"] = plugin.into();
+            bench.call(plugin, "DEL", &config).silent();
+            for (verb, least) in [("CHECK", "0.4.0"), ("GC", "1.1.0"), ("STATUS", "1.1.0")] {
+                // Nothing to look for but the attachment.
+                config["runtimeConfig"] = Value::Null;
+                let answer = bench.call(plugin, verb, &config);
+                if version < least {
+                    let words = format!("config version does not allow {verb}");
+                    answer.expect_error(1, &[&words]);
+                } else {
+                    answer.silent();
+                }
+                config["runtimeConfig"] = ports.clone();
+            }
+        }
+    }
+}
+
 #[test]
 fn of_several_ports_all_or_none_are_published() {
     let bench = Bench::new();
