@@ -405,11 +405,7 @@ impl Core {
         for (_, endpoint) in container.endpoints() {
             self.unplug(endpoint).await;
         }
-        if owns_name(container)
-            && let Err(error) = netns::remove_named(&container.name)
-        {
-            tracing::warn!(container = %container.name, %error, "cannot remove namespace");
-        }
+        remove_name(container);
     }
 }
 
@@ -485,8 +481,18 @@ fn created(creation: Creation) -> CreatedContainer {
     }
 }
 
+/// Takes `/run/netns/NAME` away if it was made for the container. A name that stays there hinders nobody but the next of that
+/// name, whereas an error here would keep the container, or at a start the daemon, for ever.
+pub(super) fn remove_name(container: &Container) {
+    if owns_name(container)
+        && let Err(error) = netns::remove_named(&container.name)
+    {
+        tracing::warn!(container = %container.name, %error, "cannot remove the name of a namespace");
+    }
+}
+
 /// `/run/netns/NAME` was made for it, and is not what its owner gave us.
-pub(super) fn owns_name(container: &Container) -> bool {
+fn owns_name(container: &Container) -> bool {
     match &container.kind {
         Kind::Run | Kind::AttachPid(_) | Kind::Adopted => true,
         Kind::AttachNetns(path) => *path != container.netns,

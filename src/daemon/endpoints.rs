@@ -269,10 +269,7 @@ impl Core {
         let last = container.attachments.len() == 1;
         if last {
             self.silence(&container.id).await;
-            if super::containers::owns_name(&container) {
-                netns::remove_named(&container.name)
-                    .map_err(|error| ApiError::internal(error.to_string()))?;
-            }
+            super::containers::remove_name(&container);
         }
         let after =
             tokio::task::block_in_place(|| state.detach_endpoint(&container.id, &going.network))?;

@@ -290,9 +290,7 @@ async fn bury_the_dead(state: &mut State, netlink: &Netlink) -> anyhow::Result<(
         {
             netlink.delete_link(&endpoint.host_interface).await?;
         }
-        if super::containers::owns_name(&container) {
-            netns::remove_named(&container.name)?;
-        }
+        super::containers::remove_name(&container);
         if container.state == ContainerState::Created && container.former_exit.is_some() {
             state.cancel_restart(&container.id)?;
         } else if container.auto_remove || container.state == ContainerState::Created {

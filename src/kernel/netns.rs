@@ -33,6 +33,9 @@ pub const DIRECTORY: &str = "/run/netns";
 
 const THREAD_NAMESPACE: &str = "/proc/thread-self/ns/net";
 
+/// Mounts that may lie over each other on one name: nobody makes as many.
+const MOST_MOUNTS: usize = 64;
+
 /// Why a namespace operation failed; the text names the namespace.
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
@@ -103,8 +106,10 @@ pub fn create_named(name: &str) -> Result<OwnedFd, NetnsError> {
 pub fn bind_named(name: &str, namespace: BorrowedFd<'_>) -> Result<(), NetnsError> {
     require_network_namespace(namespace, name)?;
     let path = create_mount_point(name)?;
-    let source = format!("/proc/self/fd/{}", namespace.as_raw_fd());
-    bind(Path::new(&source), &path).inspect_err(|_| {
+    // Not the descriptor itself: its mount may be one that the caller's end unmounts, or has unmounted already, and a copy
+    // of such a one is not unmounted everywhere together with the name.
+    let bound = run_in(namespace, || bind(Path::new(THREAD_NAMESPACE), &path));
+    bound.and_then(|bound| bound).inspect_err(|_| {
         remove_named(name).ok();
     })
 }
@@ -116,10 +121,13 @@ pub fn bind_named(name: &str, namespace: BorrowedFd<'_>) -> Result<(), NetnsErro
 /// [`NetnsError::InvalidName`] or a failed system call.
 pub fn remove_named(name: &str) -> Result<(), NetnsError> {
     let path = named_path(name)?;
-    match umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-        // EINVAL: not a mount point, a file that an interrupted creation left.
-        Ok(()) | Err(Errno::ENOENT | Errno::EINVAL) => {}
-        Err(error) => return Err(io_error(format!("unmount {}", path.display()), error)),
+    for _ in 0..MOST_MOUNTS {
+        match umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            // EINVAL: not a mount point any more; or never one, a file that an interrupted creation left.
+            Err(Errno::ENOENT | Errno::EINVAL) => break,
+            Err(error) => return Err(io_error(format!("unmount {}", path.display()), error)),
+        }
     }
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -7,19 +7,19 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{chdir, pivot_root};
 
 use super::Spec;
 
-/// The files that are the container's own, and where they belong.
-const FILES: [(&str, &str); 3] = [
-    ("hosts", "/etc/hosts"),
-    ("hostname", "/etc/hostname"),
-    ("resolv.conf", "/etc/resolv.conf"),
-];
+/// The files that are the container's own, and where they belong: in [`ETC`].
+const FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
+const ETC: &str = "etc";
 
 /// Device nodes that programs expect; taken from the host's /dev.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -34,31 +34,28 @@ const NONE: Option<&str> = None;
 pub(super) fn make(spec: &Spec) -> Result<Vec<String>, String> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)
         .map_err(|errno| format!("cannot make the mounts slave: {}", errno.desc()))?;
-    // Opened before the root changes; reached through /proc/self/fd afterwards.
-    let mut sources = Vec::with_capacity(FILES.len());
-    for (name, target) in FILES {
+    let of_root = |root: &Path, error: io::Error| format!("--rootfs {}: {error}", root.display());
+    let root = match &spec.rootfs {
+        Some(root) => furnish(root).map_err(|error| of_root(root, error))?,
+        None => {
+            renew_sys().map_err(|error| format!("cannot mount /sys: {error}"))?;
+            open_path(Path::new("/"), 0).map_err(|error| format!("cannot open /: {error}"))?
+        }
+    };
+    let mut warnings = Vec::new();
+    for name in FILES {
         let path = spec.files.join(name);
         let source = open_path(&path, 0).map_err(|error| format!("{}: {error}", path.display()))?;
-        sources.push((source, Path::new(target)));
-    }
-    let of_root = |root: &Path, error: io::Error| format!("--rootfs {}: {error}", root.display());
-    match &spec.rootfs {
-        Some(root) => enter_root(root).map_err(|error| of_root(root, error))?,
-        None => renew_sys().map_err(|error| format!("cannot mount /sys: {error}"))?,
-    }
-    let mut warnings = Vec::new();
-    for (source, target) in &sources {
-        let covered = cover(target, source, spec.rootfs.is_some())
-            .map_err(|error| format!("cannot mount over {}: {error}", target.display()))?;
+        let covered = cover(&root, name, &source, spec.rootfs.is_some())
+            .map_err(|error| format!("cannot mount over /{ETC}/{name}: {error}"))?;
         if !covered {
             warnings.push(format!(
-                "the host has no {0}, so the container has none: make the file, or use --rootfs",
-                target.display()
+                "the host has no /{ETC}/{name}, so the container has none: make the file, or use --rootfs",
             ));
         }
     }
     if let Some(root) = &spec.rootfs {
-        leave_old_root().map_err(|error| of_root(root, error))?;
+        change_root(root).map_err(|error| of_root(root, error))?;
     }
     Ok(warnings)
 }
@@ -68,23 +65,23 @@ pub(super) fn make(spec: &Spec) -> Result<Vec<String>, String> {
 ///
 /// # Errors
 /// If its mount namespace cannot be entered, or a file not be mounted.
-pub fn cover_again(namespace: &OwnedFd, files: &Path) -> io::Result<Vec<&'static str>> {
+pub fn cover_again(namespace: &OwnedFd, files: &Path) -> io::Result<Vec<String>> {
     // A thread of its own, which ends in there: its root and working directory are the container's.
     std::thread::scope(|scope| {
         let inside = std::thread::Builder::new().name("mounts".into());
         let inside = inside.spawn_scoped(scope, || {
             unshare(CloneFlags::CLONE_FS)?;
             setns(namespace, CloneFlags::CLONE_NEWNS)?;
+            let root = open_path(Path::new("/"), 0)?;
             let mut missing = Vec::new();
-            for (name, target) in FILES {
-                let path = files.join(name);
+            for name in FILES {
+                let (path, target) = (files.join(name), format!("/{ETC}/{name}"));
                 let wanted = fs::metadata(&path)?;
-                let found = fs::symlink_metadata(target);
+                let found = fs::symlink_metadata(&target);
                 let same = |found: fs::Metadata| {
                     (found.dev(), found.ino()) == (wanted.dev(), wanted.ino())
                 };
-                if !found.is_ok_and(same) && cover(Path::new(target), &open_path(&path, 0)?, false)?
-                {
+                if !found.is_ok_and(same) && cover(&root, name, &open_path(&path, 0)?, false)? {
                     missing.push(target);
                 }
             }
@@ -107,25 +104,27 @@ fn by_number(fd: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
-/// Mounts `source` over `target`. A symbolic link there is itself covered, not followed:
+/// Mounts `source` over `name` in `root`'s /etc. A symbolic link there is itself covered, not followed:
 /// /etc/resolv.conf often is one, absolute, and its target may be missing or somebody else's. False if there
 /// is nothing to cover and `create` is not set.
-fn cover(target: &Path, source: &OwnedFd, create: bool) -> io::Result<bool> {
-    let place = match open_path(target, libc::O_NOFOLLOW) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if !create {
-                return Ok(false);
-            }
-            if let Some(parent) = target.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o644)
-                .open(target)?;
-            open_path(target, libc::O_NOFOLLOW)?
+fn cover(root: &OwnedFd, name: &str, source: &OwnedFd, create: bool) -> io::Result<bool> {
+    let place = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let etc = match directory_in(root, ETC) {
+        Err(Errno::ENOENT) if create => {
+            // Not there at all; what is a link to nowhere is there.
+            mkdirat(root, ETC, Mode::from_bits_truncate(0o755))?;
+            directory_in(root, ETC)?
         }
+        Err(Errno::ENOENT) => return Ok(false),
+        found => found?,
+    };
+    let place = match openat(&etc, name, place, Mode::empty()) {
+        Err(Errno::ENOENT) if create => {
+            let new = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+            openat(&etc, name, new, Mode::from_bits_truncate(0o644))?;
+            openat(&etc, name, place, Mode::empty())?
+        }
+        Err(Errno::ENOENT) => return Ok(false),
         found => found?,
     };
     mount(
@@ -136,6 +135,17 @@ fn cover(target: &Path, source: &OwnedFd, create: bool) -> io::Result<bool> {
         NONE,
     )?;
     Ok(true)
+}
+
+/// A directory as a process whose root is `root` would find it: links may lead anywhere in there, and nowhere else.
+fn directory_in(root: &OwnedFd, path: &str) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_DIRECTORY)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    // EAGAIN: something was renamed meanwhile, and a ".." may have led out.
+    let attempts = std::iter::repeat_with(|| openat2(root, path, how));
+    let done = |found: &nix::Result<OwnedFd>| !matches!(found, Err(Errno::EAGAIN));
+    attempts.take(16).find(done).unwrap_or(Err(Errno::EAGAIN))
 }
 
 /// A new instance of sysfs shows the interfaces of the namespace it is mounted from. The control groups
@@ -155,9 +165,8 @@ fn renew_sys() -> io::Result<()> {
     Ok(())
 }
 
-/// Makes `root` the root directory; the old one lies on top of it until [`leave_old_root`], because a
-/// mount that has been detached cannot be bound any more.
-fn enter_root(root: &Path) -> io::Result<()> {
+/// Makes `root` a mount with what a root file system needs, and gives it.
+fn furnish(root: &Path) -> io::Result<OwnedFd> {
     let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
     mount(Some(root), root, NONE, bind, NONE)?;
     let inside = |name: &str| root.join(name);
@@ -168,13 +177,14 @@ fn enter_root(root: &Path) -> io::Result<()> {
     mount(Some("proc"), &inside("proc"), Some("proc"), quiet, NONE)?;
     mount(Some("sysfs"), &inside("sys"), Some("sysfs"), quiet, NONE)?;
     make_dev(&inside("dev"))?;
-    // pivot_root(2): the old root can be put on top of the new one and unmounted from there.
-    chdir(root)?;
-    pivot_root(".", ".")?;
-    Ok(())
+    open_path(root, libc::O_DIRECTORY)
 }
 
-fn leave_old_root() -> io::Result<()> {
+/// Makes `root` the root directory. After this nothing may be looked up before the old one is gone: pivot_root(2) puts
+/// it on top of the new one, where even a `..` that stays within the root leads into it.
+fn change_root(root: &Path) -> io::Result<()> {
+    chdir(root)?;
+    pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
     chdir("/")?;
     Ok(())

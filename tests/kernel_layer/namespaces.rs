@@ -98,6 +98,22 @@ fn an_existing_namespace_can_get_a_name() {
 }
 
 #[test]
+fn a_namespace_whose_own_name_is_unmounted_can_get_another_and_lose_it() {
+    let (former, owner) = (Name::new("former"), Name::new("later"));
+    drop(netns::create_named(&former.0).unwrap());
+    // As a runtime hands it over that gives up meanwhile.
+    let foreign = netns::open_path(&former.path()).unwrap();
+    netns::remove_named(&former.0).unwrap();
+    netns::bind_named(&owner.0, foreign.as_fd()).unwrap();
+    let bound = netns::open_path(&owner.path()).unwrap();
+    assert_eq!(netns::id(bound).unwrap(), netns::id(&foreign).unwrap());
+    netns::remove_named(&owner.0).unwrap();
+    assert!(!owner.path().exists());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&owner.0), "{mounts}");
+}
+
+#[test]
 fn work_inside_a_namespace_leaves_the_caller_where_it_is() {
     let here = netns::id(netns::open_current().unwrap()).unwrap();
     let other = anonymous_namespace();

@@ -245,6 +245,45 @@ fn a_root_file_system_of_ones_own_is_used() {
     assert!(said.contains(&format!("server-saw={HOST}:")), "{said}");
 }
 
+/// What `..` leads to before the root is changed, and in the middle of it, is the host's.
+#[test]
+fn links_of_a_root_file_system_lead_nowhere_else() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    for (name, link) in [
+        ("up", "../run/lab/victim"),
+        ("far-up", "../../../../run/lab/victim"),
+        ("absolute", "/run/lab/victim"),
+    ] {
+        let root = format!("/run/lab/{name}");
+        lab.host()
+            .shell(&format!(
+                "mkdir -p {root}/bin /run/lab/victim && cp /bin/busybox {root}/bin/ && ln -s {link} {root}/etc"
+            ))
+            .expect_success();
+        let words = [
+            "run",
+            "--rm",
+            "--rootfs",
+            &root,
+            "--",
+            "/bin/busybox",
+            "cat",
+            "/etc/hosts",
+        ];
+        // The link's target is in the root file system, and there is none.
+        let said = tunbridge.cli(&words).expect_failure().stderr;
+        assert!(said.contains("/etc/hosts"), "{said}");
+        lab.host()
+            .shell(&format!("mkdir -p {root}/run/lab/victim"))
+            .expect_success();
+        let said = tunbridge.cli(&words).expect_success().stdout;
+        assert!(said.contains("172.17.0.2\t"), "{said}");
+        let outside = lab.host().shell("ls -A /run/lab/victim").expect_success();
+        assert_eq!(outside.stdout, "", "{link}");
+    }
+}
+
 #[test]
 fn an_adopted_namespace_gets_a_network_and_keeps_what_was_there() {
     let lab = Lab::plain();

@@ -40,6 +40,33 @@ fn a_daemon_that_is_killed_in_the_middle_leaves_nothing() {
     }
 }
 
+/// A runtime that gives up takes its own name away while it waits for an answer.
+#[test]
+fn a_namespace_that_has_lost_its_own_name_is_let_go() {
+    let lab = Lab::plain();
+    let mut tunbridge = lab.start_daemon(&[]);
+    for killed in [false, true] {
+        let container = Foreign::new(&lab, &id('0'));
+        let handed_over = client(&lab).with_descriptor(container.descriptor());
+        let name = container.place.name().to_owned();
+        lab.host()
+            .run(&["ip", "netns", "delete", &name])
+            .expect_success();
+        let attached: AttachedEndpoint = handed_over
+            .post(ENDPOINTS, &container.wants("bridge"))
+            .unwrap();
+        drop(handed_over);
+        if killed {
+            tunbridge.kill();
+            tunbridge.start_again();
+        }
+        container.detach(None);
+        assert_eq!(left(&lab, &tunbridge), Vec::<String>::new());
+        let mounts = lab.host().run(&["cat", "/proc/self/mountinfo"]).stdout;
+        assert!(!mounts.contains(&attached.name), "{mounts}");
+    }
+}
+
 /// What is taken away while the daemon is killed is taken away by the next one, or by saying it again.
 #[test]
 fn a_daemon_that_is_killed_while_it_detaches_leaves_nothing() {
