@@ -14,9 +14,10 @@
 //! | [`control`] | networks, endpoints, IPAM, ports, state; projections of it | `forwarder`, `api`, `dns` (types of all) |
 //! | [`sandbox`] | what a process of a container sees: namespaces, mounts, files | `kernel` |
 //! | [`api`] | the HTTP API over the unix socket: types, client, server | nothing |
-//! | [`oci`] | the hook that runc and crun call | `api`, `kernel`, `cni` (to find the daemon), `control` (names of labels, what ids are) |
-//! | [`cni`] | the plugin for container runtimes that speak CNI | `api`, `kernel`, `control` (names of options, what names are) |
-//! | [`docker_plugin`] | dockerd's network and IPAM driver, a process of its own | `api`, `control` (names of options) |
+//! | [`failpoint`] | steps at which tests end or hold a debug build | nothing |
+//! | [`oci`] | the hook that runc and crun call | `api`, `failpoint`, `kernel`, `cni` (to find the daemon), `control` (names of labels, what ids are) |
+//! | [`cni`] | the plugin for container runtimes that speak CNI | `api`, `failpoint`, `kernel`, `control` (names of options, what names are) |
+//! | [`docker_plugin`] | dockerd's network and IPAM driver, a process of its own | `api`, `control` (names of options), `failpoint` |
 //! | [`cli`] | the command line | `api`, `sandbox`, `cni`, `oci`, `daemon` and `docker_plugin` (to run them), `control` and `forwarder` (types) |
 //! | [`daemon`] | wires everything and reconciles | all |
 //!
@@ -30,6 +31,7 @@ pub mod daemon;
 pub mod dns;
 pub mod docker_plugin;
 pub mod engine;
+pub mod failpoint;
 pub mod forwarder;
 pub mod kernel;
 pub mod oci;

@@ -11,6 +11,14 @@
     reason = "in a test, to panic is to report; the behaviours are functions that tests call"
 )]
 
+#[path = "netns/failpoint.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "shared with tests/netns.rs"
+)]
+mod failpoint;
 #[path = "netns/lab.rs"]
 #[allow(
     dead_code,

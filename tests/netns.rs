@@ -17,6 +17,8 @@
 mod docker;
 #[path = "shared/docker_clients.rs"]
 mod docker_clients;
+#[path = "netns/failpoint.rs"]
+mod failpoint;
 #[path = "netns/lab.rs"]
 mod lab;
 #[expect(dead_code, reason = "shared with the resolver's own tests")]

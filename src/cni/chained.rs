@@ -12,9 +12,10 @@ use super::environment::Verb;
 use super::error::{CniError, code};
 use super::plugin::CHECK;
 use super::runtime_config::{Ports, RuntimeConfig};
-use super::{Answer, Call, Plugin, complain, step};
+use super::{Answer, Call, Plugin, complain};
 use crate::api::client::{Client, ClientError, segment};
 use crate::api::types::{AttachedEndpoint, ChangePorts};
+use crate::failpoint;
 
 /// Who has made the attachment.
 enum Maker {
@@ -48,7 +49,6 @@ impl Call {
             Maker::Other => self.next()?.call(Verb::Add, &self.config).map(Answer::Text),
             Maker::Ours(client, container) => {
                 publish_all(&client, &container, &ports)?;
-                step("published");
                 Ok(Answer::Json(echo))
             }
         }
@@ -167,6 +167,7 @@ fn publish_all(client: &Client, container: &str, ports: &[Ports]) -> Result<(), 
             }
             return Err(error.into());
         }
+        failpoint::reached("cni.published");
     }
     Ok(())
 }

@@ -36,6 +36,7 @@ use super::environment::{ARGS, COMMAND, CONTAINERID, IFNAME, NETNS, PATH};
 use super::error::{CniError, code};
 use crate::api::client::{Client, ClientError};
 use crate::api::types::{EndpointReference, HostIdentity};
+use crate::failpoint;
 use crate::kernel::netns::{self, NamespaceId};
 
 /// For a daemon to come up. It compiles nothing, but verifying the eBPF programs takes its time.
@@ -224,6 +225,7 @@ impl Sockets {
         let deadline = Instant::now() + STARTING;
         let mut attempts = 0..ATTEMPTS;
         let mut daemon = self.spawn(&directory, &log).map_err(io)?;
+        failpoint::reached("cni.starting");
         while Instant::now() < deadline {
             if socket.exists()
                 && let Some(client) = self.ours(&socket)?

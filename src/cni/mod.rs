@@ -209,16 +209,6 @@ fn complain(message: &str) {
     let _ = writeln!(std::io::stderr(), "tunbridge: {line}");
 }
 
-/// Where tests end the plugin, to see what it leaves.
-fn step(name: &str) {
-    #[cfg(debug_assertions)]
-    if std::env::var("TUNBRIDGE_CNI_KILL_AT").is_ok_and(|wanted| wanted == name) {
-        let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
-    }
-    #[cfg(not(debug_assertions))]
-    let _ = name;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

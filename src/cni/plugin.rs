@@ -13,9 +13,10 @@ use super::error::{CniError, code};
 use super::fields::Field;
 use super::network::{LABEL, Wanted};
 use super::result::CniResult;
-use super::{Answer, Call, Plugin, complain, routes, step};
+use super::{Answer, Call, Plugin, complain, routes};
 use crate::api::client::{Client, ClientError, segment};
 use crate::api::types::{AttachedEndpoint, CollectEndpoints, Runtime};
+use crate::failpoint;
 use crate::kernel::netns;
 
 const ENDPOINTS: &str = "/tunbridge/endpoints";
@@ -64,7 +65,7 @@ impl Call {
         ipam: Option<&Delegate>,
     ) -> Result<CniResult, CniError> {
         let delegated = ipam.map(|ipam| ipam.addresses(&self.config)).transpose()?;
-        step("addresses");
+        failpoint::reached("cni.addresses");
         let attachment = Attachment::read(
             &self.environment,
             &self.config,
@@ -72,7 +73,7 @@ impl Call {
             delegated.as_ref(),
         )?;
         let attached = self.attach(&mut client, namespace, &attachment)?;
-        step("attached");
+        failpoint::reached("cni.attached");
         // It is wanted again.
         let reference = reference(&self.environment, &self.config);
         self.sockets.withdraw(&reference);
@@ -85,7 +86,7 @@ impl Call {
             self.detach(&client)?;
             return Err(error);
         }
-        step("routes");
+        failpoint::reached("cni.routed");
         let sandbox = self
             .environment
             .netns
@@ -166,6 +167,7 @@ impl Call {
             .as_object()
             .is_none_or(serde_json::Map::is_empty);
         if is_ours && is_unused && client.delete(&target).is_ok() {
+            failpoint::reached("cni.outdated");
             return Ok(true);
         }
         let present: Vec<String> = present.iter().map(IpNet::to_string).collect();
@@ -188,7 +190,7 @@ impl Call {
 
     fn del(&self) -> Result<(), CniError> {
         self.detach_somehow()?;
-        step("detached");
+        failpoint::reached("cni.detached");
         // Its address may be used again only now that nobody has it.
         match delegate::ipam(&self.environment, &self.config)? {
             Some(ipam) => ipam.call(Verb::Del, &self.config).map(drop),
@@ -200,7 +202,7 @@ impl Call {
         let reference = reference(&self.environment, &self.config);
         match self.sockets.detach(&reference)? {
             Detached::ByDaemon => return self.remove_leftover(),
-            Detached::Left => {}
+            Detached::Left => failpoint::reached("cni.left"),
             Detached::Untold(why) => complain(&format!(
                 "{why}: once it runs, remove container {} with `tunbridge rm`",
                 self.environment.container

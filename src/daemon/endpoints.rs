@@ -22,6 +22,7 @@ use crate::api::types::{
 };
 use crate::control::records::{Attachment, Container, Endpoint, FamilyConfig, Kind, Network};
 use crate::control::{ControlError, EndpointPlace, State, Timestamp, files, mac};
+use crate::failpoint;
 use crate::kernel::netns;
 
 /// An endpoint that is to go: ids of its container and network, itself.
@@ -68,6 +69,7 @@ impl Core {
         let mut place = tokio::task::block_in_place(|| {
             state.attach_endpoint(request, &is_free, Timestamp::now())
         })?;
+        failpoint::reached("daemon.stored");
         if let Err(error) = self.make_endpoint(state, &mut place, namespace).await {
             let going = Going {
                 container: place.container.id.clone(),
@@ -119,6 +121,7 @@ impl Core {
             return Ok(None);
         }
         let made = self.create_network_locked(state, wanted).await?;
+        failpoint::reached("daemon.bridged");
         Ok(state.network_by_id(&made.id).cloned())
     }
 
@@ -134,10 +137,12 @@ impl Core {
             if place.first {
                 netns::bind_named(&place.container.name, namespace.as_fd())
                     .map_err(networking_failed)?;
+                failpoint::reached("daemon.bound");
             }
             place.container = self
                 .fit_into_namespace(state, &place.container, &[number])
                 .await?;
+            failpoint::reached("daemon.fitted");
             let mut endpoints = place.container.endpoints();
             if let Some((_, endpoint)) = endpoints.find(|(_, new)| new.number == number) {
                 place.endpoint = endpoint.clone();
@@ -145,8 +150,11 @@ impl Core {
         }
         self.plug(&place.container, &place.network, &place.endpoint)
             .await?;
+        failpoint::reached("daemon.plugged");
         self.route(state, &place.container, None).await?;
+        failpoint::reached("daemon.routed");
         self.settle(state).await?;
+        failpoint::reached("daemon.settled");
         self.require_names(&place.container.id)
     }
 
@@ -212,6 +220,7 @@ impl Core {
         self.going
             .lock()
             .extend(going.iter().map(|going| going.endpoint.number));
+        failpoint::reached("daemon.going");
         let outcome = self.detach_marked(&going).await;
         let mut marks = self.going.lock();
         for going in &going {
@@ -224,9 +233,11 @@ impl Core {
         for going in going {
             self.delete_interface(&going.endpoint).await?;
         }
+        failpoint::reached("daemon.unplugged");
         let mut state = self.lock().await;
         for going in going {
             let forgotten = self.forget(&mut state, going).await?;
+            failpoint::reached("daemon.forgotten");
             if let Some((before, after)) = forgotten {
                 self.tell_detached(&state, &before, after.as_ref(), going);
             }
@@ -270,6 +281,7 @@ impl Core {
         if last {
             self.silence(&container.id).await;
             super::containers::remove_name(&container);
+            failpoint::reached("daemon.unbound");
         }
         let after =
             tokio::task::block_in_place(|| state.detach_endpoint(&container.id, &going.network))?;

@@ -11,6 +11,7 @@ use crate::api::types::{ConnectNetwork, CreateNetwork, CreatedNetwork, Disconnec
 use crate::control::filters::NetworkFilter;
 use crate::control::records::{Container, Endpoint, Network};
 use crate::control::{State, Timestamp, network_options};
+use crate::failpoint;
 
 impl Core {
     pub(super) async fn create_network(
@@ -35,6 +36,7 @@ impl Core {
         .map_err(|error| ApiError::internal(error.to_string()))?;
         let (network, warnings) =
             tokio::task::block_in_place(|| state.create_network(request, &host, Timestamp::now()))?;
+        failpoint::reached("daemon.network");
         let made = match self.make_bridge(state, &network).await {
             Ok(()) => self.look(state).await,
             Err(error) => Err(error),

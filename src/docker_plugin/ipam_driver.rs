@@ -15,6 +15,7 @@ use crate::api::client::{ClientError, segment};
 use crate::api::types::{
     LeasedAddress, LeasedPool, ReleaseAddress, RequestAddress, RequestLeasedPool,
 };
+use crate::failpoint;
 
 /// The one address space, local and global.
 pub(super) const ADDRESS_SPACE: &str = "tunbridge";
@@ -67,6 +68,7 @@ impl Plugin {
             .daemon
             .ask(move |client| client.post("/tunbridge/pools", &wanted))
             .await?;
+        failpoint::reached("docker.pool");
         Ok(json!({"PoolID": pool.id, "Pool": pool.subnet.to_string(), "Data": {}}))
     }
 
@@ -125,6 +127,7 @@ impl Plugin {
             }
             (outcome, _) => outcome,
         }?;
+        failpoint::reached("docker.address");
         let net: IpNet = leased.address;
         self.note(net.addr());
         Ok(json!({"Address": net.to_string(), "Data": {}}))

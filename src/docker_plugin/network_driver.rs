@@ -20,6 +20,7 @@ use crate::api::types::{
     EndpointSettings, Ipam, IpamPool, LEASED_POOLS, Placement, PublishEndpoint, Runtime,
 };
 use crate::control::network_options::{CONTAINER_IFACE_PREFIX, is_unknown};
+use crate::failpoint;
 
 /// Where libnetwork puts what users say with `-o`.
 const GENERIC: &str = "com.docker.network.generic";
@@ -157,6 +158,7 @@ impl Plugin {
             Some(network) => self.share(&network, &wanted).await?,
             None => self.make(&wanted).await?,
         }
+        failpoint::reached("docker.network");
         self.changed.notify_one();
         Ok(json!({}))
     }
@@ -351,6 +353,7 @@ impl Plugin {
         // One of this id is left over from a call of which dockerd did not hear the end.
         self.daemon.detach(&endpoint).await?;
         self.note(&endpoint);
+        failpoint::reached("docker.endpoint");
         let wanted: Vec<IpAddr> = addresses_of(&attach.settings.ipam_config);
         let attached = match self.attach(attach.clone()).await {
             // dockerd knows who has its addresses: what it does not know has died with a former one.
@@ -361,6 +364,7 @@ impl Plugin {
             }
             outcome => outcome,
         }?;
+        failpoint::reached("docker.attached");
         for warning in &attached.warnings {
             tracing::warn!(%endpoint, "{warning}");
         }
@@ -381,6 +385,7 @@ impl Plugin {
     pub(super) async fn delete_endpoint(&self, request: EndpointCall) -> Result<Value, Refusal> {
         let (_, endpoint) = ids(&request)?;
         self.daemon.detach(endpoint).await?;
+        failpoint::reached("docker.detached");
         self.forget(endpoint);
         self.changed.notify_one();
         Ok(json!({}))
@@ -400,6 +405,7 @@ impl Plugin {
             .daemon
             .ask(move |client| client.post("/tunbridge/endpoints/check", &wanted))
             .await?;
+        failpoint::reached("docker.joined");
         let gateway = |ipv4| {
             let mut gateways = attached.gateways.iter();
             let gateway = gateways.find(|gateway| gateway.is_ipv4() == ipv4);
@@ -430,6 +436,7 @@ impl Plugin {
         let (_, endpoint) = ids(&request)?;
         let publish = check_ports(&request.options)?;
         self.publish(endpoint, publish).await?;
+        failpoint::reached("docker.published");
         self.changed.notify_one();
         Ok(json!({}))
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tunbridge::kernel::netns;
 
+use crate::failpoint;
 pub(crate) use crate::processes::{Answer, Held, Outcome, Running, eventually};
 
 /// The host's address on its uplink.
@@ -266,6 +267,7 @@ impl Place {
             .arg(format!("--net={}", self.namespace().display()))
             .arg("--")
             .args(words)
+            .env(failpoint::VARIABLE.0, failpoint::VARIABLE.1)
             .stdin(Stdio::null());
         if let Some(seconds) = self.patience {
             command.env("PEER_WAIT", seconds);

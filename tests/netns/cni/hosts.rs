@@ -109,7 +109,7 @@ fn a_plugin_in_another_mount_namespace_gets_a_daemon_that_it_can_reach() {
 }
 
 /// Ends the daemon of a socket, and waits until it has.
-fn end_daemon(lab: &Lab, socket: &str, signal: &str) {
+pub(super) fn end_daemon(lab: &Lab, socket: &str, signal: &str) {
     let line = format!(
         "pid=$(pgrep -f '^tunbridge --socket {socket} ') && kill -{signal} $pid && while [ -d /proc/$pid ]; do sleep 0.05; done"
     );

@@ -1,6 +1,7 @@
 //! The CNI plugin with the real daemon: what is in the container's namespace afterwards, and what is left of it.
 
 mod hosts;
+mod kills;
 mod life;
 mod many;
 mod runtime;

@@ -2,9 +2,7 @@
 
 use serde_json::json;
 
-use super::runtime::{
-    Container, NOTHING, Runtime, STOCK, error, left, own, podman, portmap, with_previous,
-};
+use super::runtime::{NOTHING, Runtime, STOCK, left, own, podman, with_previous};
 use crate::lab::Lab;
 
 #[test]
@@ -85,99 +83,6 @@ fn what_is_deleted_without_a_daemon_is_not_made_again() {
     assert_eq!(tunbridge.names(&["-a"]).len(), 1, "{}", tunbridge.log());
     two.del(&config);
     assert_eq!(left(&lab, &tunbridge), NOTHING);
-}
-
-/// Where the plugin of a debug build can be told to die.
-const STEPS: [&str; 3] = ["addresses", "attached", "routes"];
-
-#[test]
-fn a_plugin_that_is_killed_on_its_way_leaves_what_deletion_and_collection_find() {
-    let lab = Lab::plain();
-    let tunbridge = lab.start_daemon(&[]);
-    let runtime = Runtime::new(&lab);
-    let mut config = own("net1");
-    config["ipam"] = json!({"routes": [{"dst": "10.99.0.0/16"}]});
-    let killed = |one: &Container<'_>, verb: &str, step: &str| {
-        let variables = [("TUNBRIDGE_CNI_KILL_AT", step)];
-        let outcome = one.call("tunbridge", verb, &config, &variables);
-        assert_eq!(outcome.stdout, "", "{step}");
-        outcome.expect_failure();
-    };
-    for step in STEPS {
-        let one = runtime.container(&format!("del-{step}"));
-        killed(&one, "ADD", step);
-        one.del(&config);
-        assert_eq!(one.interfaces(), NOTHING, "{step}");
-        assert_eq!(left(&lab, &tunbridge), NOTHING, "{step}");
-    }
-    let keeper = runtime.container("keeper");
-    keeper.add(&config);
-    for step in STEPS {
-        let one = runtime.container(&format!("gc-{step}"));
-        killed(&one, "ADD", step);
-        let mut collect = config.clone();
-        collect["cni.dev/valid-attachments"] = json!([{"containerID": "keeper", "ifname": "eth0"}]);
-        one.call("tunbridge", "GC", &collect, &[]).expect_success();
-        assert_eq!(one.interfaces(), NOTHING, "{step}");
-        assert_eq!(keeper.interfaces(), ["eth0"]);
-        assert_eq!(tunbridge.names(&["-a"]).len(), 1, "{step}");
-    }
-    killed(&keeper, "DEL", "detached");
-    keeper.del(&config);
-    assert_eq!(left(&lab, &tunbridge), NOTHING);
-}
-
-#[test]
-fn a_portmap_that_is_killed_leaves_what_deletion_finds() {
-    let lab = Lab::plain();
-    let tunbridge = lab.start_daemon(&[]);
-    let runtime = Runtime::new(&lab);
-    let one = runtime.container("one");
-    let config = podman("10.91.0.0/24");
-    let result = one.add(&config);
-    let chained = portmap(8080, 80, &result);
-    one.call(
-        "portmap",
-        "ADD",
-        &chained,
-        &[("TUNBRIDGE_CNI_KILL_AT", "published")],
-    )
-    .expect_failure();
-    // libcni deletes with all plugins of a chain, and has no result after a failure.
-    let mut without = chained.clone();
-    without["prevResult"] = serde_json::Value::Null;
-    one.del(&without);
-    one.del(&config);
-    assert_eq!(left(&lab, &tunbridge), NOTHING);
-    let two = runtime.container("two");
-    let result = two.add(&config);
-    two.add(&portmap(8080, 80, &result));
-    two.del(&config);
-}
-
-#[test]
-fn a_daemon_that_is_killed_while_it_attaches_leaves_nothing() {
-    let lab = Lab::plain();
-    let mut tunbridge = lab.start_daemon(&[]);
-    let runtime = Runtime::new(&lab);
-    let config = own("net1");
-    for milliseconds in [1_u64, 3, 6, 10, 20] {
-        let one = runtime.container(&format!("c{milliseconds}"));
-        std::thread::scope(|scope| {
-            let adding = scope.spawn(|| one.call("tunbridge", "ADD", &config, &[]));
-            std::thread::sleep(std::time::Duration::from_millis(milliseconds));
-            tunbridge.kill();
-            let outcome = adding.join().unwrap();
-            if !outcome.succeeded() {
-                let (code, text) = error(&outcome);
-                assert_eq!(code, 11, "{text}");
-            }
-        });
-        tunbridge.start_again();
-        one.del(&config);
-        assert_eq!(one.interfaces(), NOTHING);
-        assert_eq!(left(&lab, &tunbridge), NOTHING, "{milliseconds} ms");
-    }
 }
 
 #[test]
