@@ -56,6 +56,8 @@ mod dockerd;
 mod documents;
 #[path = "engines/engines.rs"]
 mod engines;
+#[path = "engines/kills.rs"]
+mod kills;
 #[path = "engines/laboratory.rs"]
 mod laboratory;
 #[path = "engines/oci.rs"]

@@ -38,6 +38,7 @@ use crate::api::types::{AttachEndpoint, AttachedEndpoint, EndpointReference, Run
 use crate::cni::daemon::{DETACH, Detached, Sockets};
 use crate::cni::error::CniError;
 use crate::control::inspect::{RUNTIME_ID_LABEL, RUNTIME_LABEL};
+use crate::failpoint;
 use crate::kernel::netns;
 use settings::Settings;
 use state::{State, Status};
@@ -110,10 +111,13 @@ pub fn run(
     let sockets = Sockets::new(socket, None, default_socket);
     let sockets = sockets.map_err(|error| no_daemon(sentence(&error)))?;
     match state.status {
-        Status::Stopped => match sockets.detach(&state.reference()) {
-            Ok(Detached::ByDaemon | Detached::Left) => Ok(Vec::new()),
-            Ok(Detached::Untold(error)) | Err(error) => Err(no_daemon(sentence(&error))),
-        },
+        Status::Stopped => {
+            failpoint::reached("oci.stopped");
+            match sockets.detach(&state.reference()) {
+                Ok(Detached::ByDaemon | Detached::Left) => Ok(Vec::new()),
+                Ok(Detached::Untold(error)) | Err(error) => Err(no_daemon(sentence(&error))),
+            }
+        }
         Status::Creating | Status::Created => {
             let settings = Settings::from_annotations(&state.annotations()?)?;
             if settings.networks.is_empty() {
@@ -121,7 +125,8 @@ pub fn run(
             }
             let client = sockets.find();
             let client = client.map_err(|error| no_daemon(sentence(&error)))?;
-            let warnings = create(&client, &state, &settings)?;
+            let warnings = create(&sockets, &client, &state, &settings)?;
+            failpoint::reached("oci.written");
             // It is wanted again.
             sockets.withdraw(&state.reference());
             Ok(warnings)
@@ -140,31 +145,37 @@ fn sentence(error: &CniError) -> String {
     }
 }
 
-fn create(client: &Client, state: &State, settings: &Settings) -> Result<Vec<String>, HookError> {
+fn create(
+    sockets: &Sockets,
+    client: &Client,
+    state: &State,
+    settings: &Settings,
+) -> Result<Vec<String>, HookError> {
     let id = &state.id;
     let namespace = namespace(state)?;
     let numbers = netns::id(&namespace).map_err(|error| problem(id, &error))?;
     let attaching = client.clone().with_descriptor(namespace);
-    let attached = match attach(&attaching, state, settings) {
+    let attached = match attach(sockets, &attaching, state, settings) {
         Err(HookError::Daemon {
             error: ClientError::Refused { status: 409, .. },
             ..
         }) if is_left_behind(client, id, numbers) => {
             detach(client, &left_behind(state))?;
-            attach(&attaching, state, settings)
+            attach(sockets, &attaching, state, settings)
         }
         outcome => outcome,
     };
     let attached = attached?;
     files::write(&state.bundle, settings, &attached).inspect_err(|_| {
-        // What was wrong in the first place is what the user must know.
-        let _ = detach(client, &state.reference());
+        take_back(sockets, state);
     })?;
     Ok(attached.into_iter().flat_map(|one| one.warnings).collect())
 }
 
-/// Each network in turn; those before one that fails are taken back.
+/// Each network in turn; those before one that fails are taken back, and so is one of which a daemon that has died may have
+/// stored something.
 fn attach(
+    sockets: &Sockets,
     client: &Client,
     state: &State,
     settings: &Settings,
@@ -183,10 +194,17 @@ fn attach(
             ..AttachEndpoint::new(Runtime::Oci, id, &network.network)
         };
         match client.post(ENDPOINTS, &request) {
-            Ok(endpoint) => attached.push(endpoint),
+            Ok(endpoint) => {
+                failpoint::reached("oci.attached");
+                attached.push(endpoint);
+            }
             Err(error) => {
-                if !attached.is_empty() {
-                    let _ = detach(client, &state.reference());
+                let lost = matches!(
+                    error,
+                    ClientError::Broken { .. } | ClientError::NotRunning(_)
+                );
+                if lost || !attached.is_empty() {
+                    take_back(sockets, state);
                 }
                 let id = id.clone();
                 return Err(HookError::Daemon { id, error });
@@ -221,6 +239,12 @@ fn left_behind(state: &State) -> EndpointReference {
         owner: None,
         ..state.reference()
     }
+}
+
+/// By the daemon or by the next one. crun calls no poststop for a container whose hook has failed.
+fn take_back(sockets: &Sockets, state: &State) {
+    // What was wrong in the first place is what the user must know.
+    let _ = sockets.detach(&state.reference());
 }
 
 fn detach(client: &Client, reference: &EndpointReference) -> Result<(), HookError> {

@@ -9,12 +9,12 @@ use crate::engines::{ENGINES, Engines, PEER};
 use crate::lab::{HOST, HOST6, LAN, LAN6, Lab, eventually};
 use crate::tunbridge_under_test::{Tunbridge, binary};
 
-const RUNTIMES: [&str; 2] = ["runc", "crun"];
+pub(crate) const RUNTIMES: [&str; 2] = ["runc", "crun"];
 /// Where crun puts what hooks say.
 const ERRORS: &str = "/run/lab/hooks.err";
 pub(crate) const HOOK: &str = "/usr/local/bin/tunbridge-oci-hook";
 
-fn with_hook(test: impl Fn(&Engines<'_>, &mut Tunbridge<'_>)) {
+pub(crate) fn with_hook(test: impl Fn(&Engines<'_>, &mut Tunbridge<'_>)) {
     let lab = Lab::plain();
     let engines = Engines::in_lab(&lab);
     engines.said(&format!(
