@@ -23,12 +23,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
@@ -215,8 +216,16 @@ impl Sockets {
             .mode(0o711)
             .create(&directory)
             .map_err(io)?;
-        let lock = File::create(directory.join("lock")).map_err(io)?;
-        let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| io(e.into()))?;
+        let deadline = Instant::now() + STARTING;
+        let _lock = lock(&directory, deadline).map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => {
+                let seconds = STARTING.as_secs();
+                failed(format!(
+                    "another plugin has been at it for {seconds} seconds"
+                ))
+            }
+            _ => io(error),
+        })?;
         let socket = directory.join(SOCKET);
         if let Some(client) = self.ours(&socket)? {
             return Ok(client);
@@ -255,6 +264,7 @@ impl Sockets {
             .create(true)
             .truncate(true)
             .write(true)
+            .mode(0o600)
             .open(log)?;
         let mut command = Command::new(std::env::current_exe()?);
         for variable in [COMMAND, CONTAINERID, NETNS, IFNAME, ARGS, PATH] {
@@ -324,6 +334,25 @@ impl Sockets {
             return local;
         }
         self.directory().to_owned()
+    }
+}
+
+/// Of those who would start a daemon one does. The file is root's alone: any user could take a lock of one that he can read.
+fn lock(directory: &Path, deadline: Instant) -> std::io::Result<Flock<File>> {
+    let mut file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(directory.join("lock"))?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((again, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file = again,
+            Err((_, error)) => return Err(error.into()),
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -468,6 +497,22 @@ mod tests {
             assert!(matches!(named.detach(reference), Ok(Detached::Left)));
         }
         assert_eq!(left(&run).len(), 3);
+    }
+
+    #[test]
+    fn a_lock_is_roots_alone_and_not_waited_for_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        let held = lock(directory.path(), Instant::now()).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let soon = Instant::now() + Duration::from_millis(20);
+        let error = lock(directory.path(), soon).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+        drop(held);
+        lock(directory.path(), Instant::now()).unwrap();
     }
 
     #[test]

@@ -58,6 +58,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use nix::sys::stat::{Mode, umask};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -79,6 +80,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// If it cannot start, not go on, or not clean up: one sentence that says what to do.
 pub fn run(args: DaemonArgs) -> anyhow::Result<()> {
     start::check_system()?;
+    // Whoever started us: what we make others may read, and nobody else may write.
+    umask(Mode::from_bits_truncate(0o022));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")

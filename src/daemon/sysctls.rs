@@ -4,8 +4,9 @@
 //! The former values are written down before anything is changed, so that a clean stop puts them
 //! back even if a daemon in between was killed.
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -36,7 +37,7 @@ impl LoopbackSysctls {
             Err(_) => present()?,
         };
         let text = serde_json::to_vec(&former)?;
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
         for change in forwarding::prepare_loopback()? {
             tracing::info!("{change}");
         }
@@ -47,6 +48,11 @@ impl LoopbackSysctls {
     pub(super) fn restore(&self) {
         for Former { segments, value } in &self.former {
             let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+            // Whoever has written the file, nothing else was changed.
+            if !is_ours(&segments) {
+                tracing::warn!(path = %self.path.display(), ?segments, "not ours to put back");
+                continue;
+            }
             if let Err(error) = sysctl::ensure(&segments, value) {
                 tracing::warn!(%error, "cannot put a sysctl back");
             }
@@ -60,6 +66,20 @@ impl LoopbackSysctls {
     }
 }
 
+fn is_ours(segments: &[&str]) -> bool {
+    forwarding::LOOPBACK.iter().any(|ours| segments == ours)
+}
+
+fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text)
+}
+
 fn present() -> anyhow::Result<Vec<Former>> {
     forwarding::LOOPBACK
         .iter()
@@ -70,4 +90,22 @@ fn present() -> anyhow::Result<Vec<Former>> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_what_was_changed_is_put_back() {
+        assert!(is_ours(&["net", "ipv4", "conf", "lo", "route_localnet"]));
+        for foreign in [
+            &["net", "ipv4", "conf", "all", "route_localnet"][..],
+            &["net", "ipv4", "conf", "lo"],
+            &["kernel", "core_pattern"],
+            &[],
+        ] {
+            assert!(!is_ours(foreign), "{foreign:?}");
+        }
+    }
 }

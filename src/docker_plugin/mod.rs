@@ -49,6 +49,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use nix::sys::stat::{Mode, umask};
 use parking_lot::Mutex;
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
@@ -196,6 +197,8 @@ const GRACE: Duration = Duration::from_secs(10);
 /// # Errors
 /// The socket cannot be made, or somebody listens there already.
 pub fn run(settings: &Settings) -> anyhow::Result<()> {
+    // Whoever started us: the socket is there before it is protected.
+    umask(Mode::from_bits_truncate(0o022));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -17,6 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -295,7 +296,7 @@ fn on_fresh_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, NetnsE
 }
 
 /// Makes the directory a shared mount (so that other mount namespaces see later names) and an empty
-/// file in it. The lock is the one iproute2 takes: two processes may do this at the same time.
+/// file in it.
 fn create_mount_point(name: &str) -> Result<PathBuf, NetnsError> {
     let path = named_path(name)?;
     fs::DirBuilder::new()
@@ -303,9 +304,6 @@ fn create_mount_point(name: &str) -> Result<PathBuf, NetnsError> {
         .mode(0o755)
         .create(DIRECTORY)
         .map_err(|e| io_error(format!("create {DIRECTORY}"), e))?;
-    let directory = File::open(DIRECTORY).map_err(|e| io_error(format!("open {DIRECTORY}"), e))?;
-    let _lock = Flock::lock(directory, FlockArg::LockExclusive)
-        .map_err(|(_, e)| io_error(format!("lock {DIRECTORY}"), e))?;
     share_directory()?;
     for attempt in 0..2 {
         let created = OpenOptions::new()
@@ -330,31 +328,41 @@ fn create_mount_point(name: &str) -> Result<PathBuf, NetnsError> {
 }
 
 fn share_directory() -> Result<(), NetnsError> {
-    let share = || {
-        mount(
-            None::<&str>,
-            DIRECTORY,
-            None::<&str>,
-            MsFlags::MS_SHARED | MsFlags::MS_REC,
-            None::<&str>,
-        )
+    let change = |source, flags| {
+        let none = None::<&str>;
+        mount(source, DIRECTORY, none, flags | MsFlags::MS_REC, none)
     };
+    let share = || change(None, MsFlags::MS_SHARED);
     let fail = |e| io_error(format!("make {DIRECTORY} a shared mount"), e);
+    // EINVAL: not a mount point yet.
     match share() {
-        // EINVAL: not a mount point yet.
+        Err(Errno::EINVAL) => {}
+        result => return result.map_err(fail),
+    }
+    let _lock = lock_directory()?;
+    match share() {
         Err(Errno::EINVAL) => {
-            mount(
-                Some(DIRECTORY),
-                DIRECTORY,
-                None::<&str>,
-                MsFlags::MS_BIND | MsFlags::MS_REC,
-                None::<&str>,
-            )
-            .map_err(fail)?;
+            change(Some(DIRECTORY), MsFlags::MS_BIND).map_err(fail)?;
             share().map_err(fail)
         }
         result => result.map_err(fail),
     }
+}
+
+/// The lock that iproute2 takes, too, so that two processes do not mount the directory over itself twice. Any user can take
+/// it, and keep it: after a while we go on without, and the worst is that second mount.
+fn lock_directory() -> Result<Option<Flock<File>>, NetnsError> {
+    let mut directory =
+        File::open(DIRECTORY).map_err(|e| io_error(format!("open {DIRECTORY}"), e))?;
+    for _ in 0..100 {
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err((again, Errno::EWOULDBLOCK)) => directory = again,
+            Err((_, error)) => return Err(io_error(format!("lock {DIRECTORY}"), error)),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(None)
 }
 
 fn bind(source: &Path, target: &Path) -> Result<(), NetnsError> {

@@ -184,6 +184,25 @@ fn on_request_forwarding_is_switched_on_and_kept_on() {
     drop_with_forwarding_on(&lab, tunbridge);
 }
 
+/// The tests start daemons with umask 0.
+#[test]
+fn what_the_daemon_makes_is_written_by_nobody_else() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    tunbridge.container_with("web", &["-p", "8080:80"]);
+    let made = lab
+        .host()
+        .shell("find /run/tunbridge /run/lab/state /run/netns -not -type l")
+        .expect_success();
+    assert!(made.stdout.lines().count() > 5, "{}", made.stdout);
+    // Connecting to a socket is writing; its group may be let in.
+    let writable = lab
+        .host()
+        .shell("find /run/tunbridge /run/lab/state -not -type l -perm /022 -not -name tunbridge.sock -ls; find /run/tunbridge -perm /007 -type s -ls")
+        .expect_success();
+    assert_eq!(writable.stdout, "");
+}
+
 fn drop_with_forwarding_on(lab: &Lab, mut tunbridge: crate::tunbridge_under_test::Tunbridge<'_>) {
     tunbridge.kill();
     assert_eq!(lab.host().sysctl("net.ipv4.ip_forward"), "1");

@@ -97,7 +97,12 @@ impl Lab {
 
 fn start(lab: &Lab, flags: &[String], log: &std::path::Path) -> Running {
     let binary = binary();
+    // Who starts it may not care who writes its files.
     let mut words = vec![
+        "sh",
+        "-c",
+        "umask 0; exec \"$@\"",
+        "sh",
         binary.as_str(),
         "daemon",
         "--purge",

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tunbridge::api::types::{AttachEndpoint, Runtime};
+use tunbridge::api::types::{AttachEndpoint, AttachedEndpoint, Runtime};
 
-use super::{Foreign, holder, holder_as, id, left};
-use crate::lab::{HOST, Lab};
+use super::{ENDPOINTS, Foreign, holder, holder_as, id, left};
+use crate::lab::{HOST, Lab, eventually};
 
 #[test]
 fn a_port_may_be_held_by_the_runtime_and_by_nobody_else() {
@@ -99,4 +99,32 @@ fn udp_reaches_the_next_container_that_has_the_port() {
         .cli(&["publish", &second.name, "5353:80/udp"])
         .expect_success();
     assert_eq!(ask().unwrap().at.ip(), second.addresses[0].addr());
+}
+
+/// `flock` needs no more than to read.
+#[test]
+fn no_user_can_keep_the_daemon_waiting_for_a_lock() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    let one = Foreign::new(&lab, &id('1'));
+    let _lock = lab.host().start(&[
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "flock",
+        "/run/netns",
+        "sleep",
+        "1000",
+    ]);
+    assert!(eventually(Duration::from_secs(10), || lab
+        .host()
+        .run(&["flock", "-n", "/run/netns", "true"])
+        .code
+        == Some(1)));
+    let client = one.client().with_limit(Duration::from_secs(20));
+    let attached: AttachedEndpoint = client.post(ENDPOINTS, &one.wants("bridge")).unwrap();
+    assert!(attached.first, "{attached:?}");
+    one.detach(None);
+    assert_eq!(left(&lab, &tunbridge), Vec::<String>::new());
 }
