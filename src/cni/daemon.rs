@@ -217,14 +217,14 @@ impl Sockets {
             .create(&directory)
             .map_err(io)?;
         let deadline = Instant::now() + STARTING;
-        let _lock = lock(&directory, deadline).map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => {
-                let seconds = STARTING.as_secs();
-                failed(format!(
-                    "another plugin has been at it for {seconds} seconds"
-                ))
+        let _lock = lock(&directory, deadline).map_err(|error| {
+            if error.kind() != std::io::ErrorKind::WouldBlock {
+                return io(error);
             }
-            _ => io(error),
+            let seconds = STARTING.as_secs();
+            failed(format!(
+                "another plugin has been at it for {seconds} seconds"
+            ))
         })?;
         let socket = directory.join(SOCKET);
         if let Some(client) = self.ours(&socket)? {

@@ -10,7 +10,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -257,11 +257,14 @@ pub(super) fn texts(state: &State, container: &Container, host: &HostFiles) -> F
     )
 }
 
+/// A program in the container may have a lease on its file (fcntl(2), F_SETLEASE): opening would wait for
+/// /proc/sys/fs/lease-break-time, 45 s, every time. Who reads it so gets its new text at the next change.
+const AT_ONCE: i32 = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    fs::File::open(path)?
-        .take(MOST + 1)
-        .read_to_end(&mut text)?;
+    let file = fs::File::options().read(true).custom_flags(AT_ONCE);
+    file.open(path)?.take(MOST + 1).read_to_end(&mut text)?;
     if u64::try_from(text.len()).is_ok_and(|length| length > MOST) {
         return Err(io::Error::other(format!(
             "{} has become longer than {MOST} octets: left as it is",
@@ -298,7 +301,36 @@ fn write_in_place(path: &Path, text: &[u8]) -> io::Result<()> {
         .write(true)
         .create(true)
         .truncate(false)
+        .custom_flags(AT_ONCE)
         .open(path)?;
     file.write_all(text)?;
     file.set_len(u64::try_from(text.len()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn a_file_with_a_lease_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hosts");
+        write_in_place(&path, b"former").unwrap();
+        let held = fs::File::options().write(true).open(&path).unwrap();
+        // The end of the lease is asked for by a signal, whose default is to end the process.
+        // SAFETY: no handler is installed.
+        let ignored = unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+        assert_ne!(ignored, libc::SIG_ERR);
+        // SAFETY: the descriptor is open, and nothing is pointed to.
+        let leased = unsafe { libc::fcntl(held.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
+        assert_eq!(leased, 0, "{}", io::Error::last_os_error());
+        let wait = io::ErrorKind::WouldBlock;
+        assert_eq!(read(&path).unwrap_err().kind(), wait);
+        assert_eq!(write_in_place(&path, b"new").unwrap_err().kind(), wait);
+        drop(held);
+        write_in_place(&path, b"new").unwrap();
+        assert_eq!(read(&path).unwrap(), b"new");
+    }
 }
