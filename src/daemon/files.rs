@@ -263,8 +263,9 @@ const AT_ONCE: i32 = libc::O_NONBLOCK | libc::O_NOFOLLOW;
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    let file = fs::File::options().read(true).custom_flags(AT_ONCE);
-    file.open(path)?.take(MOST + 1).read_to_end(&mut text)?;
+    let mut reading = fs::File::options();
+    let file = reading.read(true).custom_flags(AT_ONCE).open(path)?;
+    file.take(MOST + 1).read_to_end(&mut text)?;
     if u64::try_from(text.len()).is_ok_and(|length| length > MOST) {
         return Err(io::Error::other(format!(
             "{} has become longer than {MOST} octets: left as it is",
