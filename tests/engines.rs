@@ -48,6 +48,8 @@ mod tunbridge_under_test;
 mod containerd;
 #[path = "engines/docker.rs"]
 mod docker;
+#[path = "engines/docker_kills.rs"]
+mod docker_kills;
 #[path = "engines/docker_scenarios.rs"]
 mod docker_scenarios;
 #[path = "engines/dockerd.rs"]

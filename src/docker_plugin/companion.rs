@@ -347,6 +347,21 @@ impl Plugin {
         network: &Network,
         addresses: &[IpAddr],
     ) -> Result<bool, ClientError> {
+        let mut freed = BTreeSet::new();
+        self.free_once(network, addresses, &mut freed).await?;
+        if !freed.is_empty() {
+            // The lease of an address that an endpoint had is left over only when that is gone.
+            self.free_once(network, addresses, &mut freed).await?;
+        }
+        Ok(!freed.is_empty())
+    }
+
+    async fn free_once(
+        &self,
+        network: &Network,
+        addresses: &[IpAddr],
+        freed: &mut BTreeSet<Leftover>,
+    ) -> Result<(), ClientError> {
         let patience = match self.is_starting() {
             true => STARTING,
             false => PATIENCE,
@@ -388,24 +403,22 @@ impl Plugin {
                 all
             }
         };
-        let mut freed = false;
         for leftover in leftovers {
             let taken = match &leftover {
                 Leftover::Endpoint(id) => holders.contains(id.as_str()),
                 Leftover::Lease(_, address) => addresses.contains(address),
                 Leftover::Pool(_) | Leftover::Network(_) => false,
             };
-            if taken {
+            if taken && freed.insert(leftover.clone()) {
                 tracing::info!(?leftover, "dockerd does not know it any more");
                 self.take_away(leftover).await?;
-                freed = true;
             }
         }
-        Ok(freed)
+        Ok(())
     }
 
     /// Those that this plugin has asked for.
-    async fn pools(&self) -> Result<Vec<LeasedPool>, ClientError> {
+    pub(super) async fn pools(&self) -> Result<Vec<LeasedPool>, ClientError> {
         let all: Vec<LeasedPool> = self
             .daemon
             .ask(|client| client.get("/tunbridge/pools"))

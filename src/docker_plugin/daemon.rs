@@ -94,17 +94,41 @@ impl Daemon {
         }
     }
 
-    /// Does `work` where blocking is allowed. A daemon that is not there is waited for: it may be on its way back.
+    /// Does `work` where blocking is allowed, which may be done twice. A daemon that is not there, or has died before it
+    /// answered, is waited for: it may be on its way back.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
         work: impl Fn(&Client) -> Result<T, ClientError> + Send + Sync + 'static,
+    ) -> Result<T, ClientError> {
+        self.repeat(work, |error| {
+            matches!(
+                error,
+                ClientError::NotRunning(_) | ClientError::Broken { .. }
+            )
+        })
+        .await
+    }
+
+    /// The same for what makes something, each time anew: a daemon that has died may have stored it.
+    pub(super) async fn ask_once<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Client) -> Result<T, ClientError> + Send + Sync + 'static,
+    ) -> Result<T, ClientError> {
+        self.repeat(work, |error| matches!(error, ClientError::NotRunning(_)))
+            .await
+    }
+
+    async fn repeat<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Client) -> Result<T, ClientError> + Send + Sync + 'static,
+        repeats: impl Fn(&ClientError) -> bool + Send + 'static,
     ) -> Result<T, ClientError> {
         let client = self.client.clone();
         let asked = tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
             loop {
                 match work(&client) {
-                    Err(ClientError::NotRunning(_)) if begun.elapsed() < ABSENCE => {
+                    Err(error) if repeats(&error) && begun.elapsed() < ABSENCE => {
                         std::thread::sleep(PAUSE);
                     }
                     outcome => return outcome,

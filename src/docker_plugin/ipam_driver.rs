@@ -66,7 +66,7 @@ impl Plugin {
         };
         let pool: LeasedPool = self
             .daemon
-            .ask(move |client| client.post("/tunbridge/pools", &wanted))
+            .ask_once(move |client| client.post("/tunbridge/pools", &wanted))
             .await?;
         failpoint::reached("docker.pool");
         Ok(json!({"PoolID": pool.id, "Pool": pool.subnet.to_string(), "Data": {}}))
@@ -116,10 +116,17 @@ impl Plugin {
         };
         let ask = || {
             let target = target.clone();
-            self.daemon.ask(move |client| client.post(&target, &wanted))
+            self.daemon
+                .ask_once(move |client| client.post(&target, &wanted))
         };
-        let leased: LeasedAddress = match (ask().await, wanted.address) {
-            // A former dockerd may have died with it.
+        let mut asked = ask().await;
+        if matches!(asked, Err(ClientError::Broken { .. })) {
+            // It is waited for.
+            self.pools().await?;
+            asked = ask().await;
+        }
+        let leased: LeasedAddress = match (asked, wanted.address) {
+            // A former dockerd may have died with it, or the daemon just now.
             (Err(ClientError::Refused { status: 409, .. }), Some(address))
                 if self.free_lease(id, address).await? =>
             {

@@ -140,9 +140,10 @@ impl Plugin {
         format!("{how} {}", self.owner)
     }
 
-    /// dockerd has started: it says so once.
+    /// dockerd has started: it says so once. What was made just now was a former one's.
     fn activated(&self) {
         *self.starting.lock() = Some(BTreeSet::new());
+        self.recent.lock().clear();
         self.changed.notify_one();
     }
 

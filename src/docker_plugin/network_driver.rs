@@ -279,7 +279,7 @@ impl Plugin {
         };
         let made = self
             .daemon
-            .ask(move |client| client.post::<CreatedNetwork>("/networks/create", &request));
+            .ask_once(move |client| client.post::<CreatedNetwork>("/networks/create", &request));
         for warning in made.await?.warning.lines() {
             tracing::warn!(network = wanted.id, "{warning}");
         }
@@ -362,6 +362,10 @@ impl Plugin {
             {
                 self.attach(attach).await
             }
+            Err(ClientError::Broken { .. }) => {
+                self.daemon.detach(&endpoint).await?;
+                self.attach(attach).await
+            }
             outcome => outcome,
         }?;
         failpoint::reached("docker.attached");
@@ -378,7 +382,7 @@ impl Plugin {
 
     async fn attach(&self, request: AttachEndpoint) -> Result<AttachedEndpoint, ClientError> {
         self.daemon
-            .ask(move |client| client.post("/tunbridge/endpoints", &request))
+            .ask_once(move |client| client.post("/tunbridge/endpoints", &request))
             .await
     }
 

@@ -134,10 +134,14 @@ fn json(value: impl Serialize) -> Result<Value, Refusal> {
     serde_json::to_value(value).map_err(|error| Refusal::new(plain(&error)))
 }
 
-/// No body at all is `{}`.
+/// dockerd repeats a request, without its body, if the plugin died before it answered: what was asked for is not known then.
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    let text: &[u8] = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(text).map_err(|error| {
+    if body.is_empty() {
+        return Err(Refusal::new(
+            "the request has no body, as when dockerd repeats one after tunbridge's plugin was ended: repeat the command",
+        ));
+    }
+    serde_json::from_slice(body).map_err(|error| {
         Refusal::new(format!(
             "cannot understand the request: {}: give a JSON object as libnetwork does",
             plain(&error)

@@ -60,6 +60,11 @@ fn http_as_gos_client_speaks_it_and_as_nobody_should() {
             "{\"Error\":\"cannot understand the request: ",
         ),
         (
+            post("/IpamDriver.RequestPool", ""),
+            "200",
+            "{\"Error\":\"the request has no body",
+        ),
+        (
             post("/IpamDriver.RequestPool", &"[".repeat(100_000)),
             "200",
             "\"Error\"",

@@ -11,25 +11,38 @@ use crate::oci::{RUNTIMES, bundle, run, with_hook};
 use crate::tunbridge_under_test::{Tunbridge, difference};
 
 /// What is there without containers, and that it is all that is there.
-struct Idle<'a> {
+pub(crate) struct Idle<'a> {
     lab: &'a Lab,
     traces: Vec<String>,
 }
 
+/// Records, interfaces and leases, with what containers leave on a host.
+fn everything(lab: &Lab) -> Vec<String> {
+    let mut all = traces(lab, "netns-");
+    let leases = "curl -s --unix-socket /run/tunbridge/tunbridge.sock http://x/tunbridge/pools | jq -c '.[]'";
+    let leases = lab.host().shell(leases).expect_success().stdout;
+    all.extend(leases.lines().map(|pool| format!("pool {pool}")));
+    all
+}
+
 impl<'a> Idle<'a> {
-    fn new(lab: &'a Lab) -> Self {
+    pub(crate) fn new(lab: &'a Lab) -> Self {
         Self {
             lab,
-            traces: traces(lab, "netns-"),
+            traces: everything(lab),
         }
     }
 
     #[track_caller]
-    fn expect(&self, tunbridge: &Tunbridge<'_>, what: &str) {
+    pub(crate) fn expect(&self, tunbridge: &Tunbridge<'_>, what: &str) {
+        self.expect_within(Duration::from_secs(5), tunbridge, what);
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_within(&self, limit: Duration, tunbridge: &Tunbridge<'_>, what: &str) {
         let mut left = String::new();
-        let same = eventually(Duration::from_secs(5), || {
-            let now = traces(self.lab, "netns-").join("\n");
-            left = difference(&self.traces.join("\n"), &now);
+        let same = eventually(limit, || {
+            left = difference(&self.traces.join("\n"), &everything(self.lab).join("\n"));
             left += &tunbridge.names(&["-a"]).join("\n");
             left.is_empty()
         });
