@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::dockerd::Docker;
 use crate::failpoint::Failpoint;
 use crate::kills::Idle;
-use crate::lab::{Lab, eventually};
+use crate::lab::Lab;
 
 const CREATE: &str =
     "docker network create -d tunbridge --ipam-driver tunbridge --subnet 10.60.0.0/24 n1";
