@@ -150,6 +150,8 @@ inside() {
         mkdir -p "$(dirname "$(readlink -m /etc/resolv.conf)")"
         echo "$resolv" >"$(readlink -m /etc/resolv.conf)"
     fi
+    # Nor has dockerd been here.
+    if [ -d /var/lib/docker ]; then mount -t tmpfs -o mode=0711 tmpfs /var/lib/docker; fi
     mkdir -p /run/lock /run/lab
     echo "$outer" >/run/lab/holder          # its number on the machine
     hostname host

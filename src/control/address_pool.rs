@@ -114,6 +114,24 @@ impl AddressPools {
         self.family(ipv4).find_map(|pool| first_fit(pool, taken))
     }
 
+    /// The same, and one of `spared` only if there is no other.
+    pub fn next_free_sparing(
+        &self,
+        ipv4: bool,
+        taken: &[IpNet],
+        spared: &[IpNet],
+    ) -> Option<IpNet> {
+        self.next_free(ipv4, &[taken, spared].concat())
+            .or_else(|| self.next_free(ipv4, taken))
+    }
+
+    /// Whether it is one that could be chosen.
+    pub fn offer(&self, subnet: IpNet) -> bool {
+        self.0
+            .iter()
+            .any(|pool| pool.size == subnet.prefix_len() && pool.base.contains(&subnet))
+    }
+
     /// The lowest subnet of a family with a prefix length of `size` that overlaps nothing in `taken`, whatever size
     /// the pools are normally split into: `--subnet 0.0.0.0/24`, `--subnet ::/56`.
     ///

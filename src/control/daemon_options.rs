@@ -5,8 +5,10 @@
 //! no further checks. Subnet of the default network, in this order (Docker's), for each of its address families:
 //!
 //! 1. `--bip`, `--bip6`; 2. an address that the bridge already has; 3. `--fixed-cidr`, `--fixed-cidr-v6`; 4. the
+//!    subnet of the default pools that it had before the host was started again, if that is still free; 5. the
 //!    first subnet of the default pools that no route of the host overlaps, normally 172.17.0.0/16, and the first /64 of
-//!    the host's own unique local prefix.
+//!    the host's own unique local prefix. Where dockerd has been, 172.17.0.0/16 comes last: its own bridge takes it, whether
+//!    or not somebody else has it already, and it may start after us.
 //!
 //! It has IPv6 only with `--ipv6`, as with Docker; without it the other IPv6 flags have no effect, and a warning says so.
 //!
@@ -109,6 +111,10 @@ pub struct HostFacts {
     pub bridge_addresses: Vec<IpNet>,
     /// Subnets of other networks of ours.
     pub own_subnets: Vec<IpNet>,
+    /// Subnets that nobody has now and somebody will want: chosen last.
+    pub spared_subnets: Vec<IpNet>,
+    /// Addresses that the bridge of the default network had, as long as there was one.
+    pub former_addresses: Vec<IpNet>,
     /// The host has IPv6.
     pub has_ipv6: bool,
     /// Names of all interfaces.
@@ -446,7 +452,7 @@ impl Context<'_> {
                 (first_host(fixed), flags.fixed)
             }
             (None, None, None) => {
-                let free = self.next_free(flags);
+                let free = self.former(flags).or_else(|| self.next_free(flags));
                 let free = free.ok_or(OptionError::NoPool { bip: flags.bip })?;
                 return Ok((free, None));
             }
@@ -526,19 +532,39 @@ impl Context<'_> {
         })
     }
 
+    /// What the bridge had, if it was chosen from the pools, as it would be now.
+    fn former(&self, flags: &Flags) -> Option<IpNet> {
+        let taken = self.taken();
+        let mut former = self.host.former_addresses.iter().copied();
+        former.find(|address| {
+            address.addr().is_ipv4() == flags.ipv4
+                && self.managed
+                && *address == first_host(*address)
+                && self.pools.offer(address.trunc())
+                && !taken.iter().any(|taken| overlap(taken, address))
+        })
+    }
+
     /// The first free default subnet, as address of the bridge in it.
     fn next_free(&self, flags: &Flags) -> Option<IpNet> {
+        let taken = self.taken();
+        let free = self
+            .pools
+            .next_free_sparing(flags.ipv4, &taken, &self.host.spared_subnets);
+        free.map(first_host)
+    }
+
+    fn taken(&self) -> Vec<IpNet> {
         let host = self.host;
         let routes = host
             .routes
             .iter()
             .filter(|route| route.device != self.bridge)
             .map(|route| route.prefix);
-        let taken: Vec<IpNet> = routes
+        routes
             .chain(host.own_subnets.iter().copied())
             .chain(host.name_servers.iter().map(|server| IpNet::from(*server)))
-            .collect();
-        self.pools.next_free(flags.ipv4, &taken).map(first_host)
+            .collect()
     }
 }
 

@@ -1,8 +1,9 @@
 //! What the host looks like, for the checks of new networks: on-link routes, name servers, bridges.
 
-use std::net::{Ipv6Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::path::Path;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::files::HostFiles;
 use crate::control::daemon_options::{HostFacts, HostRoute};
@@ -73,9 +74,19 @@ pub(super) async fn host_facts<'a>(
         bridge_exists: bridge.is_some(),
         bridge_addresses,
         own_subnets: own.flat_map(Network::subnets).collect(),
+        spared_subnets: dockerds(),
+        former_addresses: Vec::new(),
         has_ipv6: has_ipv6(),
         interfaces: links.into_iter().map(|link| link.name).collect(),
     })
+}
+
+/// The subnet of docker0, where dockerd has been started once (libnetwork's directory below its `data-root`): it takes it
+/// again when it starts (moby `daemon/config`, `libnetwork/ipamutils`), and does not look at who has it.
+fn dockerds() -> Vec<IpNet> {
+    let is_there = Path::new("/var/lib/docker/network").is_dir();
+    let subnet = Ipv4Net::new_assert(Ipv4Addr::new(172, 17, 0, 0), 16);
+    is_there.then_some(subnet.into()).into_iter().collect()
 }
 
 /// Link-local and multicast prefixes of IPv6: every interface has routes to them.

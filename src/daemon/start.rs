@@ -241,10 +241,13 @@ async fn default_network(
             link.name
         );
     }
-    let others = networks
-        .iter()
-        .filter(|network| network.name != DEFAULT_NETWORK);
-    let facts = host_facts(netlink, options.bridge_name(), others).await?;
+    let is_default = |network: &&Network| network.name == DEFAULT_NETWORK;
+    let others = networks.iter().filter(|network| !is_default(network));
+    let mut facts = host_facts(netlink, options.bridge_name(), others).await?;
+    let former = networks.iter().filter(is_default);
+    facts.former_addresses = former
+        .flat_map(|network| network.config.bridge_addresses())
+        .collect();
     let config = options.resolve(&facts, pools)?;
     warn(&options.warnings(&facts));
     let idle = config.as_ref().and_then(NetworkConfig::idle_ndp_proxy);

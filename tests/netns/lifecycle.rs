@@ -184,6 +184,44 @@ fn on_request_forwarding_is_switched_on_and_kept_on() {
     drop_with_forwarding_on(&lab, tunbridge);
 }
 
+/// docker0 has its subnet whoever has it already, and after a boot either of the two may be first.
+#[test]
+fn the_bridge_keeps_its_subnet_and_leaves_dockerd_its_own() {
+    let lab = Lab::plain();
+    let host = lab.host();
+    let subnet = || {
+        host.shell("ip -o -4 address show tb0 | awk '{ print $4 }'")
+            .stdout
+    };
+    let docker0 = |verb: &str| {
+        // Whatever the interface is.
+        let route = ["ip", "route", verb, "172.17.0.0/16", "dev", "ext0"];
+        host.run(&route).expect_success();
+    };
+    docker0("add");
+    let mut tunbridge = lab.start_daemon(&[]);
+    assert_eq!(subnet().trim(), "172.18.0.1/16");
+    tunbridge.kill();
+    docker0("delete");
+    host.run(&["ip", "link", "delete", "tb0"]).expect_success();
+    tunbridge.start_again();
+    assert_eq!(subnet().trim(), "172.18.0.1/16");
+    docker0("add");
+    drop(tunbridge);
+
+    docker0("delete");
+    // The lab's mounts are its own.
+    host.shell("mount -t tmpfs tmpfs /var/lib && mkdir -p /var/lib/docker/network")
+        .expect_success();
+    let tunbridge = lab.start_daemon(&[]);
+    assert_eq!(subnet().trim(), "172.18.0.1/16");
+    tunbridge
+        .cli(&["network", "create", "shop"])
+        .expect_success();
+    let shop = tunbridge.cli(&["network", "inspect", "shop"]).stdout;
+    assert!(shop.contains("172.19.0.0/16"), "{shop}");
+}
+
 /// The tests start daemons with umask 0.
 #[test]
 fn what_the_daemon_makes_is_written_by_nobody_else() {

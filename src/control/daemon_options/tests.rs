@@ -115,6 +115,51 @@ fn the_documented_example() {
 }
 
 #[test]
+fn the_subnet_stays_what_it_was_and_dockerds_comes_last() {
+    let chosen = |change: &dyn Fn(&mut HostFacts)| {
+        let mut host = HostFacts::default();
+        change(&mut host);
+        bridge(&on(&host, |_| {}).unwrap())
+    };
+    let was = |address: &str| vec![net(address)];
+    assert_eq!(
+        chosen(&|host| host.former_addresses = was("172.19.0.1/16")),
+        net("172.19.0.1/16")
+    );
+    let spared = |host: &mut HostFacts| host.spared_subnets = was("172.17.0.0/16");
+    assert_eq!(chosen(&spared), net("172.18.0.1/16"));
+    assert_eq!(
+        chosen(&|host| {
+            spared(host);
+            host.former_addresses = was("172.17.0.1/16");
+        }),
+        net("172.17.0.1/16"),
+        "containers know it"
+    );
+    // What flags said that are not given any more, what is no choice of ours, what somebody else has now.
+    for former in ["10.9.0.1/16", "172.19.0.1/24", "172.19.0.9/16"] {
+        let found = chosen(&|host| host.former_addresses = was(former));
+        assert_eq!(found, net("172.17.0.1/16"), "{former}");
+    }
+    let taken = chosen(&|host| {
+        *host = route("172.19.4.0/24");
+        host.former_addresses = was("172.19.0.1/16");
+    });
+    assert_eq!(taken, net("172.17.0.1/16"));
+    let mut host = HostFacts {
+        former_addresses: was("172.19.0.1/16"),
+        ..HostFacts::default()
+    };
+    let given = on(&host, |o| o.bip = Some("10.6.0.1/24".into())).unwrap();
+    assert_eq!(bridge(&given), net("10.6.0.1/24"));
+    // If there is nothing else, dockerd's it is.
+    spared(&mut host);
+    let pool = "base=172.17.0.0/16,size=24";
+    let only = on(&host, |o| o.default_address_pools = vec![pool.into()]).unwrap();
+    assert_eq!(bridge(&only), net("172.17.0.1/24"));
+}
+
+#[test]
 fn where_the_subnet_comes_from() {
     let existing = HostFacts {
         bridge_exists: true,

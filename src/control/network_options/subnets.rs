@@ -343,19 +343,25 @@ impl Obstacles<'_> {
                 Ok(subnet)
             }
             WantedSubnet::Any => self.next_free(ipv4).ok_or(NetworkOptionError::NoPool),
-            WantedSubnet::OfSize(size) => self
-                .context
-                .pools
-                .next_free_of_size(ipv4, size, &self.taken())
-                .map_err(|error| match error {
-                    NoSubnet::Size => NetworkOptionError::PoolSize(size),
-                    NoSubnet::Taken => NetworkOptionError::NoPool,
-                }),
+            WantedSubnet::OfSize(size) => {
+                let taken = self.taken();
+                let free =
+                    |taken: &[IpNet]| self.context.pools.next_free_of_size(ipv4, size, taken);
+                free(&[&taken[..], &self.context.host.spared_subnets].concat())
+                    .or_else(|_| free(&taken))
+                    .map_err(|error| match error {
+                        NoSubnet::Size => NetworkOptionError::PoolSize(size),
+                        NoSubnet::Taken => NetworkOptionError::NoPool,
+                    })
+            }
         }
     }
 
     fn next_free(&self, ipv4: bool) -> Option<IpNet> {
-        self.context.pools.next_free(ipv4, &self.taken())
+        let spared = &self.context.host.spared_subnets;
+        self.context
+            .pools
+            .next_free_sparing(ipv4, &self.taken(), spared)
     }
 
     fn refuse_overlap(&self, subnet: IpNet) -> Result<(), NetworkOptionError> {
