@@ -17,8 +17,9 @@ pub use docker::{
 };
 pub(crate) use docker::{is_default, or_default};
 pub use pools::{
-    ChangeLabels, DOCKER_NETWORK, LEASED_POOLS, Lease, LeasedAddress, LeasedPool, NameEndpoint,
-    NamedEndpoint, PublishEndpoint, ReleaseAddress, RequestAddress, RequestLeasedPool,
+    CNI_NETWORK, ChangeLabels, DOCKER_NETWORK, LEASED_POOLS, Lease, LeasedAddress, LeasedPool,
+    NameEndpoint, NamedEndpoint, PublishEndpoint, ReleaseAddress, RequestAddress,
+    RequestLeasedPool,
 };
 pub use runtime::{
     AddressRange, AttachEndpoint, AttachedEndpoint, CollectEndpoints, EndpointReference,

@@ -23,13 +23,10 @@ use super::error::CniError;
 use super::fields::Field;
 use super::result::{CniResult, Route};
 use super::subnets::{self, Subnet};
-use crate::api::types::{AddressRange, CreateNetwork, IpamPool};
+use crate::api::types::{AddressRange, CNI_NETWORK, CreateNetwork, IpamPool};
 use crate::control::network_options::{
     BRIDGE_NAME, DRIVER_MTU, ENABLE_ICC, ENABLE_IP_MASQUERADE, is_predefined,
 };
-
-/// Label of networks that were made for a configuration; its value is the configuration's name.
-pub(super) const LABEL: &str = "com.tunbridge.cni";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -159,7 +156,9 @@ fn create(
         ..CreateNetwork::default()
     };
     network.ipam.config = subnets.iter().map(pool).collect();
-    network.labels.insert(LABEL.to_owned(), config.name.clone());
+    network
+        .labels
+        .insert(CNI_NETWORK.to_owned(), config.name.clone());
     Ok(network)
 }
 
@@ -336,7 +335,7 @@ mod tests {
         assert_eq!((create.enable_ipv4, create.enable_ipv6), (None, None));
         assert_eq!(wanted.ranges().len(), 1);
         assert_eq!(wanted.routes, []);
-        assert_eq!(create.labels[LABEL], "net");
+        assert_eq!(create.labels[CNI_NETWORK], "net");
     }
 
     #[test]

@@ -11,11 +11,11 @@ use super::delegate::{self, Delegate};
 use super::environment::{Verb, check_container, check_interface};
 use super::error::{CniError, code};
 use super::fields::Field;
-use super::network::{LABEL, Wanted};
+use super::network::Wanted;
 use super::result::CniResult;
 use super::{Answer, Call, Plugin, complain, routes};
 use crate::api::client::{Client, ClientError, segment};
-use crate::api::types::{AttachedEndpoint, CollectEndpoints, Runtime};
+use crate::api::types::{AttachedEndpoint, CNI_NETWORK, CollectEndpoints, Runtime};
 use crate::failpoint;
 use crate::kernel::netns;
 
@@ -162,7 +162,7 @@ impl Call {
         let Some(missing) = missing else {
             return Ok(false);
         };
-        let is_ours = network["Labels"][LABEL] == self.config.name.as_str();
+        let is_ours = network["Labels"][CNI_NETWORK] == self.config.name.as_str();
         let is_unused = network["Containers"]
             .as_object()
             .is_none_or(serde_json::Map::is_empty);

@@ -250,6 +250,20 @@ impl State {
         Ok(())
     }
 
+    /// Records that a network's bridge is ours to make and to remove from now on.
+    ///
+    /// # Errors
+    /// If there is no such network, or the change cannot be stored.
+    pub fn own_bridge(&mut self, network: &str) -> Result<(), ControlError> {
+        let mut record = self.network(network)?.clone();
+        record.config.managed = true;
+        self.journal.commit(&[Change::PutNetwork(&record)])?;
+        if let Some(entry) = self.networks.get_mut(&record.id) {
+            entry.record = record;
+        }
+        Ok(())
+    }
+
     /// The flags may have changed since the other networks were made.
     fn refuse_overlap(&self, wanted: &Network) -> Result<(), ControlError> {
         let others = self

@@ -3,12 +3,18 @@
 //! One that cannot be made (another interface has its name, say) keeps only its own network down: it is told
 //! once, and tried again whenever something changes. The default network's is different at the start
 //! of the daemon, which fails then, because that is what its flags are about.
+//!
+//! A bridge that was there before its network is the user's, and is missed if it goes. One exception: a network of a CNI
+//! configuration has found the bridge that a stock plugin made, and nobody makes it again after a restart of the host. It is
+//! made, and ours from then on, when the daemon starts, when a container comes, and at once under containers that run.
+//! Otherwise it is left to its user, who may be about to make it himself.
 
 use anyhow::Context;
 use ipnet::IpNet;
 
 use super::core::{BridgePort, Core};
 use crate::api::server::ApiError;
+use crate::api::types::CNI_NETWORK;
 use crate::control::State;
 use crate::control::mac::MacAddress;
 use crate::control::records::{GatewayMode, Network};
@@ -18,6 +24,11 @@ use crate::steering::Subnet;
 impl Core {
     /// Makes the bridges of all networks what they should be, again if somebody has deleted them.
     pub(super) async fn ensure_bridges(&self, state: &mut State) -> anyhow::Result<()> {
+        if state.bridge_networks().any(is_replaceable) {
+            let in_use = state.networks_in_use();
+            self.own_missing_bridges(state, |network| in_use.contains(&network.id))
+                .await?;
+        }
         let networks: Vec<Network> = state.bridge_networks().cloned().collect();
         let specs: Vec<BridgeSpec> = networks.iter().map(spec).collect();
         let outcomes = self.netlink.ensure_bridges(&specs).await?;
@@ -28,7 +39,8 @@ impl Core {
                 Err(error) => {
                     let mut facts = self.facts.lock();
                     facts.bridges.remove(&network.id);
-                    let first = facts.broken.insert(network.id.clone());
+                    let told = facts.broken.insert(network.id.clone(), error.to_string());
+                    let first = told.is_none();
                     drop(facts);
                     if state.default_network().map(|n| &n.id) == Some(&network.id) {
                         default = Err(error).with_context(|| {
@@ -44,6 +56,48 @@ impl Core {
             }
         }
         default
+    }
+
+    /// Bridges that CNI networks have found, that were somebody's and are gone: from now on they are ours to make. The stock
+    /// plugin makes them whenever a container comes.
+    pub(super) async fn own_missing_bridges(
+        &self,
+        state: &mut State,
+        wanted: impl Fn(&Network) -> bool,
+    ) -> anyhow::Result<()> {
+        let found: Vec<Network> = state
+            .bridge_networks()
+            .filter(|network| is_replaceable(network) && wanted(network))
+            .cloned()
+            .collect();
+        for network in found {
+            if self.netlink.link(&network.config.bridge).await?.is_none() {
+                tokio::task::block_in_place(|| state.own_bridge(&network.id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the bridge that an endpoint is to be plugged into if it is such a one.
+    pub(super) async fn replace_missing_bridge(
+        &self,
+        state: &mut State,
+        network: &str,
+    ) -> Result<(), ApiError> {
+        let is_it = |other: &Network| other.id == network && is_replaceable(other);
+        if !state.bridge_networks().any(is_it) {
+            return Ok(());
+        }
+        let owned = self.own_missing_bridges(state, is_it).await;
+        owned.map_err(|error| ApiError::internal(format!("{error:#}")))?;
+        let has_bridge = self.facts.lock().bridges.contains_key(network);
+        match state.network_by_id(network).cloned() {
+            Some(network) if network.config.managed || !has_bridge => {
+                self.make_bridge(state, &network).await?;
+                self.look(state).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes the bridge of a new network.
@@ -111,6 +165,11 @@ impl Core {
             })
             .collect()
     }
+}
+
+/// Somebody else has made its bridge, and a runtime asked for that network by a configuration, which wants it made.
+pub(super) fn is_replaceable(network: &Network) -> bool {
+    !network.config.managed && network.labels.contains_key(CNI_NETWORK)
 }
 
 fn is_link_local(subnet: &IpNet) -> bool {

@@ -389,6 +389,7 @@ impl Core {
         for network in networks {
             let attachment = container.attachment(&network.id);
             if let Some(endpoint) = attachment.and_then(|a| a.endpoint.as_ref()) {
+                self.replace_missing_bridge(state, &network.id).await?;
                 self.plug(container, network, endpoint).await?;
             }
         }

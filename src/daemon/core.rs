@@ -86,8 +86,8 @@ pub(super) struct Facts {
     pub(super) ipv6: bool,
     /// The bridges of networks, by network id.
     pub(super) bridges: BTreeMap<String, BridgePort>,
-    /// Networks whose bridge cannot be made, by id.
-    pub(super) broken: BTreeSet<String>,
+    /// Why networks have no bridge, by id.
+    pub(super) broken: BTreeMap<String, String>,
 }
 
 /// A bridge as steering needs to know it.

@@ -2,17 +2,26 @@
 
 use std::collections::BTreeMap;
 
+use super::bridges::is_replaceable;
 use super::core::Core;
 use crate::api::types::{Finding, Severity};
-use crate::control::records::GatewayMode;
+use crate::control::records::{self, GatewayMode};
 use crate::forwarder::Config;
+use crate::kernel::NetlinkError;
 use crate::kernel::doctor::{self, Network, Scope};
 
 impl Core {
     /// Everything worth telling, what is in order included.
     pub(super) async fn examine(&self) -> Vec<Finding> {
+        let mut bridgeless = Vec::new();
         let (networks, ports) = {
             let state = self.lock().await;
+            let broken = self.facts.lock().broken.clone();
+            let without = state.bridge_networks().filter_map(|network| {
+                let reason = broken.get(&network.id)?;
+                Some(without_bridge(network, reason))
+            });
+            bridgeless.extend(without);
             let default = state.default_network().map(|network| network.id.clone());
             let networks = state.bridge_networks().map(|network| Network {
                 name: network.name.clone(),
@@ -58,6 +67,8 @@ impl Core {
             }],
         };
         findings.push(self.programs().await);
+        findings.append(&mut bridgeless);
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         findings
     }
 
@@ -117,6 +128,42 @@ impl Core {
                 "restart the daemon".to_owned()
             },
         }
+    }
+}
+
+/// A network whose bridge the daemon could not make, or misses.
+fn without_bridge(network: &records::Network, reason: &str) -> Finding {
+    let bridge = &network.config.bridge;
+    let is_missing = reason == NetlinkError::BridgeMissing(bridge.clone()).to_string();
+    let (severity, found, why, fix) = if is_missing && is_replaceable(network) {
+        (
+            Severity::Note,
+            "is gone".to_owned(),
+            "The next container on the network has it made again.",
+            String::new(),
+        )
+    } else if !is_missing {
+        (
+            Severity::Error,
+            reason.to_owned(),
+            "No container reaches anything on this network, and none can be started on it.",
+            format!("tunbridge network rm {}, and make it again", network.name),
+        )
+    } else {
+        (
+            Severity::Error,
+            "is gone".to_owned(),
+            "No container reaches anything on this network, and none can be started on it: its bridge was there before it, \
+             so the daemon does not make it.",
+            format!("ip link add {bridge} type bridge"),
+        )
+    };
+    Finding {
+        severity,
+        subject: format!("bridge {bridge} of network {}", network.name),
+        found,
+        why: why.to_owned(),
+        fix,
     }
 }
 

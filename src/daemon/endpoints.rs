@@ -148,6 +148,8 @@ impl Core {
                 place.endpoint = endpoint.clone();
             }
         }
+        self.replace_missing_bridge(state, &place.network.id)
+            .await?;
         self.plug(&place.container, &place.network, &place.endpoint)
             .await?;
         failpoint::reached("daemon.plugged");

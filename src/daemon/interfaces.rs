@@ -29,9 +29,13 @@ impl Core {
     ) -> Result<(), ApiError> {
         let bridge = self.facts.lock().bridges.get(&network.id).copied();
         let bridge = bridge.ok_or_else(|| {
+            let facts = self.facts.lock();
+            let why = facts.broken.get(&network.id).map(String::as_str);
             networking_failed(format!(
-                "network {} has no bridge {}: see the daemon's log",
-                network.name, network.config.bridge
+                "network {} has no bridge {}: {}",
+                network.name,
+                network.config.bridge,
+                why.unwrap_or("see the daemon's log")
             ))
         })?;
         let namespace = match container.is_delegated() {

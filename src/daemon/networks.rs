@@ -90,7 +90,11 @@ impl Core {
                 network.config.bridge
             )));
         }
-        self.facts.lock().bridges.remove(&network.id);
+        {
+            let mut facts = self.facts.lock();
+            facts.bridges.remove(&network.id);
+            facts.broken.remove(&network.id);
+        }
         tokio::task::block_in_place(|| state.remove_network(&network.id))?;
         Ok(())
     }
@@ -136,6 +140,14 @@ impl Core {
         let container = self
             .fit_into_namespace(state, container, &[endpoint.number])
             .await?;
+        if let Some(attachment) = container.attachments.iter().find(|a| {
+            a.endpoint
+                .as_ref()
+                .is_some_and(|new| new.number == endpoint.number)
+        }) {
+            self.replace_missing_bridge(state, &attachment.network)
+                .await?;
+        }
         let place = state
             .gateway_order(&container)
             .into_iter()

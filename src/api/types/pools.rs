@@ -12,6 +12,9 @@ use super::Runtime;
 /// IPAM option of `POST /networks/create`: the subnets are those of leased pools.
 pub const LEASED_POOLS: &str = "com.tunbridge.leased_pools";
 
+/// Label of networks that were made for a CNI configuration; its value is the configuration's name.
+pub const CNI_NETWORK: &str = "com.tunbridge.cni";
+
 /// Begins the label of a network that is one of dockerd's, too; its id there follows.
 pub const DOCKER_NETWORK: &str = "com.tunbridge.docker.";
 

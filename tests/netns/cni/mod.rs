@@ -1,5 +1,6 @@
 //! The CNI plugin with the real daemon: what is in the container's namespace afterwards, and what is left of it.
 
+mod bridges;
 mod hosts;
 mod kills;
 mod life;
