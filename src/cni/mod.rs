@@ -45,6 +45,7 @@ mod environment;
 pub(crate) mod error;
 mod fields;
 pub mod install;
+pub(crate) mod left_behind;
 mod network;
 mod plugin;
 mod result;

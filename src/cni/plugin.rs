@@ -11,6 +11,7 @@ use super::delegate::{self, Delegate};
 use super::environment::{Verb, check_container, check_interface};
 use super::error::{CniError, code};
 use super::fields::Field;
+use super::left_behind::{all_of, is_left_behind};
 use super::network::Wanted;
 use super::result::CniResult;
 use super::{Answer, Call, Plugin, complain, routes};
@@ -96,7 +97,8 @@ impl Call {
     }
 
     /// Asks the daemon. A network that was made for an older configuration of this name, and that nobody uses, is made
-    /// anew: CNI has no verb that would have told us when it was removed. A daemon that has just ended is looked for, or
+    /// anew: CNI has no verb that would have told us when it was removed. What a runtime that was killed has left of this
+    /// container goes first. A daemon that has just ended is looked for, or
     /// started, once more; what it has stored of the first request goes before the second.
     fn attach(
         &self,
@@ -104,7 +106,8 @@ impl Call {
         namespace: &OwnedFd,
         attachment: &Attachment,
     ) -> Result<AttachedEndpoint, CniError> {
-        let (mut lost, mut outdated) = (false, false);
+        let id = &self.environment.container;
+        let (mut lost, mut outdated, mut cleared) = (false, false, false);
         loop {
             let descriptor = namespace.try_clone().map_err(|error| {
                 CniError::new(code::IO, format!("cannot duplicate a descriptor: {error}"))
@@ -126,6 +129,15 @@ impl Call {
                     lost = true;
                     *client = self.sockets.find()?;
                     self.detach(client)?;
+                    continue;
+                }
+                Err(ClientError::Refused { status: 409, .. })
+                    if !cleared
+                        && netns::id(namespace)
+                            .is_ok_and(|new| is_left_behind(client, Runtime::Cni, id, new)) =>
+                {
+                    cleared = true;
+                    client.tell(DETACH, &all_of(Runtime::Cni, id))?;
                     continue;
                 }
                 Err(error) => error.into(),

@@ -30,14 +30,13 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
 use thiserror::Error;
 
 use crate::api::client::{Client, ClientError};
 use crate::api::types::{AttachEndpoint, AttachedEndpoint, EndpointReference, Runtime};
 use crate::cni::daemon::{DETACH, Detached, Sockets};
 use crate::cni::error::CniError;
-use crate::control::inspect::{RUNTIME_ID_LABEL, RUNTIME_LABEL};
+use crate::cni::left_behind::{all_of, is_left_behind};
 use crate::failpoint;
 use crate::kernel::netns;
 use settings::Settings;
@@ -159,8 +158,9 @@ fn create(
         Err(HookError::Daemon {
             error: ClientError::Refused { status: 409, .. },
             ..
-        }) if is_left_behind(client, id, numbers) => {
-            detach(client, &left_behind(state))?;
+        }) if is_left_behind(client, Runtime::Oci, id, numbers) => {
+            // It may have had another bundle.
+            detach(client, &all_of(Runtime::Oci, id))?;
             attach(sockets, &attaching, state, settings)
         }
         outcome => outcome,
@@ -233,14 +233,6 @@ impl State {
     }
 }
 
-/// Those of a dead container, which may have had another bundle.
-fn left_behind(state: &State) -> EndpointReference {
-    EndpointReference {
-        owner: None,
-        ..state.reference()
-    }
-}
-
 /// By the daemon or by the next one. crun calls no poststop for a container whose hook has failed.
 fn take_back(sockets: &Sockets, state: &State) {
     // What was wrong in the first place is what the user must know.
@@ -278,26 +270,4 @@ fn problem(id: &str, error: &netns::NetnsError) -> HookError {
         id: id.to_owned(),
         problem: error.to_string(),
     }
-}
-
-/// Whether the daemon knows a container of this id in another namespace, in which no process is any more. What has become of
-/// its interfaces is no matter.
-fn is_left_behind(client: &Client, id: &str, new: netns::NamespaceId) -> bool {
-    let Ok(known) = client.get::<Vec<Value>>("/containers/json?all=1") else {
-        return false;
-    };
-    let is_it = |container: &&Value| {
-        let labels = &container["Labels"];
-        labels[RUNTIME_LABEL] == "oci" && labels[RUNTIME_ID_LABEL] == id
-    };
-    let name = known
-        .iter()
-        .find(is_it)
-        .and_then(|container| container["Names"][0].as_str());
-    let path = name.map(|name| netns::named_path(name.trim_start_matches('/')));
-    let Some(Ok(path)) = path else { return false };
-    let Ok(old) = netns::open_path(&path).and_then(netns::id) else {
-        return false;
-    };
-    old != new && !netns::have_processes(&[old])
 }

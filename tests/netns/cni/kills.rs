@@ -387,6 +387,29 @@ fn ports_of_a_portmap_that_is_killed_are_free() {
     }
 }
 
+/// A runtime that was killed makes another namespace when it starts the container again.
+#[test]
+fn a_container_whose_former_namespace_is_dead_is_attached_anew() {
+    let lab = Lab::plain();
+    let runtime = Runtime::new(&lab);
+    let bench = Bench::new(&lab, &runtime, full());
+    let (one, mut again) = (runtime.container("one"), runtime.container("two"));
+    again.id = one.id.clone();
+    one.add(&bench.config);
+    let alive = one.place.start(&["sleep", "1000"]);
+    let (code, text) = again.fails("ADD", &bench.config);
+    assert!(
+        code == 100 && text.contains("in another network namespace already"),
+        "{code} {text}"
+    );
+    assert_eq!(one.interfaces(), ["eth0"]);
+    drop(alive);
+    assert_eq!(again.add(&bench.config)["ips"], bench.address);
+    assert_eq!(one.interfaces(), NOTHING);
+    again.del(&bench.config);
+    bench.expect_nothing("attached anew");
+}
+
 #[test]
 fn a_plugin_that_is_killed_while_it_starts_a_daemon_leaves_one_for_the_next() {
     let lab = Lab::plain();
