@@ -136,6 +136,28 @@ fn the_map_names_every_module() {
     );
 }
 
+/// A step at which nobody is killed shows nothing.
+#[test]
+fn every_failpoint_is_reached_in_a_test() {
+    let tests = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"));
+    let tests: Vec<String> = tests
+        .iter()
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let mut steps = Vec::new();
+    for (path, text) in code() {
+        let found = text.split("failpoint::reached(\"").skip(1);
+        let names = found.map(|rest| rest.split('"').next().unwrap().to_owned());
+        steps.extend(names.map(|name| (path.clone(), name)));
+    }
+    let is_used = |name: &str| {
+        let quoted = format!("\"{name}\"");
+        tests.iter().any(|text| text.contains(&quoted))
+    };
+    steps.retain(|(_, name)| !is_used(name));
+    assert!(steps.is_empty(), "{steps:?}");
+}
+
 #[test]
 fn imports_are_found_in_each_form() {
     let text = without_comments(

@@ -1,5 +1,6 @@
 //! Engines, hooks and dockerd's plugin killed in the middle: what their own commands, or one of ours, leave.
 
+use std::fs;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use crate::engines::Engines;
 use crate::failpoint::{Failpoint, VARIABLE, traces};
 use crate::lab::{Lab, eventually};
 use crate::oci::{RUNTIMES, bundle, run, with_hook};
-use crate::tunbridge_under_test::{Tunbridge, difference};
+use crate::tunbridge_under_test::{Tunbridge, binary, difference};
 
 /// What is there without containers, and that it is all that is there.
 pub(crate) struct Idle<'a> {
@@ -149,4 +150,119 @@ fn hooks_runtimes_and_daemons_that_are_killed_leave_nothing_in_the_end() {
             }
         }
     });
+}
+
+/// A plugin behind Debian's that waits while it is told to.
+const HOLD: &str = r#"#!/bin/sh
+input=$(cat)
+case $CNI_COMMAND in
+    VERSION) echo '{"cniVersion": "0.4.0", "supportedVersions": ["0.4.0"]}'; exit ;;
+    ADD) if [ -e /run/lab/hold ]; then mv /run/lab/hold /run/lab/held; while [ -e /run/lab/held ]; do sleep 0.05; done; fi ;;
+esac
+echo "$input" | jq .prevResult
+"#;
+
+const PODMAN: &str = "podman run -d --name web -p 8080:80 localhost/busybox sleep 1000";
+
+/// What there is to compare with: the container cannot be started at once, and its interface stays for good.
+#[test]
+fn a_podman_that_is_killed_leaves_an_interface_with_the_stock_plugins() {
+    let lab = Lab::plain();
+    let engines = Engines::with_podman(&lab);
+    engines.said("mkdir -p /usr/local/libexec/cni");
+    fs::write(engines.path("/usr/local/libexec/cni/hold"), HOLD).unwrap();
+    engines.said(
+        "chmod +x /usr/local/libexec/cni/hold; touch /run/lab/hold; cd /etc/cni/net.d
+        jq '.plugins += [{\"type\": \"hold\"}]' 87-podman-bridge.conflist >new && mv new 87-podman-bridge.conflist",
+    );
+    let podman = engines.start(&format!("exec {PODMAN}"));
+    let held = engines.path("/run/lab/held");
+    assert!(eventually(Duration::from_secs(30), || held.exists()));
+    drop(podman);
+    fs::remove_file(held).unwrap();
+    let refusal = engines.refused("podman start web");
+    assert!(refusal.contains("duplicate allocation"), "{refusal}");
+    engines.said("podman rm -ft0 web");
+    let links = engines.said("ip -br link show type veth | grep -c ^veth");
+    assert_eq!(links, "1");
+}
+
+#[test]
+fn what_a_podman_that_is_killed_leaves_goes_with_the_next_start_or_by_hand() {
+    let lab = Lab::plain();
+    let engines = Engines::with_podman(&lab);
+    crate::podman::install(&engines);
+    let mut tunbridge = lab.start_daemon(&[]);
+    let failpoint = Failpoint::in_lab(&lab);
+    engines.said(&format!("{PODMAN} && podman rm -ft0 web"));
+    let idle = Idle::new(&lab);
+    for step in ["daemon.stored", "cni.attached", "cni.published"] {
+        for by_hand in [false, true] {
+            failpoint.pause_at(step);
+            let podman = engines.start(&format!("exec {PODMAN}"));
+            failpoint.wait();
+            drop(podman);
+            failpoint.go_on();
+            let ended = || {
+                !engines
+                    .shell("pgrep -f ^/usr/local/libexec/cni")
+                    .succeeded()
+            };
+            assert!(eventually(Duration::from_secs(10), ended), "{step}");
+            assert_eq!(tunbridge.names(&["-a"]), ["web"], "{step}");
+            if by_hand {
+                // podman's own mounts are in its way, if it was killed between two of them.
+                engines.said(
+                    "findmnt -rno TARGET | grep overlay-containers | xargs -r umount; podman rm -ft0 web",
+                );
+                tunbridge.cli(&["rm", "-f", "web"]).expect_success();
+                idle.expect(&tunbridge, step);
+                engines.said(PODMAN);
+            } else {
+                engines.said("podman start web");
+            }
+            let addresses = engines.said("podman exec web /bin/ip -o -4 address");
+            assert!(addresses.contains("10.88.0.2/16"), "{step}: {addresses}");
+            engines.said("podman rm -ft0 web");
+            idle.expect(&tunbridge, step);
+        }
+    }
+    // podman's own.
+    engines.said("umount /run/netns/netns-*; rm /run/netns/netns-*");
+    tunbridge.stop_and_leave_nothing();
+}
+
+#[test]
+fn what_a_ctr_that_is_killed_leaves_goes_with_the_next_of_that_name_or_by_hand() {
+    let lab = Lab::plain();
+    let engines = Engines::with_containerd(&lab);
+    engines.said(&format!(
+        "rm /etc/cni/net.d/*; {} cni install --dir /opt/cni/bin --conf-dir /etc/cni/net.d --name shop --subnet 10.7.0.0/24",
+        binary()
+    ));
+    let tunbridge = lab.start_daemon(&[]);
+    let failpoint = Failpoint::in_lab(&lab);
+    let run = "ctr run --rm --cni localhost/busybox:latest web /bin/ip -o -4 address";
+    engines.said(run);
+    let idle = Idle::new(&lab);
+    for step in ["daemon.stored", "cni.attached"] {
+        for by_hand in [false, true] {
+            failpoint.pause_at(step);
+            let ctr = engines.start(&format!("exec {run}"));
+            failpoint.wait();
+            drop(ctr);
+            failpoint.go_on();
+            let ended = || !engines.shell("pgrep -f ^/opt/cni/bin").succeeded();
+            assert!(eventually(Duration::from_secs(10), ended), "{step}");
+            engines.said("ctr tasks delete -f web; ctr containers delete web");
+            assert_eq!(tunbridge.names(&["-a"]), ["default-web"], "{step}");
+            if by_hand {
+                tunbridge.cli(&["rm", "-f", "default-web"]).expect_success();
+                idle.expect(&tunbridge, step);
+            }
+            let addresses = engines.said(run);
+            assert!(addresses.contains("10.7.0.2/24"), "{step}: {addresses}");
+            idle.expect(&tunbridge, step);
+        }
+    }
 }
