@@ -1,5 +1,5 @@
 //! Several networks: what the steering programs let a container do with two interfaces, on an internal
-//! network, over a link, and with MAC addresses that are not its neighbours'.
+//! network, over a link, and with MAC addresses that are not its neighbours'. And that it gets and sends no faster than it may.
 //!
 //! Needs root; everything happens in namespaces that the tests make.
 
@@ -17,9 +17,9 @@ use steering_lab::bench::Bench;
 use steering_lab::frames::{self, BROADCAST, MORE_FRAGMENTS, TYPE_ARP, TYPE_IPV4};
 use steering_lab::networks::{C1_ON_2, C3, GATEWAY2, Second};
 use steering_lab::{
-    C1, C2, GATEWAY, Netns, UDP, UPLINK, WAN, ask_udp, eventually, ip, serve, who_am_i,
+    C1, C2, GATEWAY, Lab, Netns, UDP, UPLINK, WAN, ask_udp, eventually, ip, serve, who_am_i,
 };
-use tunbridge::steering::{ContainerPort, Steering};
+use tunbridge::steering::{ContainerPort, Policer, Steering};
 
 /// A UDP socket in a namespace that waits for a quarter of a second.
 fn listen(namespace: &Netns, port: u16) -> UdpSocket {
@@ -435,5 +435,101 @@ fn direct_access_is_a_matter_of_the_subnet() {
         let packet = frames::udp(C1, 9, C3, 80, b"x");
         bench.c1_sends(&packet);
         assert!(bench.is_diverted(&packet));
+    });
+}
+
+/// Packets that the queue of an interface of the host has let through.
+fn queued(lab: &Lab, interface: &str) -> u64 {
+    let shown = lab
+        .host
+        .sh(&format!("tc -s -j qdisc show dev {interface} root"));
+    let packets = shown.split("\"packets\":").nth(1).unwrap();
+    let digits = packets.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+    digits.parse().unwrap()
+}
+
+#[test]
+fn a_container_with_a_queue_is_delivered_to_through_it() {
+    Bench::run(|mut bench| {
+        let lab = bench.lab;
+        lab.host.sh("tc qdisc add dev c1h root pfifo limit 100");
+        let socket = listen(&lab.c1, 7000);
+        for has_queue in [false, true, false] {
+            change(&mut bench.steering, lab.container_port(1, true), |port| {
+                port.queued = has_queue;
+            });
+            let before = queued(lab, "c1h");
+            bench
+                .tun
+                .write_packet(&frames::udp(WAN, 1, C1, 7000, b"x"))
+                .unwrap();
+            assert!(hears(&socket), "from the forwarder");
+            let from = [2, 0x42, 0xac, 0x11, 0, 3];
+            let packet = frames::udp(C2, 1, C1, 7000, b"x");
+            let frame = frames::ethernet(from, bench.mac(1), TYPE_IPV4, &packet);
+            lab.c2.run(|| frames::send("eth0", &frame).unwrap());
+            assert!(hears(&socket), "from the neighbour");
+            // Neighbours may also ask each other for their MAC addresses, by way of the bridge.
+            let passed = queued(lab, "c1h") - before;
+            assert_eq!(passed >= 2, has_queue, "{passed} of 2 packets");
+        }
+        assert_eq!(bench.count("delivered_container"), 3);
+        assert_eq!(bench.count("peer_redirect"), 3);
+    });
+}
+
+#[test]
+fn a_container_that_is_policed_sends_what_its_bucket_holds() {
+    Bench::run(|mut bench| {
+        let packet = frames::udp(C1, 1, WAN, 2, &[b'x'; 100]);
+        let frame = packet.len() as u64 + 14;
+        let police = |bench: &mut Bench<'_>, policer| {
+            let port = bench.lab.container_port(1, true);
+            change(&mut bench.steering, port, |port| port.policer = policer);
+        };
+        let passing = |bench: &Bench<'_>| {
+            (0..6)
+                .filter(|_| {
+                    bench.c1_sends(&packet);
+                    bench.is_diverted(&packet)
+                })
+                .count()
+        };
+        // A frame takes a minute and more to come back.
+        let slow = Policer {
+            rate: 2,
+            burst: 3 * frame + 20,
+        };
+        police(&mut bench, Some(slow));
+        assert_eq!(passing(&bench), 3);
+        assert_eq!(bench.count("rate_exceeded"), 3);
+        // To be told the same again, or something else, does not fill it.
+        police(&mut bench, Some(slow));
+        let port = bench.lab.container_port(1, true);
+        change(&mut bench.steering, port, |port| {
+            port.policer = Some(slow);
+            port.linked = true;
+        });
+        assert_eq!(passing(&bench), 0);
+        // Another bucket is full, one that fills fast never empty, and without one all passes.
+        let wide = Policer {
+            burst: 5 * frame + 20,
+            ..slow
+        };
+        police(&mut bench, Some(wide));
+        assert_eq!(passing(&bench), 5);
+        let fast = Policer {
+            rate: u64::MAX,
+            burst: u64::MAX,
+        };
+        for policer in [Some(fast), None] {
+            police(&mut bench, policer);
+            assert_eq!(passing(&bench), 6, "{policer:?}");
+        }
+        assert_eq!(bench.steering.entries()["policers"], 0);
+        police(&mut bench, Some(slow));
+        let if_index = bench.lab.host.if_index("c1h");
+        bench.steering.detach_container(if_index);
+        assert_eq!(bench.steering.entries()["policers"], 0);
     });
 }

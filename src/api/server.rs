@@ -45,8 +45,8 @@ use super::types::{
     AttachEndpoint, AttachedEndpoint, ChangeLabels, CollectEndpoints, ConnectNetwork,
     CreateContainer, CreateNetwork, CreatedContainer, CreatedNetwork, DisconnectNetwork,
     EndpointReference, ErrorBody, Exited, Finding, Flow, HostIdentity, HostInfo, LeasedAddress,
-    LeasedPool, ListContainers, NameEndpoint, NamedEndpoint, PublishEndpoint, RequestAddress,
-    RequestLeasedPool, StartSpec, Started, Stats,
+    LeasedPool, LimitEndpoint, ListContainers, NameEndpoint, NamedEndpoint, PublishEndpoint,
+    RequestAddress, RequestLeasedPool, StartSpec, Started, Stats,
 };
 
 pub use connections::{serve, serve_router};
@@ -195,6 +195,8 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         request: CollectEndpoints,
     ) -> impl Future<Output = Answer<()>> + Send;
+    /// Limits how fast an endpoint sends and receives.
+    fn limit_endpoint(&self, request: LimitEndpoint) -> impl Future<Output = Answer<()>> + Send;
     /// Publishes these ports of a runtime's container and no others.
     fn publish_endpoint(&self, request: PublishEndpoint)
     -> impl Future<Output = Answer<()>> + Send;

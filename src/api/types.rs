@@ -22,8 +22,8 @@ pub use pools::{
     RequestLeasedPool,
 };
 pub use runtime::{
-    AddressRange, AttachEndpoint, AttachedEndpoint, CollectEndpoints, EndpointReference,
-    HostIdentity, Interface, Placement, Runtime,
+    AddressRange, AttachEndpoint, AttachedEndpoint, Bandwidth, CollectEndpoints, EndpointReference,
+    HostIdentity, Interface, LimitEndpoint, Placement, RateLimit, Runtime,
 };
 
 use super::filters::Filters;

@@ -168,6 +168,7 @@ fn meaning(counter: &str) -> &'static str {
         "malformed" => "dropped: a container's frame lacks a part of its headers",
         "icc_drop" => "dropped: container to container where icc is off and no link allows it",
         "internal_drop" => "dropped: a container of an internal network sent beyond its subnet",
+        "rate_exceeded" => "dropped: a container sent faster than its bandwidth, past its queue",
         "martian_container" => {
             "dropped: a container sent to 127/8, 0/8, ::1 or ::, or off its link as fe80::"
         }

@@ -68,6 +68,7 @@ impl Attachment {
             dns: servers(&dns)?,
             dns_search: search(&dns),
             dns_option: dns.options,
+            bandwidth: runtime.bandwidth,
             ..AttachEndpoint::new(Runtime::Cni, &environment.container, &config.network)
         };
         Ok(Self {

@@ -1,6 +1,6 @@
-//! `portmap` and `firewall`, called after the plugin that attached.
+//! `portmap`, `bandwidth` and `firewall`, called after the plugin that attached.
 //!
-//! Both names are answered so that a configuration of podman's works unchanged. An attachment that is not ours, as of a
+//! These names are answered so that a configuration of podman's works unchanged. An attachment that is not ours, as of a
 //! network of the stock `macvlan`, is left to the next plugin of the same name along `CNI_PATH`.
 
 use serde_json::Value;
@@ -11,16 +11,30 @@ use super::delegate::Delegate;
 use super::environment::Verb;
 use super::error::{CniError, code};
 use super::plugin::CHECK;
-use super::runtime_config::{Ports, RuntimeConfig};
+use super::runtime_config::{Ports, RuntimeConfig, read_bandwidth};
 use super::{Answer, Call, Plugin, complain};
 use crate::api::client::{Client, ClientError, segment};
-use crate::api::types::{AttachedEndpoint, ChangePorts};
+use crate::api::types::{AttachedEndpoint, Bandwidth, ChangePorts, LimitEndpoint};
 use crate::failpoint;
+
+const LIMIT: &str = "/tunbridge/endpoints/bandwidth";
+
+/// What the plugin is to do.
+#[derive(Debug)]
+enum Task {
+    Nothing,
+    Publish(Vec<Ports>),
+    Limit(Bandwidth),
+    /// `firewall`: nothing for a container of ours, and who knows what for others.
+    Pass,
+}
 
 /// Who has made the attachment.
 enum Maker {
-    /// We, it is as it was made, and this is the container's id here.
-    Ours(Client, String),
+    /// We, and it is as it was made.
+    Ours(Client, Box<AttachedEndpoint>),
+    /// We, and nobody asks how it is.
+    Damaged,
     Other,
     /// Nobody is there to ask.
     Unknown(CniError),
@@ -40,43 +54,60 @@ impl Call {
 
     fn add_chained(&self) -> Result<Answer, CniError> {
         let echo = self.echo()?;
-        let ports = self.ports()?;
-        if self.plugin == Plugin::Portmap && ports.is_empty() {
+        let task = self.task()?;
+        if matches!(task, Task::Nothing) {
             return Ok(Answer::Json(echo));
         }
         match self.maker()? {
-            Maker::Unknown(why) => Err(why),
-            Maker::Other => self.next()?.call(Verb::Add, &self.config).map(Answer::Text),
-            Maker::Ours(client, container) => {
-                publish_all(&client, &container, &ports)?;
-                Ok(Answer::Json(echo))
+            Maker::Unknown(why) => return Err(why),
+            Maker::Other => {
+                return self.next()?.call(Verb::Add, &self.config).map(Answer::Text);
             }
+            Maker::Damaged => {}
+            Maker::Ours(client, attached) => match task {
+                Task::Publish(ports) => publish_all(&client, &attached.container, &ports)?,
+                Task::Limit(bandwidth) => {
+                    let endpoint = reference(&self.environment, &self.config);
+                    let request = LimitEndpoint {
+                        endpoint,
+                        bandwidth,
+                    };
+                    client.tell(LIMIT, &request)?;
+                }
+                Task::Nothing | Task::Pass => {}
+            },
         }
+        Ok(Answer::Json(echo))
     }
 
     fn check_chained(&self) -> Result<(), CniError> {
         self.require_previous()?;
-        let ports = self.ports()?;
-        if self.plugin == Plugin::Portmap && ports.is_empty() {
+        let task = self.task()?;
+        if matches!(task, Task::Nothing) {
             return Ok(());
         }
         match self.maker()? {
             Maker::Unknown(why) => Err(why),
             Maker::Other => self.next()?.call(Verb::Check, &self.config).map(drop),
-            Maker::Ours(client, container) => check_ports(&client, &container, &ports),
+            Maker::Damaged => Ok(()),
+            Maker::Ours(client, attached) => match task {
+                Task::Publish(ports) => check_ports(&client, &attached.container, &ports),
+                // That it is so in the kernel, the daemon has looked already.
+                Task::Limit(wanted) => self.compare_bandwidth(&wanted, &attached.bandwidth),
+                Task::Nothing | Task::Pass => Ok(()),
+            },
         }
     }
 
-    /// Ports go with the container's last interface, for it is the container that has them.
+    /// Ports go with the container's last interface, for it is the container that has them; limits go with their interface.
     fn del_chained(&self) -> Result<(), CniError> {
-        let publishes = self.ports().map_or(true, |ports| !ports.is_empty());
-        if self.plugin == Plugin::Portmap && !publishes {
+        if matches!(self.task(), Ok(Task::Nothing)) {
             return Ok(());
         }
         let maker = self.maker()?;
         let next = Delegate::find(self.plugin.name(), &self.environment.path);
         match (maker, next) {
-            (Maker::Ours(..), _) | (_, None) => Ok(()),
+            (Maker::Ours(..) | Maker::Damaged, _) | (_, None) => Ok(()),
             (Maker::Other, Some(next)) => next.call(Verb::Del, &self.config).map(drop),
             (Maker::Unknown(_), Some(next)) => {
                 if let Err(error) = next.call(Verb::Del, &self.config) {
@@ -95,12 +126,30 @@ impl Call {
         }
     }
 
-    /// `firewall` has none.
-    fn ports(&self) -> Result<Vec<Ports>, CniError> {
-        if self.plugin == Plugin::Firewall {
-            return Ok(Vec::new());
-        }
-        Ok(RuntimeConfig::read(&self.config.root(), &self.config.name)?.ports)
+    fn task(&self) -> Result<Task, CniError> {
+        let runtime = || RuntimeConfig::read(&self.config.root(), &self.config.name);
+        Ok(match self.plugin {
+            Plugin::Firewall => Task::Pass,
+            Plugin::Bandwidth => {
+                // As in the stock plugin, what stands in the configuration goes before what the runtime says.
+                let fixed = read_bandwidth(&self.config.root())?;
+                let bandwidth = match fixed.is_unlimited() {
+                    true => runtime()?.bandwidth,
+                    false => fixed,
+                };
+                match bandwidth.is_unlimited() {
+                    true => Task::Nothing,
+                    false => Task::Limit(bandwidth),
+                }
+            }
+            Plugin::Portmap | Plugin::Tunbridge | Plugin::Bridge => {
+                let ports = runtime()?.ports;
+                match ports.is_empty() {
+                    true => Task::Nothing,
+                    false => Task::Publish(ports),
+                }
+            }
+        })
     }
 
     /// What the plugins before have answered.
@@ -133,11 +182,11 @@ impl Call {
         };
         let reference = reference(&self.environment, &self.config);
         match asked.post::<AttachedEndpoint>(CHECK, &reference) {
-            Ok(attached) => Ok(Maker::Ours(client, attached.container)),
+            Ok(attached) => Ok(Maker::Ours(client, Box::new(attached))),
             Err(ClientError::Refused { status: 404, .. }) => Ok(Maker::Other),
             // It is known; what is wrong with it is no matter of ours.
             Err(ClientError::Refused { .. }) if self.environment.verb == Verb::Del => {
-                Ok(Maker::Ours(client, String::new()))
+                Ok(Maker::Damaged)
             }
             Err(error @ (ClientError::Broken { .. } | ClientError::NotRunning(_))) => {
                 Ok(Maker::Unknown(error.into()))
@@ -173,9 +222,6 @@ fn publish_all(client: &Client, container: &str, ports: &[Ports]) -> Result<(), 
 }
 
 fn check_ports(client: &Client, container: &str, ports: &[Ports]) -> Result<(), CniError> {
-    if ports.is_empty() {
-        return Ok(());
-    }
     let found: Value = client.get(&format!("/containers/{}/json", segment(container)))?;
     let published = &found["NetworkSettings"]["Ports"];
     for ports in ports {

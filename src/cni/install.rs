@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::control::names::is_identifier;
 
 /// Stock plugins whose names are answered to.
-pub const ALIASES: [&str; 3] = ["bridge", "portmap", "firewall"];
+pub const ALIASES: [&str; 4] = ["bridge", "portmap", "bandwidth", "firewall"];
 
 /// The plugin's own names. Its type in configurations is the first one.
 const NAMES: [&str; 2] = ["tunbridge", "tunbridge-cni"];
@@ -134,6 +134,7 @@ impl Installation {
         }
         plugin["capabilities"] = json!({
             "portMappings": true, "ips": true, "mac": true, "ipRanges": true, "dns": true, "aliases": true,
+            "bandwidth": true,
         });
         json!({
             "cniVersion": "1.0.0",
@@ -227,6 +228,7 @@ mod tests {
         let written: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         assert_eq!(written["cniVersions"], json!(["0.4.0", "1.0.0", "1.1.0"]));
         assert_eq!(written["plugins"][0]["type"], "tunbridge");
+        assert_eq!(written["plugins"][0]["capabilities"]["bandwidth"], true);
         assert_eq!(installation.uninstall().unwrap().len(), 4);
         for place in ["bin", "net.d"] {
             assert_eq!(

@@ -21,9 +21,10 @@
 //! | `tunbridge`, `tunbridge-cni`, `tunbridge cni` | the plugin of type `tunbridge` |
 //! | `bridge` | the same, with the keys and defaults of the stock plugin |
 //! | `portmap` | publishes ports of a container that one of the two has attached |
+//! | `bandwidth` | limits how fast such a container sends and receives |
 //! | `firewall` | passes such a container through: our data path needs no rules |
 //!
-//! The last two call the next plugin of their name along `CNI_PATH` for containers that are not ours.
+//! The last three call the next plugin of their name along `CNI_PATH` for containers that are not ours.
 //!
 //! **Answers** are in the version of the configuration and never in a newer one: libcni before 1.3 refuses what it does
 //! not know. Standard output has the answer or the error and nothing else. `VERSION` is answered before anything else is
@@ -77,6 +78,8 @@ pub enum Plugin {
     /// In place of the stock plugin of this name.
     Portmap,
     /// In place of the stock plugin of this name.
+    Bandwidth,
+    /// In place of the stock plugin of this name.
     Firewall,
 }
 
@@ -89,6 +92,7 @@ impl Plugin {
             ("tunbridge-cni", []) => Some(Self::Tunbridge),
             ("bridge", []) => Some(Self::Bridge),
             ("portmap", []) => Some(Self::Portmap),
+            ("bandwidth", []) => Some(Self::Bandwidth),
             ("firewall", []) => Some(Self::Firewall),
             ("tunbridge", []) if std::env::var_os(COMMAND).is_some() => Some(Self::Tunbridge),
             (_, [word]) if *word == "cni" => Some(Self::Tunbridge),
@@ -101,6 +105,7 @@ impl Plugin {
             Self::Tunbridge => "tunbridge",
             Self::Bridge => "bridge",
             Self::Portmap => "portmap",
+            Self::Bandwidth => "bandwidth",
             Self::Firewall => "firewall",
         }
     }
@@ -199,7 +204,7 @@ fn answer(
     };
     let outcome = match plugin {
         Plugin::Tunbridge | Plugin::Bridge => call.run(),
-        Plugin::Portmap | Plugin::Firewall => call.run_chained(),
+        Plugin::Portmap | Plugin::Bandwidth | Plugin::Firewall => call.run_chained(),
     };
     outcome.map_err(with_version)
 }
@@ -226,6 +231,7 @@ mod tests {
         );
         assert_eq!(called(&["bridge"]), Some(Plugin::Bridge));
         assert_eq!(called(&["/x/portmap"]), Some(Plugin::Portmap));
+        assert_eq!(called(&["/x/bandwidth"]), Some(Plugin::Bandwidth));
         assert_eq!(called(&["/x/firewall"]), Some(Plugin::Firewall));
         assert_eq!(called(&["tunbridge", "cni"]), Some(Plugin::Tunbridge));
         assert_eq!(called(&["tunbridge", "cni", "install"]), None);

@@ -14,9 +14,12 @@ use super::fields::Field;
 use super::left_behind::{all_of, is_left_behind};
 use super::network::Wanted;
 use super::result::CniResult;
+use super::runtime_config::RuntimeConfig;
 use super::{Answer, Call, Plugin, complain, routes};
 use crate::api::client::{Client, ClientError, segment};
-use crate::api::types::{AttachedEndpoint, CNI_NETWORK, CollectEndpoints, Runtime};
+use crate::api::types::{
+    AttachedEndpoint, Bandwidth, CNI_NETWORK, CollectEndpoints, RateLimit, Runtime,
+};
 use crate::failpoint;
 use crate::kernel::netns;
 
@@ -284,6 +287,8 @@ impl Call {
             }
         })?;
         self.compare(&previous, &attached)?;
+        let wanted = RuntimeConfig::read(&self.config.root(), &self.config.name)?.bandwidth;
+        self.compare_bandwidth(&wanted, &attached.bandwidth)?;
         let delegated = (self.config.ipam != super::config::Ipam::Ours).then_some(&previous);
         let wanted = Wanted::read(&self.config, self.plugin, &[], delegated)?;
         let interface = &self.environment.interface;
@@ -316,6 +321,33 @@ impl Call {
                 let present: Vec<String> =
                     attached.addresses.iter().map(IpNet::to_string).collect();
                 return changed("address", &address.address.to_string(), &present.join(", "));
+            }
+        }
+        Ok(())
+    }
+
+    /// One that is not asked for here may have been by the plugin `bandwidth`.
+    pub(super) fn compare_bandwidth(
+        &self,
+        wanted: &Bandwidth,
+        present: &Bandwidth,
+    ) -> Result<(), CniError> {
+        let name = &self.environment.interface;
+        for (direction, wanted, present) in [
+            ("ingress", wanted.ingress, present.ingress),
+            ("egress", wanted.egress, present.egress),
+        ] {
+            if wanted.is_some() && wanted != present {
+                let text = |limit: Option<RateLimit>| match limit {
+                    Some(limit) => format!("{} bit/s, burst {} bits", limit.rate, limit.burst),
+                    None => "unlimited".to_owned(),
+                };
+                let message = format!(
+                    "interface {name}: its {direction} bandwidth is not {} but {}",
+                    text(wanted),
+                    text(present)
+                );
+                return Err(CniError::new(code::CHECK, message));
             }
         }
         Ok(())

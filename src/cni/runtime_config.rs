@@ -10,6 +10,7 @@ use super::error::CniError;
 use super::fields::Field;
 use super::result::Dns;
 use super::subnets::{self, Subnet};
+use crate::api::types::{Bandwidth, RateLimit};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RuntimeConfig {
@@ -19,6 +20,7 @@ pub(super) struct RuntimeConfig {
     pub(super) dns: Dns,
     pub(super) ranges: Vec<Subnet>,
     pub(super) aliases: Vec<String>,
+    pub(super) bandwidth: Bandwidth,
 }
 
 /// Consecutive ports of the host that lead to as many of the container. As text, a `-p` value.
@@ -105,11 +107,11 @@ impl RuntimeConfig {
                 }
                 "ipranges" => read.ranges = subnets::read_lists(&field.elements()?)?,
                 "aliases" => read.aliases = read_aliases(&field, network)?,
-                "bandwidth" => check_bandwidth(&field)?,
+                "bandwidth" => read.bandwidth = read_bandwidth(&field.object()?)?,
                 "cgrouppath" => {}
                 _ if is_nothing(value) => {}
                 _ => {
-                    let why = "remove the capability from the configuration's \"capabilities\"; those known are portMappings, ips, mac, dns, ipRanges, aliases, bandwidth (without rates) and cgroupPath";
+                    let why = "remove the capability from the configuration's \"capabilities\"; those known are portMappings, ips, mac, dns, ipRanges, aliases, bandwidth and cgroupPath";
                     return Err(field.unsupported(why));
                 }
             }
@@ -207,19 +209,43 @@ fn read_aliases(field: &Field<'_>, network: &str) -> Result<Vec<String>, CniErro
     list.elements()?.iter().map(text).collect()
 }
 
-/// Nothing here delays packets: a limit that is not kept is worse than none.
-fn check_bandwidth(field: &Field<'_>) -> Result<(), CniError> {
-    let field = field.clone().object()?;
-    for key in ["ingressRate", "egressRate"] {
-        if let Some(rate) = field.get(key)
-            && rate.number()? > 0
-        {
-            return Err(rate.unsupported(
-                "rates cannot be limited: remove the capability \"bandwidth\", or the limit from the container",
-            ));
+/// The keys of the stock plugin, which has them in its configuration, too. 0 is no limit.
+pub(super) fn read_bandwidth(field: &Field<'_>) -> Result<Bandwidth, CniError> {
+    for key in ["shapedSubnets", "unshapedSubnets"] {
+        if let Some(subnets) = field.get(key).filter(|subnets| !is_nothing(subnets.value)) {
+            let why = "a limit is for all that a container sends or gets: leave the subnets out";
+            return Err(subnets.unsupported(why));
         }
     }
-    Ok(())
+    Ok(Bandwidth {
+        ingress: read_limit(field, "ingressRate", "ingressBurst")?,
+        egress: read_limit(field, "egressRate", "egressBurst")?,
+    })
+}
+
+fn read_limit(
+    field: &Field<'_>,
+    rate_key: &str,
+    burst_key: &str,
+) -> Result<Option<RateLimit>, CniError> {
+    let (rate, burst) = (field.get(rate_key), field.get(burst_key));
+    let number = |field: &Option<Field<'_>>| field.as_ref().map_or(Ok(0), Field::number);
+    match (number(&rate)?, number(&burst)?) {
+        (0, 0) => Ok(None),
+        (_, 0) => {
+            let why = format!("if a rate is set, {burst_key} must be, too");
+            Err(rate.as_ref().unwrap_or(field).wrong(&why))
+        }
+        (0, _) => {
+            let why = format!("if a burst is set, {rate_key} must be, too");
+            Err(burst.as_ref().unwrap_or(field).wrong(&why))
+        }
+        (_, bits) if bits / 8 > u32::MAX.into() => {
+            let why = "a burst is less than 4 GiB, 34359738368 bits";
+            Err(burst.as_ref().unwrap_or(field).wrong(why))
+        }
+        (rate, burst) => Ok(Some(RateLimit { rate, burst })),
+    }
 }
 
 fn is_nothing(value: &Value) -> bool {
@@ -292,11 +318,29 @@ mod tests {
         assert_eq!(texts(&containerd), ["[::]:8080:80/tcp"]);
         assert_eq!(containerd.dns.nameservers, ["10.0.0.10"]);
         assert_eq!(containerd.mac, None);
+        assert!(containerd.bandwidth.is_unlimited());
         assert_eq!(read(json!({"aliases": ["a"]})).unwrap().aliases, ["a"]);
         assert_eq!(
             read(json!({"aliases": {"x": ["a"]}})).unwrap().aliases,
             [""; 0]
         );
+    }
+
+    #[test]
+    fn bandwidth_as_containerd_writes_it() {
+        // Of a pod with the annotation `kubernetes.io/egress-bandwidth: 20M`.
+        let pod = read(json!({"bandwidth": {
+            "IngressRate": 0, "IngressBurst": 0, "egressRate": 20_000_000, "EGRESSBURST": 2_147_483_647,
+            "unshapedSubnets": null, "shapedSubnets": [],
+        }}));
+        let expected = Bandwidth {
+            ingress: None,
+            egress: Some(RateLimit {
+                rate: 20_000_000,
+                burst: 2_147_483_647,
+            }),
+        };
+        assert_eq!(pod.unwrap().bandwidth, expected);
     }
 
     #[test]
@@ -314,8 +358,29 @@ mod tests {
             ),
             (
                 json!({"bandwidth": {"ingressRate": 1000}}),
+                7,
+                "invalid runtimeConfig.bandwidth.ingressRate 1000: if a rate is set, ingressBurst must be, too",
+            ),
+            (
+                json!({"bandwidth": {"egressRate": 0, "egressBurst": 1000}}),
+                7,
+                "invalid runtimeConfig.bandwidth.egressBurst 1000: if a burst is set, egressRate must be, too",
+            ),
+            (
+                json!({"bandwidth": {"egressRate": 1, "egressBurst": 34_359_738_368_u64}}),
+                7,
+                "invalid runtimeConfig.bandwidth.egressBurst 34359738368: a burst is less than 4 GiB",
+            ),
+            (
+                json!({"bandwidth": {"egressRate": -1, "egressBurst": 1}}),
+                7,
+                "invalid runtimeConfig.bandwidth.egressRate -1: must be a number",
+            ),
+            (json!({"bandwidth": 5}), 7, "must be an object"),
+            (
+                json!({"bandwidth": {"unshapedSubnets": ["10.0.0.0/8"]}}),
                 2,
-                "unsupported field runtimeConfig.bandwidth.ingressRate with value 1000",
+                "unsupported field runtimeConfig.bandwidth.unshapedSubnets",
             ),
             (
                 json!({"portMappings": [{"hostPort": 1, "containerPort": 2, "protocol": "sctp"}]}),

@@ -37,6 +37,15 @@ pub enum ControlError {
         value: String,
         problem: &'static str,
     },
+    #[error(
+        "invalid {what} {value}: give a number of bits from {least} to {most} (a burst has room for one frame of the network), or no limit"
+    )]
+    Bandwidth {
+        what: &'static str,
+        value: u64,
+        least: u64,
+        most: u64,
+    },
     #[error("No such container: {0}")]
     NoSuchContainer(String),
     #[error("Multiple IDs found with provided prefix: {0}: give more digits or the name")]
@@ -245,6 +254,7 @@ impl ControlError {
             | Self::FileValue(_)
             | Self::Option(_)
             | Self::Invalid { .. }
+            | Self::Bandwidth { .. }
             | Self::AmbiguousPrefix(_)
             | Self::AmbiguousNetwork { .. }
             | Self::EndpointOption(_)

@@ -21,6 +21,7 @@ use super::resolution::dns_names;
 use super::state::{DEFAULT_NETWORK, State};
 use super::timestamp::{NEVER, Timestamp, human_duration};
 use super::transport::Transport;
+use crate::api::types::Bandwidth;
 
 /// Label of a container that another runtime has: which.
 pub const RUNTIME_LABEL: &str = "tunbridge.runtime";
@@ -355,6 +356,9 @@ fn attached(container: &Container, attachment: &Attachment) -> Value {
         set("DriverOpts", json!(attachment.driver_opts));
     }
     set("GwPriority", json!(attachment.gw_priority));
+    if !attachment.bandwidth.is_unlimited() {
+        set("Bandwidth", bandwidth(&attachment.bandwidth));
+    }
     if let Some(endpoint) = &attachment.endpoint {
         let text = |value: Option<String>| json!(value.unwrap_or_default());
         set("EndpointID", json!(endpoint.id));
@@ -370,6 +374,17 @@ fn attached(container: &Container, attachment: &Attachment) -> Value {
         set("DNSNames", json!(dns_names(container, attachment)));
     }
     Value::Object(body)
+}
+
+/// A key of ours, only there if something is limited.
+fn bandwidth(bandwidth: &Bandwidth) -> Value {
+    let limits = [("Ingress", bandwidth.ingress), ("Egress", bandwidth.egress)];
+    let limits = limits.into_iter().filter_map(|(direction, limit)| {
+        let limit = limit?;
+        let value = json!({"Rate": limit.rate, "Burst": limit.burst});
+        Some((direction.to_owned(), value))
+    });
+    Value::Object(limits.collect())
 }
 
 fn address(endpoint: &Endpoint, ipv4: bool) -> Option<String> {

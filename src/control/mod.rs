@@ -31,6 +31,7 @@
 pub mod address_leases;
 pub mod address_pool;
 mod attachments;
+mod bandwidth;
 mod container_files;
 pub mod creation;
 pub mod daemon_options;

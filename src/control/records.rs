@@ -20,11 +20,11 @@ pub use super::network_config::{
 use super::port_holder::Claim;
 use super::timestamp::Timestamp;
 use super::transport::Transport;
-use crate::api::types::Runtime;
+use crate::api::types::{Bandwidth, Runtime};
 
 /// Version of the records' meaning. A store with a higher one is refused, one with a lower one is brought up to
 /// this (see `store`).
-pub const RECORD_VERSION: u32 = 4;
+pub const RECORD_VERSION: u32 = 5;
 
 /// A network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -229,6 +229,9 @@ pub struct Attachment {
     /// The network may make the container's default route.
     #[serde(default = "yes")]
     pub default_route: bool,
+    /// How fast it may send and receive.
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
     /// What it has there; `None` once the container has stopped.
     pub endpoint: Option<Endpoint>,
 }

@@ -13,7 +13,7 @@ use super::portspec::{ExposeSpec, PortSpec};
 use super::records::{Attachment, Container, ContainerState, ExposedPorts, Kind, Link, Network};
 use super::state::{DEFAULT_NETWORK, State};
 use super::timestamp::Timestamp;
-use crate::api::types::{CreateContainer, EndpointSettings, NetworkAttachment};
+use crate::api::types::{Bandwidth, CreateContainer, EndpointSettings, NetworkAttachment};
 
 /// `HostConfig.NetworkMode` of a container that nobody gave a network.
 const DEFAULT_MODE: &str = "default";
@@ -234,6 +234,7 @@ impl State {
             of_runtime: false,
             owner: None,
             default_route: true,
+            bandwidth: Bandwidth::default(),
             endpoint: None,
         })
     }

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::attachments::refuse_predefined;
+use super::bandwidth;
 use super::endpoint_options::IFNAME;
 use super::error::ControlError;
 use super::files::DnsSettings;
@@ -66,6 +67,8 @@ impl State {
         let network = self.network_of_argument(&request.network)?.clone();
         refuse_predefined(&network)?;
         check_ranges(request, &network)?;
+        let delegated = request.placement == Placement::Host;
+        bandwidth::check(&request.bandwidth, &network, delegated)?;
         let known = self.runtime_container(request.runtime, &request.container);
         let (mut record, first) = match known {
             Some(record) => (record.clone(), false),
@@ -301,6 +304,7 @@ impl State {
             default_route: request.default_route,
             of_runtime: true,
             owner: request.owner.clone(),
+            bandwidth: request.bandwidth,
             ..wanted
         })
     }

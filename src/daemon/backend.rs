@@ -20,7 +20,7 @@ use crate::api::types::{
     AttachEndpoint, AttachedEndpoint, ChangeLabels, CollectEndpoints, ConnectNetwork,
     CreateContainer, CreateNetwork, CreatedContainer, CreatedNetwork, DisconnectNetwork,
     EndpointReference, Exited, Finding, Flow, HostIdentity, HostInfo, LeasedAddress, LeasedPool,
-    ListContainers, NameEndpoint, NamedEndpoint, PublishEndpoint, RequestAddress,
+    LimitEndpoint, ListContainers, NameEndpoint, NamedEndpoint, PublishEndpoint, RequestAddress,
     RequestLeasedPool, StartSpec, Started, Stats,
 };
 use crate::control::filters::{self, NetworkFilter};
@@ -200,6 +200,11 @@ impl Backend for Daemon {
 
     async fn collect_endpoints(&self, request: CollectEndpoints) -> Result<(), ApiError> {
         self.whole(|core| async move { core.collect_endpoints(&request).await })
+            .await
+    }
+
+    async fn limit_endpoint(&self, request: LimitEndpoint) -> Result<(), ApiError> {
+        self.whole(|core| async move { core.limit_endpoint(&request).await })
             .await
     }
 

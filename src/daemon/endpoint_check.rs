@@ -31,7 +31,8 @@ impl Core {
                 return Err("it is in another network namespace than the one given".to_owned());
             }
         }
-        compare_inside(place, &own, routers).await
+        compare_inside(place, &own, routers).await?;
+        self.compare_buckets(place, &own).await
     }
 
     async fn compare_host_end(&self, place: &EndpointPlace) -> Result<(), String> {

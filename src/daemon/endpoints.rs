@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::core::Core;
 use super::files::texts;
 use super::interfaces::{networking_failed, open};
+use super::limits::bandwidth;
 use super::start::NETNS_DIR;
 use crate::api::server::ApiError;
 use crate::api::types::{
@@ -399,6 +400,7 @@ impl Core {
             nameservers,
             search,
             options,
+            bandwidth: bandwidth(container, network),
             warnings: place.warnings.clone(),
         })
     }

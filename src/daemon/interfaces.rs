@@ -12,6 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::core::Core;
+use super::limits::{bandwidth, limits, policer};
 use crate::api::server::ApiError;
 use crate::control::records::{Container, Endpoint, Network};
 use crate::control::{ControlError, Readdressed, State, endpoint_options};
@@ -52,6 +53,7 @@ impl Core {
             ipv6: network.config.has_ipv6(),
             mtu: Some(network.config.mtu),
             sysctls: &sysctls,
+            limits: limits(&bandwidth(container, network)),
             bridge_if_index: bridge.if_index,
             bridge_mac: bridge.mac,
         };
@@ -194,6 +196,7 @@ impl Core {
         let Some(bridge) = self.facts.lock().bridges.get(&network.id).copied() else {
             return Ok(());
         };
+        let bandwidth = bandwidth(container, network);
         let mut projected = self.projected.lock();
         let port = ContainerPort {
             if_index,
@@ -207,6 +210,8 @@ impl Core {
             internal: network.config.internal,
             // Any number will do that its endpoints share and nobody else's have.
             container: container.endpoint().map_or(0, |first| first.number),
+            queued: bandwidth.ingress.is_some(),
+            policer: policer(&bandwidth),
         };
         if projected.ports.get(&endpoint.number) != Some(&port) {
             self.steering.lock().attach_container(&port)?;

@@ -41,6 +41,7 @@ mod host_sockets;
 mod interfaces;
 mod leases;
 mod left;
+mod limits;
 mod listening;
 mod names;
 mod ndp;

@@ -154,6 +154,17 @@ impl Core {
                         self.netlink.set_up(link.index).await?;
                         tracing::warn!(interface = %link.name, "was down, up again");
                     }
+                    let is_new = !self.projected.lock().ports.contains_key(&endpoint.number);
+                    // A former daemon's.
+                    if is_new
+                        && let Err(error) = self
+                            .keep_buckets(container, network, endpoint, link.index)
+                            .await
+                    {
+                        tracing::warn!(
+                            container = %container.name, error = %error.message, "bandwidth is not limited"
+                        );
+                    }
                     self.steer(container, network, endpoint, link.index)
                         .map_err(|e| io::Error::other(e.message))?;
                 }

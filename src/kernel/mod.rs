@@ -20,6 +20,7 @@
 //! | [`route`] | "where would a packet to X leave, with which source, how large?" for packet workers |
 //! | [`host_ports`] | the TCP and UDP ports that sockets of the host use |
 //! | [`port_owners`] | which processes have a port |
+//! | [`qdisc`] | how fast an interface sends: token bucket filters |
 //! | [`inherited`] | sockets that the service manager has opened for us |
 //! | [`pidfd`] | waiting for a process that is not our child |
 //! | [`doctor`] | what on this host will hurt, why, and the command that fixes it |
@@ -52,6 +53,7 @@ pub mod netlink;
 pub mod netns;
 pub mod pidfd;
 pub mod port_owners;
+pub mod qdisc;
 pub mod route;
 mod socket;
 pub mod sysctl;
@@ -67,6 +69,7 @@ pub use dump::{Address, Ipv6Settings, Link, NextHop, Route, RouteKind};
 pub use endpoint_sysctl::{EndpointSysctl, EndpointSysctlError};
 pub use ndp_proxy::{NdpCounts, NdpProxy};
 pub use netlink::{Netlink, NetlinkError};
+pub use qdisc::{Limits, TokenBucket};
 pub use route::{Resolved, RouteResolver};
 pub use veth::VethSpec;
 pub use watch::{Event, Watcher};

@@ -96,6 +96,11 @@ pub enum NetlinkError {
     /// The default route could not be set.
     #[error("failed to set gateway: {0}")]
     Gateway(String),
+    /// The kernel cannot limit bandwidth.
+    #[error(
+        "cannot limit bandwidth: this kernel has no queueing discipline tbf: load the module sch_tbf (CONFIG_NET_SCH_TBF), or leave the limits (bandwidth) out"
+    )]
+    NoTokenBucket,
     /// A parameter that the user wants for the container's interface cannot be set.
     #[error(transparent)]
     EndpointSysctl(#[from] EndpointSysctlError),
@@ -192,6 +197,18 @@ impl Netlink {
             .try_clone_to_owned()
             .map_err(|e| request_error("duplicate namespace descriptor", e))?;
         Ok(netns::run_in_async(namespace, work).await?)
+    }
+
+    /// Runs something in this connection's namespace that waits for the kernel.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<io::Result<T>, NetlinkError> {
+        if self.namespace.is_some() {
+            return self.run(work).await;
+        }
+        let done = tokio::task::spawn_blocking(work).await;
+        Ok(done.unwrap_or_else(|error| Err(io::Error::other(error))))
     }
 
     /// All interfaces.
@@ -300,14 +317,7 @@ impl Netlink {
             return Ok(false);
         }
         let owned = name.to_owned();
-        let delete = move || links::delete(&owned);
-        let deleted = if self.namespace.is_some() {
-            self.run(delete).await?
-        } else {
-            tokio::task::spawn_blocking(delete)
-                .await
-                .unwrap_or_else(|error| Err(io::Error::other(error)))
-        };
+        let deleted = self.blocking(move || links::delete(&owned)).await?;
         deleted.map_err(|e| request_error(format!("delete interface {name}"), e))
     }
 

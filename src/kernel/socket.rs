@@ -4,7 +4,7 @@
 use std::io;
 use std::time::Duration;
 
-use libc::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTI, NLM_F_REQUEST};
+use libc::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_MULTI, NLM_F_REQUEST};
 use netlink_sys::{Socket, SocketAddr};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -66,12 +66,39 @@ impl QuestionSocket {
         self.exchange(kind, if dump { NLM_F_DUMP } else { 0 }, body, on_message)
     }
 
+    /// The same for what the kernel tells as a notification, to whoever has asked if that one wants an echo; perhaps nothing.
+    ///
+    /// # Errors
+    /// As [`QuestionSocket::ask`].
+    pub(super) fn ask_for_echo(
+        &mut self,
+        kind: u16,
+        body: impl FnOnce(&mut Vec<u8>),
+        on_message: impl FnMut(&Message<'_>),
+    ) -> io::Result<Answer> {
+        self.exchange(kind, NLM_F_ACK | NLM_F_ECHO, body, on_message)
+    }
+
     /// Has the kernel do something, and returns when it is done.
     ///
     /// # Errors
     /// As [`QuestionSocket::ask`].
     pub(super) fn order(&mut self, kind: u16, body: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
-        self.exchange(kind, NLM_F_ACK, body, |_| {}).map(drop)
+        self.order_with(kind, 0, body)
+    }
+
+    /// The same with flags of the request (`NLM_F_CREATE`).
+    ///
+    /// # Errors
+    /// As [`QuestionSocket::ask`].
+    pub(super) fn order_with(
+        &mut self,
+        kind: u16,
+        flags: i32,
+        body: impl FnOnce(&mut Vec<u8>),
+    ) -> io::Result<()> {
+        self.exchange(kind, NLM_F_ACK | flags, body, |_| {})
+            .map(drop)
     }
 
     fn exchange(

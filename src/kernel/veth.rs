@@ -20,6 +20,7 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use super::dump::{Link, Route, RouteKind, TABLE_MAIN};
 use super::endpoint_sysctl::EndpointSysctl;
 use super::netlink::{Netlink, NetlinkError, check_name, errno, failed};
+use super::qdisc::Limits;
 use super::sysctl;
 
 /// How long a new interface may take to become operational; Docker waits the same for the bridge
@@ -45,6 +46,8 @@ pub struct VethSpec<'a> {
     pub mtu: Option<u32>,
     /// Parameters of the container's end, set before it comes up.
     pub sysctls: &'a [EndpointSysctl],
+    /// How fast the two ends send.
+    pub limits: Limits,
     /// The bridge that the host's end becomes a port of.
     pub bridge_if_index: u32,
     /// Ethernet address of the host's end: the bridge's. A frame to the address of any port goes up into
@@ -84,7 +87,7 @@ impl Netlink {
     }
 
     /// Makes a pair whose container's end stays in this handle's own namespace, down and without addresses, for somebody
-    /// else to take. `netns`, addresses and sysctls of the specification have no effect.
+    /// else to take. `netns`, addresses, sysctls and limits of the specification have no effect.
     ///
     /// # Errors
     /// As [`Netlink::create_veth`].
@@ -147,6 +150,14 @@ impl Netlink {
         self.switch_ipv6(&host, false).await?;
         inside.set_sysctls(&container, spec.sysctls).await?;
         let (host, container) = (host.index, container.index);
+        for (handle, if_index, limit) in [
+            (self, host, spec.limits.ingress),
+            (inside, container, spec.limits.egress),
+        ] {
+            if limit.is_some() {
+                handle.limit(if_index, limit).await?;
+            }
+        }
         inside
             .set_addresses(container, spec.container_name, spec.addresses)
             .await?;

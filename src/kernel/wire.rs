@@ -1,6 +1,6 @@
-//! Netlink messages and attributes as byte slices, for the four places where rtnetlink does not
+//! Netlink messages and attributes as byte slices, for the five places where rtnetlink does not
 //! serve: notifications it cannot decode, route questions from packet workers (no allocation, no
-//! async), lists of interfaces (time), and socket diagnostics. Readers never panic: a malformed rest ends the iteration.
+//! async), lists of interfaces (time), socket diagnostics, and queueing disciplines. Readers never panic: a malformed rest ends the iteration.
 
 use libc::{NLMSG_DONE, NLMSG_ERROR};
 

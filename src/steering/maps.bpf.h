@@ -32,6 +32,16 @@ enum endpoint_flag {
 	ENDPOINT_LINKED = 2,   // if not: whether some of them may, the forwarder knows
 	ENDPOINT_INTERNAL = 4, // its network has no way out
 	ENDPOINT_IPV6 = 8,     // its network has IPv6
+	ENDPOINT_QUEUED = 16,  // what it gets goes through the queueing discipline of its veth
+	ENDPOINT_POLICED = 32, // what it sends has a limit, see struct policer
+};
+
+// A token bucket, kept as the moment at which it will be full again. What costs `n` octets takes n/rate seconds to come
+// back, so it is there unless it would be full only after more than `burst` from now.
+struct policer {
+	__u64 rate;    // octets per second
+	__u64 burst;   // nanoseconds from empty to full
+	__u64 full_at; // by bpf_ktime_get_ns(); user space writes 0: full
 };
 
 struct local {
@@ -98,6 +108,7 @@ containers SEC(".maps");
 MAP(BPF_MAP_TYPE_HASH, struct address, struct endpoint, 1 << 15, BPF_F_NO_PREALLOC)
 endpoints SEC(".maps");
 MAP(BPF_MAP_TYPE_HASH, struct neighbour, __u32, 1 << 14, BPF_F_NO_PREALLOC) neighbours SEC(".maps");
+MAP(BPF_MAP_TYPE_HASH, __u32, struct policer, 1 << 14, BPF_F_NO_PREALLOC) policers SEC(".maps");
 MAP(BPF_MAP_TYPE_HASH, struct address, struct local, 1 << 12, BPF_F_NO_PREALLOC)
 locals SEC(".maps");
 MAP(BPF_MAP_TYPE_HASH, struct mac, __u8, 1 << 12, BPF_F_NO_PREALLOC) local_macs SEC(".maps");
@@ -134,6 +145,7 @@ enum counter {
 	MALFORMED,           // dropped: container's frame is shorter than its headers say, or all headers
 	ICC_DROP,            // dropped: container -> container where that is not allowed
 	INTERNAL_DROP,       // dropped: container of an internal network sent beyond its subnet
+	RATE_EXCEEDED,       // dropped: container sent faster than it may, past its own queue
 	MARTIAN_CONTAINER,   // dropped: container sent to 127/8, 0/8, ::1, ::, or beyond the link as fe80::
 	MARTIAN_UPLINK,      // dropped: the outside used one of our or the host's addresses
 	DIRECT_ACCESS,       // dropped: the outside addressed a container directly

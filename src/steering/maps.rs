@@ -4,21 +4,20 @@
 //! and ports big-endian, interface indexes in native order. This process alone writes the maps, so
 //! what is in them is remembered here, and only differences are written.
 
-use std::borrow::{Borrow, BorrowMut};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use aya::maps::lpm_trie::Key;
+use aya::Ebpf;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
-use aya::{Ebpf, Pod};
 use ipnet::IpNet;
 
-use super::{ContainerPort, LocalAddress, SteeringError, Subnet};
+use super::mirror::Mirror;
+use super::{ContainerPort, LocalAddress, Policer, SteeringError, Subnet};
 
 /// Names of the counters, in the order of `enum counter` in `maps.bpf.h`.
-const COUNTERS: [&str; 25] = [
+const COUNTERS: [&str; 26] = [
     "diverted_container",
     "diverted_uplink",
     "diverted_loopback",
@@ -38,6 +37,7 @@ const COUNTERS: [&str; 25] = [
     "malformed",
     "icc_drop",
     "internal_drop",
+    "rate_exceeded",
     "martian_container",
     "martian_uplink",
     "direct_access",
@@ -49,6 +49,7 @@ const COUNTERS: [&str; 25] = [
 type AddressKey = [u8; 16];
 type EndpointValue = [u8; 60];
 type NeighbourKey = [u8; 12];
+type PolicerValue = [u8; 24];
 type LocalValue = [u8; 12];
 type SubnetValue = [u8; 12];
 type PublishedKey = [u8; 20];
@@ -67,6 +68,7 @@ pub(super) struct Maps {
     containers: Mirror<HashMap<MapData, u32, EndpointValue>, u32, EndpointValue>,
     endpoints: Mirror<HashMap<MapData, AddressKey, EndpointValue>, AddressKey, EndpointValue>,
     neighbours: Mirror<HashMap<MapData, NeighbourKey, u32>, NeighbourKey, u32>,
+    policers: Mirror<HashMap<MapData, u32, PolicerValue>, u32, PolicerValue>,
     locals: Mirror<HashMap<MapData, AddressKey, LocalValue>, AddressKey, LocalValue>,
     local_macs: Mirror<HashMap<MapData, [u8; 6], u8>, [u8; 6], u8>,
     subnets: Mirror<LpmTrie<MapData, AddressKey, SubnetValue>, (u32, AddressKey), SubnetValue>,
@@ -96,6 +98,7 @@ impl Maps {
             containers: Mirror::new("containers", typed(object, "containers")?),
             endpoints: Mirror::new("endpoints", typed(object, "endpoints")?),
             neighbours: Mirror::new("neighbours", typed(object, "neighbours")?),
+            policers: Mirror::new("policers", typed(object, "policers")?),
             locals: Mirror::new("locals", typed(object, "locals")?),
             local_macs: Mirror::new("local_macs", typed(object, "local_macs")?),
             subnets: Mirror::new("subnets", typed(object, "subnets")?),
@@ -142,7 +145,19 @@ impl Maps {
     pub(super) fn set_container(&mut self, port: &ContainerPort) -> Result<(), SteeringError> {
         let value = endpoint_value(port);
         let old = self.containers.known.get(&port.if_index).copied();
-        self.containers.insert(port.if_index, value)?;
+        match port.policer {
+            // Written only if it is another one: that fills it.
+            Some(policer) => self
+                .policers
+                .insert(port.if_index, policer_value(policer))?,
+            None => self.policers.forget(&port.if_index),
+        }
+        if let Err(error) = self.containers.insert(port.if_index, value) {
+            if old.is_none() {
+                self.policers.forget(&port.if_index);
+            }
+            return Err(error);
+        }
         let mut result = self.neighbours.insert(neighbour_key(&value), port.if_index);
         for address in addresses(&value) {
             result = result.and_then(|()| self.endpoints.insert(address, value));
@@ -173,6 +188,7 @@ impl Maps {
             self.remove_neighbour(&neighbour_key(&value), if_index);
             self.containers.forget(&if_index);
         }
+        self.policers.forget(&if_index);
     }
 
     /// Removes the way to an address, unless another veth has taken the address over.
@@ -268,6 +284,7 @@ impl Maps {
             ("local_addresses", count(self.locals.known.len())),
             ("local_macs", count(self.local_macs.known.len())),
             ("neighbours", count(self.neighbours.known.len())),
+            ("policers", count(self.policers.known.len())),
             ("published_ports", self.published_ports),
             ("subnets", count(self.subnets.known.len())),
             ("uplinks", count(self.uplinks.known.len())),
@@ -294,81 +311,6 @@ fn count(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
 
-/// A map, and what is in it.
-struct Mirror<M, K, V> {
-    name: &'static str,
-    map: M,
-    known: BTreeMap<K, V>,
-}
-
-impl<M: Table<K, V>, K: Ord + Copy, V: Eq + Copy> Mirror<M, K, V> {
-    const fn new(name: &'static str, map: M) -> Self {
-        Self {
-            name,
-            map,
-            known: BTreeMap::new(),
-        }
-    }
-
-    fn insert(&mut self, key: K, value: V) -> Result<(), SteeringError> {
-        if self.known.get(&key) != Some(&value) {
-            self.map.put(&key, &value).map_err(map_error(self.name))?;
-            self.known.insert(key, value);
-        }
-        Ok(())
-    }
-
-    /// Removes `key`. Deleting from a hash map or a trie cannot fail but for a key that is absent.
-    fn forget(&mut self, key: &K) {
-        if self.known.remove(key).is_some() {
-            let _ = self.map.delete(key);
-        }
-    }
-
-    /// Makes the map hold exactly `wanted`; new entries come before old ones go.
-    fn replace(&mut self, wanted: BTreeMap<K, V>) -> Result<(), SteeringError> {
-        for (key, value) in &wanted {
-            self.insert(*key, *value)?;
-        }
-        let stale: Vec<K> = self
-            .known
-            .keys()
-            .filter(|key| !wanted.contains_key(key))
-            .copied()
-            .collect();
-        for key in &stale {
-            self.forget(key);
-        }
-        Ok(())
-    }
-}
-
-/// The two kinds of map that [`Mirror`] keeps.
-trait Table<K, V> {
-    fn put(&mut self, key: &K, value: &V) -> Result<(), MapError>;
-    fn delete(&mut self, key: &K) -> Result<(), MapError>;
-}
-
-impl<T: Borrow<MapData> + BorrowMut<MapData>, K: Pod, V: Pod> Table<K, V> for HashMap<T, K, V> {
-    fn put(&mut self, key: &K, value: &V) -> Result<(), MapError> {
-        self.insert(key, value, 0)
-    }
-    fn delete(&mut self, key: &K) -> Result<(), MapError> {
-        self.remove(key)
-    }
-}
-
-impl<T: Borrow<MapData> + BorrowMut<MapData>, K: Pod, V: Pod> Table<(u32, K), V>
-    for LpmTrie<T, K, V>
-{
-    fn put(&mut self, key: &(u32, K), value: &V) -> Result<(), MapError> {
-        self.insert(&Key::new(key.0, key.1), value, 0)
-    }
-    fn delete(&mut self, key: &(u32, K)) -> Result<(), MapError> {
-        self.remove(&Key::new(key.0, key.1))
-    }
-}
-
 fn typed<T: TryFrom<Map, Error = MapError>>(
     object: &mut Ebpf,
     name: &'static str,
@@ -385,7 +327,7 @@ pub(super) fn take(object: &mut Ebpf, name: &'static str) -> Result<MapData, Ste
     }
 }
 
-fn map_error(map: &'static str) -> impl Fn(MapError) -> SteeringError {
+pub(super) fn map_error(map: &'static str) -> impl Fn(MapError) -> SteeringError {
     move |error| {
         if has_errno(&error, libc::E2BIG) || has_errno(&error, libc::ENOSPC) {
             return SteeringError::Full { map };
@@ -434,10 +376,30 @@ fn endpoint_value(port: &ContainerPort) -> EndpointValue {
     value[36..40].copy_from_slice(&port.bridge_if_index.to_ne_bytes());
     value[40..46].copy_from_slice(&port.mac);
     value[46..52].copy_from_slice(&port.bridge_mac);
-    let flags = [port.icc, port.linked, port.internal, port.ipv6];
+    let flags = [
+        port.icc,
+        port.linked,
+        port.internal,
+        port.ipv6,
+        port.queued,
+        port.policer.is_some(),
+    ];
     let flags = (0..).zip(flags).map(|(bit, set)| u32::from(set) << bit);
     value[52..56].copy_from_slice(&flags.sum::<u32>().to_ne_bytes());
     value[56..].copy_from_slice(&port.container.to_ne_bytes());
+    value
+}
+
+/// `struct policer`, full.
+fn policer_value(policer: Policer) -> PolicerValue {
+    // Half of what there is, so that the program can add to it.
+    const MOST: u64 = u64::MAX / 2;
+    let rate = policer.rate.max(1);
+    let burst = u128::from(policer.burst) * 1_000_000_000 / u128::from(rate);
+    let burst = u64::try_from(burst).unwrap_or(MOST).min(MOST);
+    let mut value = PolicerValue::default();
+    value[..8].copy_from_slice(&rate.to_ne_bytes());
+    value[8..16].copy_from_slice(&burst.to_ne_bytes());
     value
 }
 
@@ -536,6 +498,8 @@ mod tests {
             linked: false,
             internal: true,
             container: 0x090a_0b0c,
+            queued: true,
+            policer: None,
         };
         let value = endpoint_value(&port);
         assert_eq!(value[10..16], [0xff, 0xff, 10, 0, 0, 2]);
@@ -544,8 +508,28 @@ mod tests {
         assert_eq!(value[32..36], 0x0102_0304_u32.to_ne_bytes());
         assert_eq!(value[36..40], 0x0506_0708_u32.to_ne_bytes());
         assert_eq!((&value[40..46], &value[46..52]), (&[1; 6][..], &[2; 6][..]));
-        assert_eq!(value[52..56], 13_u32.to_ne_bytes());
+        assert_eq!(value[52..56], 29_u32.to_ne_bytes());
         assert_eq!(value[56..], 0x090a_0b0c_u32.to_ne_bytes());
+        let policer = Policer {
+            rate: 1000,
+            burst: 5,
+        };
+        let limited = ContainerPort {
+            policer: Some(policer),
+            ..port
+        };
+        assert_eq!(
+            endpoint_value(&limited)[52..56],
+            (29_u32 + 32).to_ne_bytes()
+        );
+        let value_of_policer = policer_value(policer);
+        assert_eq!(value_of_policer[..8], 1000_u64.to_ne_bytes());
+        assert_eq!(value_of_policer[8..16], 5_000_000_u64.to_ne_bytes());
+        let slow = Policer {
+            rate: 1,
+            burst: u64::MAX,
+        };
+        assert_eq!(policer_value(slow)[8..16], (u64::MAX / 2).to_ne_bytes());
         let key = neighbour_key(&value);
         assert_eq!(key[..4], 0x0506_0708_u32.to_ne_bytes());
         assert_eq!(key[4..], [1, 1, 1, 1, 1, 1, 0, 0]);

@@ -21,6 +21,10 @@
 //!                                       └─ the rest ──────► route, neighbour, uplink
 //! ```
 //!
+//! **Limits of bandwidth.** What is delivered into a namespace (`bpf_redirect_peer`) never meets the queueing discipline of the
+//! veth's host end. A container whose ingress is limited there is delivered to through it. What a container sends waits
+//! in its own namespace, where its user may take the limit away: a container that is limited so is policed, too.
+//!
 //! *In*: what the control plane wants (containers, subnets, local addresses, published ports) and
 //! the forwarder's live external ports. *Out*: counters. Nothing here is on the packet path: the
 //! maps are plain kernel memory that the programs read.
@@ -53,6 +57,7 @@ mod attach;
 mod bitmap;
 mod load;
 mod maps;
+mod mirror;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -189,6 +194,19 @@ pub struct ContainerPort {
     /// A number that all ports of one container share, and no other's: it may also send with the
     /// address of another one of its ports. 0 is nobody's.
     pub container: u32,
+    /// Whether what it gets goes through the queueing discipline of `if_index`, which is limited.
+    pub queued: bool,
+    /// How fast it may send at most; what is more is dropped.
+    pub policer: Option<Policer>,
+}
+
+/// A token bucket without a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policer {
+    /// Octets per second, frame headers included; not 0.
+    pub rate: u64,
+    /// Octets that it holds.
+    pub burst: u64,
 }
 
 /// The loaded programs, their maps and where they are attached. Dropping it detaches everything.

@@ -54,6 +54,15 @@ static __always_inline bool may_meet(const struct endpoint *from, const struct e
 	return from->flags & ENDPOINT_ICC || from->flags & to->flags & ENDPOINT_LINKED;
 }
 
+// Into a container's namespace: straight, or, if it is not to get all that comes, through the queueing discipline
+// of its veth.
+static __always_inline int into(const struct endpoint *to)
+{
+	if (to->flags & ENDPOINT_QUEUED)
+		return bpf_redirect(to->veth, 0);
+	return bpf_redirect_peer(to->veth, 0);
+}
+
 // Straight into the other container's namespace. This is faster than the bridge, and the FORWARD
 // chains of bridge-nf-call-iptables=1 and bridge-nf-call-ip6tables=1 never see the packet.
 static __always_inline int to_peer(struct __sk_buff *skb, const struct endpoint *to)
@@ -62,5 +71,5 @@ static __always_inline int to_peer(struct __sk_buff *skb, const struct endpoint 
 	// that would still be so on the other side.
 	bpf_skb_change_type(skb, PACKET_HOST);
 	count(PEER_REDIRECT);
-	return bpf_redirect_peer(to->veth, 0);
+	return into(to);
 }

@@ -20,8 +20,8 @@ use tunbridge::api::types::{
     AttachEndpoint, AttachedEndpoint, ChangeLabels, CollectEndpoints, ConnectNetwork,
     CreateContainer, CreateNetwork, CreatedContainer, CreatedNetwork, DisconnectNetwork,
     EndpointReference, Exited, Finding, Flow, HostIdentity, HostInfo, Interface, Lease,
-    LeasedAddress, LeasedPool, ListContainers, NameEndpoint, NamedEndpoint, PublishEndpoint,
-    RequestAddress, RequestLeasedPool, StartSpec, Started, Stats,
+    LeasedAddress, LeasedPool, LimitEndpoint, ListContainers, NameEndpoint, NamedEndpoint,
+    PublishEndpoint, RequestAddress, RequestLeasedPool, StartSpec, Started, Stats,
 };
 
 type Answer<T> = Result<T, ApiError>;
@@ -441,6 +441,12 @@ impl Backend for Fake {
 
     async fn collect_endpoints(&self, request: CollectEndpoints) -> Answer<()> {
         self.note(format!("collect {}", request.valid.len()));
+        Ok(())
+    }
+
+    async fn limit_endpoint(&self, request: LimitEndpoint) -> Answer<()> {
+        let rate = request.bandwidth.egress.map(|limit| limit.rate);
+        self.note(format!("limit {} {rate:?}", request.endpoint.container));
         Ok(())
     }
 

@@ -1,11 +1,13 @@
-//! `portmap` and `firewall`, for attachments of ours and of others.
+//! `portmap`, `bandwidth` and `firewall`, for attachments of ours and of others.
 
 use serde_json::{Value, json};
 
 use super::plugin::{Answer, Namespace, Plugins};
-use super::recorder::Recorder;
+use super::recorder::{Recorder, attached};
 
 const CHECK: &str = "POST /tunbridge/endpoints/check";
+const LIMIT: &str = "POST /tunbridge/endpoints/bandwidth";
+const CHAINED: [&str; 3] = ["portmap", "bandwidth", "firewall"];
 
 struct Bench {
     plugins: Plugins,
@@ -56,7 +58,7 @@ fn config(plugin: &str) -> Value {
         "runtimeConfig": {"portMappings": [
             {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
             {"hostPort": 8081, "containerPort": 81, "protocol": "udp", "hostIP": "127.0.0.1"},
-        ]},
+        ], "bandwidth": {"ingressRate": 5_000_000, "ingressBurst": 800_000, "egressRate": 0}},
     })
 }
 
@@ -232,7 +234,7 @@ fn the_firewall_lets_ours_through() {
 fn attachments_of_others_are_left_to_the_next_plugin_of_the_name() {
     let bench = Bench::new();
     bench.of_others();
-    for plugin in ["portmap", "firewall"] {
+    for plugin in CHAINED {
         let config = config(plugin);
         let answer = bench.call(plugin, "ADD", &config);
         answer.expect_error(4, &[&format!("failed to find plugin {plugin:?} in path [")]);
@@ -249,12 +251,80 @@ fn attachments_of_others_are_left_to_the_next_plugin_of_the_name() {
             .expect_error(102, &[plugin]);
     }
     assert_eq!(bench.publications(), []);
+    assert!(!bench.daemon.requests().contains(&LIMIT.to_owned()));
+}
+
+#[test]
+fn limits_are_set_and_the_result_goes_on() {
+    let bench = Bench::new();
+    let mut config = config("bandwidth");
+    assert_eq!(bench.call("bandwidth", "ADD", &config).json(), previous());
+    let asked = bench.daemon.body(LIMIT);
+    let expected = json!({"ingress": {"rate": 5_000_000, "burst": 800_000}});
+    assert_eq!(asked["bandwidth"], expected);
+    let expected = json!({
+        "runtime": "cni", "container": "c1", "owner": "net", "network": "net", "interface": "eth0",
+    });
+    assert_eq!(asked["endpoint"], expected);
+    bench.call("bandwidth", "DEL", &config).silent();
+    // What stands in the configuration goes before.
+    config["egressRate"] = 8_000_000.into();
+    config["egressBurst"] = 900_000.into();
+    bench.call("bandwidth", "ADD", &config).json();
+    let expected = json!({"egress": {"rate": 8_000_000, "burst": 900_000}});
+    assert_eq!(bench.daemon.body(LIMIT)["bandwidth"], expected);
+    let text = "invalid bandwidth.egress.burst 8";
+    bench.daemon.answer(LIMIT, 400, json!({ "message": text }));
+    bench
+        .call("bandwidth", "ADD", &config)
+        .expect_error(7, &[text]);
+    config["egressBurst"] = 0.into();
+    bench.call("bandwidth", "ADD", &config).expect_error(
+        7,
+        &["invalid egressRate 8000000", "egressBurst must be, too"],
+    );
+}
+
+#[test]
+fn without_limits_nobody_is_asked() {
+    let bench = Bench::new();
+    let mut config = config("bandwidth");
+    for limits in [
+        json!({}),
+        json!({"bandwidth": {"ingressRate": 0, "ingressBurst": 0}}),
+    ] {
+        config["runtimeConfig"] = limits;
+        assert_eq!(bench.call("bandwidth", "ADD", &config).json(), previous());
+        bench.call("bandwidth", "CHECK", &config).silent();
+        bench.call("bandwidth", "DEL", &config).silent();
+    }
+    assert!(bench.daemon.asked().is_empty());
+    config["cniVersion"] = "1.1.0".into();
+    bench.call("bandwidth", "STATUS", &config).silent();
+}
+
+#[test]
+fn a_check_compares_the_limits() {
+    let bench = Bench::new();
+    for plugin in ["bandwidth", "tunbridge"] {
+        let mut config = config(plugin);
+        config["runtimeConfig"]["portMappings"] = json!([]);
+        bench.daemon.answer(CHECK, 200, attached());
+        bench.call(plugin, "CHECK", &config).expect_error(
+            101,
+            &["ingress bandwidth is not 5000000 bit/s", "but unlimited"],
+        );
+        let mut limited = attached();
+        limited["bandwidth"] = json!({"ingress": {"rate": 5_000_000, "burst": 800_000}});
+        bench.daemon.answer(CHECK, 200, limited);
+        bench.call(plugin, "CHECK", &config).silent();
+    }
 }
 
 #[test]
 fn the_next_plugin_of_the_name_collects_its_own() {
     let bench = Bench::new();
-    for plugin in ["portmap", "firewall"] {
+    for plugin in CHAINED {
         let mut config = config(plugin);
         config["cniVersion"] = "1.1.0".into();
         bench.call(plugin, "GC", &config).silent();
@@ -273,7 +343,7 @@ fn the_next_plugin_of_the_name_collects_its_own() {
 #[test]
 fn a_chain_begins_with_another_plugin() {
     let bench = Bench::new();
-    for plugin in ["portmap", "firewall"] {
+    for plugin in CHAINED {
         let config = json!({"cniVersion": "1.0.0", "name": "net", "type": plugin});
         let words = [
             plugin,

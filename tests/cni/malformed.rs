@@ -356,8 +356,10 @@ fn configurations() {
         ),
         (
             json!({"runtimeConfig": {"bandwidth": {"ingressRate": 5}}}),
-            2,
-            &["unsupported field runtimeConfig.bandwidth.ingressRate with value 5"],
+            7,
+            &[
+                "invalid runtimeConfig.bandwidth.ingressRate 5: if a rate is set, ingressBurst must be",
+            ],
         ),
         (
             json!({"runtimeConfig": {"ips": ["10.0.0.1/99"]}}),

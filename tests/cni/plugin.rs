@@ -115,6 +115,7 @@ impl Plugins {
             "tunbridge-cni",
             "bridge",
             "portmap",
+            "bandwidth",
             "firewall",
         ] {
             let program = env!("CARGO_BIN_EXE_tunbridge");

@@ -160,9 +160,9 @@ fn usual(request: &str) -> (u16, Value) {
         }
         "POST /tunbridge/endpoints" => (201, attached()),
         "POST /tunbridge/endpoints/check" => (200, attached()),
-        "POST /tunbridge/endpoints/detach" | "POST /tunbridge/endpoints/collect" => {
-            (204, Value::Null)
-        }
+        "POST /tunbridge/endpoints/detach"
+        | "POST /tunbridge/endpoints/collect"
+        | "POST /tunbridge/endpoints/bandwidth" => (204, Value::Null),
         _ if request.starts_with("POST /tunbridge/containers/") => (204, Value::Null),
         _ => (404, json!({"message": format!("{request}: not found")})),
     }

@@ -291,6 +291,7 @@ fn as_containerd_calls_it() {
     config["runtimeConfig"] = json!({
         "portMappings": [{"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}],
         "dns": {"Servers": ["10.0.0.10"], "Searches": ["svc"], "Options": ["ndots:5"]},
+        "bandwidth": {"ingressRate": 1_000_000, "ingressBurst": 2_147_483_647, "egressRate": 0, "egressBurst": 0},
     });
     let call = plugins
         .call("tunbridge")
@@ -303,6 +304,8 @@ fn as_containerd_calls_it() {
     assert_eq!(asked["dns_search"], json!(["svc"]));
     assert_eq!(asked["dns_option"], json!(["ndots:5"]));
     assert_eq!(asked["name"], "p");
+    let limited = json!({"ingress": {"rate": 1_000_000, "burst": 2_147_483_647}});
+    assert_eq!(asked["bandwidth"], limited);
 }
 
 #[test]

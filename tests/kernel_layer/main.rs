@@ -7,6 +7,7 @@ mod announcing;
 mod containers;
 mod interfaces;
 mod ipv6;
+mod limits;
 mod namespaces;
 mod ndp;
 mod reading;
@@ -32,8 +33,8 @@ use tunbridge::kernel::host_ports::host_ports;
 use tunbridge::kernel::netns::{self, NetnsError};
 use tunbridge::kernel::route::CACHE_CAPACITY;
 use tunbridge::kernel::{
-    Bridge, BridgeSpec, EndpointSysctl, Event, Ipv6Settings, Netlink, Resolved, RouteResolver,
-    VethSpec, Watcher, sysctl,
+    Bridge, BridgeSpec, EndpointSysctl, Event, Ipv6Settings, Limits, Netlink, Resolved,
+    RouteResolver, TokenBucket, VethSpec, Watcher, sysctl,
 };
 
 /// Runs a test in a fresh network namespace with `lo` up, on a thread that ends with it.
@@ -110,6 +111,7 @@ fn veth_spec<'a>(namespace: &'a OwnedFd, bridge: &Bridge) -> VethSpec<'a> {
         ipv6: false,
         mtu: None,
         sysctls: &[],
+        limits: Limits::default(),
         bridge_if_index: bridge.if_index,
         bridge_mac: bridge.mac,
     }

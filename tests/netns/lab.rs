@@ -380,6 +380,23 @@ impl Place {
         self.peer(&[verb, host, port, &octets.to_string()])
     }
 
+    /// Bits per second that come from `from` to this place by `protocol`, when they come as fast as they can, from a second
+    /// on after the first. `to`: where `from` finds port `port` of this place.
+    #[track_caller]
+    pub(crate) fn rate_from(&self, from: &Self, protocol: &str, to: &str, port: u16) -> f64 {
+        let (peer, port) = (script("peer"), port.to_string());
+        let mut drain = self.start(&[&peer, "drain", &port]);
+        let line = drain.read_line();
+        assert!(line.starts_with("listening"), "{}: {line}", self.name);
+        let (host, to_port) = split(to);
+        let _flood = from.start(&[&peer, "flood", protocol, host, to_port, "8"]);
+        let line = drain.read_line();
+        let rate = line
+            .strip_prefix("drained ")
+            .and_then(|rate| rate.parse().ok());
+        rate.unwrap_or_else(|| panic!("{protocol} from {} to {to}: {line}", from.name))
+    }
+
     /// Makes `count` short connections.
     pub(crate) fn many_short_connections(&self, to: &str, count: u32) -> Outcome {
         let (host, port) = split(to);

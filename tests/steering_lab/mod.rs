@@ -250,6 +250,8 @@ impl Lab {
             linked: false,
             internal: false,
             container: 0,
+            queued: false,
+            policer: None,
         }
     }
 

@@ -89,6 +89,8 @@ impl<'a> Second<'a> {
             linked: false,
             internal: false,
             container: 0,
+            queued: false,
+            policer: None,
         }
     }
 }

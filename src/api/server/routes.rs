@@ -98,6 +98,7 @@ routes! {
     post "/tunbridge/endpoints/detach" runtime::detach_endpoint;
     post "/tunbridge/endpoints/check" runtime::check_endpoint;
     post "/tunbridge/endpoints/collect" runtime::collect_endpoints;
+    post "/tunbridge/endpoints/bandwidth" runtime::limit_endpoint;
     post "/tunbridge/endpoints/publish" runtime::publish_endpoint;
     post "/tunbridge/endpoints/name" runtime::name_endpoint;
     get "/tunbridge/networks/{id}/names" pools::network_names;

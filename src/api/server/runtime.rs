@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use super::super::descriptors::Descriptors;
 use super::super::types::{
     AttachEndpoint, AttachedEndpoint, CollectEndpoints, EndpointReference, HostIdentity,
-    NameEndpoint, PublishEndpoint,
+    LimitEndpoint, NameEndpoint, PublishEndpoint,
 };
 use super::requests::JsonBody;
 use super::routes::{Errors, Shared};
@@ -71,6 +71,19 @@ pub(super) async fn collect_endpoints<B: Backend>(
     JsonBody(request): JsonBody<CollectEndpoints>,
 ) -> Answer<StatusCode> {
     api.backend.collect_endpoints(request).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Limit how fast an endpoint of a runtime's container sends and receives, in place of the limits that it has.
+#[utoipa::path(
+    post, path = "/tunbridge/endpoints/bandwidth", tag = "tunbridge", request_body = LimitEndpoint,
+    responses((status = 204, description = "It is limited so"), Errors),
+)]
+pub(super) async fn limit_endpoint<B: Backend>(
+    State(api): Shared<B>,
+    JsonBody(request): JsonBody<LimitEndpoint>,
+) -> Answer<StatusCode> {
+    api.backend.limit_endpoint(request).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

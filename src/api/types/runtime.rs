@@ -84,6 +84,49 @@ pub struct AttachEndpoint {
     /// Options of resolv.conf.
     #[serde(default)]
     pub dns_option: Vec<String>,
+    /// How fast it may send and receive. Not with [`Placement::Host`].
+    #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
+    pub bandwidth: Bandwidth,
+}
+
+/// How fast an endpoint may send and receive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Bandwidth {
+    /// Towards the container; absent: as fast as can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<RateLimit>,
+    /// From the container; absent: as fast as can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<RateLimit>,
+}
+
+impl Bandwidth {
+    /// Nothing is limited.
+    #[must_use]
+    pub const fn is_unlimited(&self) -> bool {
+        self.ingress.is_none() && self.egress.is_none()
+    }
+}
+
+/// A token bucket, in CNI's units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// In bits per second.
+    pub rate: u64,
+    /// In bits: how much may pass at once after a pause.
+    pub burst: u64,
+}
+
+/// `POST /tunbridge/endpoints/bandwidth`: other limits for one endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitEndpoint {
+    /// Which; if it means several, the first.
+    pub endpoint: EndpointReference,
+    /// In place of those that it has.
+    pub bandwidth: Bandwidth,
 }
 
 const fn yes() -> bool {
@@ -109,6 +152,7 @@ impl AttachEndpoint {
             dns: Vec::new(),
             dns_search: Vec::new(),
             dns_option: Vec::new(),
+            bandwidth: Bandwidth::default(),
         }
     }
 }
@@ -205,6 +249,9 @@ pub struct AttachedEndpoint {
     pub search: Vec<String>,
     /// Options for it.
     pub options: Vec<String>,
+    /// How fast it may send and receive.
+    #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
+    pub bandwidth: Bandwidth,
     /// For the user, one sentence each.
     pub warnings: Vec<String>,
 }

@@ -175,11 +175,11 @@ fn a_directory_that_is_not_there() {
 fn a_later_version_is_left_alone() {
     let (_directory, path) = file();
     let mut store = Store::open(&path).unwrap();
-    put(&mut store, META, "version", b"5");
+    put(&mut store, META, "version", b"6");
     drop(store);
     let error = Store::open(&path).unwrap_err();
     assert!(
-        matches!(error, StoreError::TooNew { version: 5, .. }),
+        matches!(error, StoreError::TooNew { version: 6, .. }),
         "{error}"
     );
 }

@@ -1,5 +1,6 @@
 //! The CNI plugin with the real daemon: what is in the container's namespace afterwards, and what is left of it.
 
+mod bandwidth;
 mod bridges;
 mod hosts;
 mod kills;

@@ -29,7 +29,7 @@ impl<'lab> Runtime<'lab> {
     pub(crate) fn in_host(lab: &'lab Lab, host: Place) -> Self {
         let program = binary();
         let line = format!(
-            "mkdir -p {PLUGINS}; for name in tunbridge bridge portmap firewall; do ln -sf {program} {PLUGINS}/$name; done"
+            "mkdir -p {PLUGINS}; for name in tunbridge bridge portmap bandwidth firewall; do ln -sf {program} {PLUGINS}/$name; done"
         );
         lab.host().shell(&line).expect_success();
         Self { lab, host }
