@@ -297,11 +297,8 @@ mod tests {
         let mut payload = Vec::new();
         put_header(&mut payload, 7, HANDLE);
         put_bucket(&mut payload, bucket);
-        let at = payload.windows(QOPT_LEN).position(|window| {
-            window[8..12] == u32::try_from(bucket.rate).unwrap_or(u32::MAX).to_ne_bytes()
-                && window[1] == LINKLAYER_ETHERNET
-        });
-        let at = at.unwrap() + 28;
+        // Behind the kind and the headers of both attributes around it.
+        let at = TCMSG_LEN + 8 + 4 + 4 + 28;
         payload[at..at + 4].copy_from_slice(&ticks.to_ne_bytes());
         read(libc::RTM_NEWQDISC, &payload)
     }

@@ -102,7 +102,7 @@ fn a_chain_of_stock_names_in_every_version() {
         let result = bench.call("bridge", "ADD", &config).json();
         assert_eq!(result["cniVersion"], version);
         config["prevResult"] = result.clone();
-        for plugin in ["portmap", "firewall"] {
+        for plugin in CHAINED {
             config["type"] = plugin.into();
             config["runtimeConfig"] = ports.clone();
             assert_eq!(
@@ -112,7 +112,8 @@ fn a_chain_of_stock_names_in_every_version() {
             );
         }
         assert_eq!(bench.publications().len(), 2, "{version}");
-        for plugin in ["firewall", "portmap", "bridge"] {
+        assert!(bench.daemon.requests().contains(&LIMIT.to_owned()));
+        for plugin in ["firewall", "bandwidth", "portmap", "bridge"] {
             config["type"] = plugin.into();
             bench.call(plugin, "DEL", &config).silent();
             for (verb, least) in [("CHECK", "0.4.0"), ("GC", "1.1.0"), ("STATUS", "1.1.0")] {
@@ -190,7 +191,7 @@ fn bad_ports_are_refused_by_their_place_and_hinder_no_deletion() {
             "portMappings[0].protocol with value \"sctp\"",
         ),
     ] {
-        for plugin in ["bridge", "portmap", "firewall"] {
+        for plugin in ["bridge", "portmap", "bandwidth", "firewall"] {
             let mut config = config(plugin);
             config["runtimeConfig"]["portMappings"] = ports.clone();
             if plugin == "firewall" {

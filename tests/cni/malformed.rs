@@ -216,7 +216,7 @@ fn standard_input() {
 #[test]
 fn standard_input_of_every_verb_under_every_name() {
     let (plugins, daemon, namespace) = (Plugins::new(), Recorder::start(), Namespace::new());
-    for name in ["tunbridge", "bridge", "portmap", "firewall"] {
+    for name in ["tunbridge", "bridge", "portmap", "bandwidth", "firewall"] {
         for verb in ["ADD", "DEL", "CHECK", "GC", "STATUS"] {
             for (input, version, code, words) in [
                 (

@@ -24,6 +24,7 @@ fn the_version_is_told_without_a_daemon_whatever_is_asked() {
         "tunbridge-cni",
         "bridge",
         "portmap",
+        "bandwidth",
         "firewall",
     ] {
         for (input, version) in [
@@ -55,7 +56,13 @@ fn the_version_is_told_without_a_daemon_whatever_is_asked() {
 #[test]
 fn without_a_verb_it_says_what_it_is() {
     let plugins = Plugins::new();
-    for name in ["tunbridge-cni", "bridge", "portmap", "firewall"] {
+    for name in [
+        "tunbridge-cni",
+        "bridge",
+        "portmap",
+        "bandwidth",
+        "firewall",
+    ] {
         let answer = plugins.call(name).unset("CNI_COMMAND").with("{}");
         answer.silent();
         assert!(answer.stderr.contains("plugin version"), "{answer:?}");
