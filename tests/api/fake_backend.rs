@@ -419,6 +419,7 @@ impl Backend for Fake {
             nameservers: Vec::new(),
             search: Vec::new(),
             options: Vec::new(),
+            bandwidth: request.bandwidth,
             warnings: Vec::new(),
         })
     }

@@ -341,13 +341,19 @@ fn a_runtime_hands_its_namespace_over() {
         .unwrap();
     let valid = json!({"runtime": "cni", "owner": "net1", "valid": [["c1", "eth0"]]});
     client.tell("/tunbridge/endpoints/collect", &valid).unwrap();
+    let limits =
+        json!({"endpoint": reference, "bandwidth": {"egress": {"rate": 1000, "burst": 20_000}}});
+    client
+        .tell("/tunbridge/endpoints/bandwidth", &limits)
+        .unwrap();
     assert_eq!(
         server.fake.records().asked,
         [
             format!("attach c1 {inode}"),
             "attach c1 0".to_owned(),
             "detach c1".to_owned(),
-            "collect 1".to_owned()
+            "collect 1".to_owned(),
+            "limit c1 Some(1000)".to_owned()
         ]
     );
     let refused = client

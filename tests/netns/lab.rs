@@ -383,7 +383,7 @@ impl Place {
     /// Bits per second that come from `from` to this place by `protocol`, when they come as fast as they can, from a second
     /// on after the first. `to`: where `from` finds port `port` of this place.
     #[track_caller]
-    pub(crate) fn rate_from(&self, from: &Self, protocol: &str, to: &str, port: u16) -> f64 {
+    pub(crate) fn rate_from(&self, from: &Self, protocol: &str, to: &str, port: u16) -> u64 {
         let (peer, port) = (script("peer"), port.to_string());
         let mut drain = self.start(&[&peer, "drain", &port]);
         let line = drain.read_line();
