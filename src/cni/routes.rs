@@ -43,15 +43,11 @@ pub(super) fn check(
     let routes = complete(routes, attached);
     let gone = run(async {
         let inside = Netlink::in_namespace(namespace.as_fd())?;
-        for route in &routes {
-            if !inside.has_route(interface, route).await? {
-                return Ok(Some(route.destination));
-            }
-        }
-        Ok(None)
+        inside.missing_route(interface, &routes).await
     })?;
     match gone {
-        Some(destination) => {
+        Some(route) => {
+            let destination = route.destination;
             let message = format!("interface {interface}: the route to {destination} is gone");
             Err(CniError::new(code::CHECK, message))
         }
@@ -96,7 +92,18 @@ fn complete(routes: &[Route], attached: &AttachedEndpoint) -> Vec<ContainerRoute
         priority: route.priority,
         table: route.table,
     };
-    routes.iter().map(complete).collect()
+    // That of the network itself comes with the address.
+    let own = |route: &&Route| {
+        attached
+            .addresses
+            .iter()
+            .any(|own| own.trunc() == route.destination && route.table.is_none())
+    };
+    routes
+        .iter()
+        .filter(|route| !own(route))
+        .map(complete)
+        .collect()
 }
 
 fn run<T>(work: impl Future<Output = Result<T, NetlinkError>>) -> Result<T, CniError> {

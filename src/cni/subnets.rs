@@ -136,6 +136,10 @@ pub(super) fn read_subnet(field: &Field<'_>) -> Result<IpNet, CniError> {
         let why = format!("it has host bits: give {}", subnet.trunc());
         return Err(field.wrong(&why));
     }
+    // To the daemon an unspecified address is "any subnet of that size", as with Docker.
+    if subnet.addr().is_unspecified() {
+        return Err(field.wrong("it is no network: give a CIDR block such as 10.1.0.0/16"));
+    }
     Ok(subnet)
 }
 
@@ -215,6 +219,11 @@ mod tests {
                 json!([[{"subnet": "10.1.0.0/33"}]]),
                 7,
                 "invalid ranges[0][0].subnet \"10.1.0.0/33\": give a CIDR block",
+            ),
+            (
+                json!([[{"subnet": "0.0.0.0/0"}]]),
+                7,
+                "invalid ranges[0][0].subnet \"0.0.0.0/0\": it is no network",
             ),
             (
                 json!([[{"subnet": "10.1.0.7/24"}]]),

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::core::Core;
 use crate::api::types::EndpointReference;
@@ -35,14 +36,22 @@ pub(super) async fn detach(core: &Arc<Core>, socket: &Path) {
     let _ = fs::remove_dir(&directory);
 }
 
-/// Files with a name that begins with a dot are still being written: whoever does asks us afterwards.
+/// Files with a name that begins with a dot are still being written: whoever does asks us afterwards, or was killed.
 fn written(directory: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(directory).into_iter().flatten().flatten();
-    files
-        .filter(|file| !file.file_name().as_encoded_bytes().starts_with(b"."))
-        .map(|file| file.path())
-        .collect()
+    let (unfinished, written): (Vec<_>, Vec<_>) =
+        files.partition(|file| file.file_name().as_encoded_bytes().starts_with(b"."));
+    for file in unfinished {
+        let age = file.metadata().and_then(|found| found.modified());
+        if age.is_ok_and(|since| since.elapsed().is_ok_and(|age| age > ABANDONED)) {
+            let _ = fs::remove_file(file.path());
+        }
+    }
+    written.iter().map(fs::DirEntry::path).collect()
 }
+
+/// Nobody writes for so long.
+const ABANDONED: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests {
@@ -55,6 +64,16 @@ mod tests {
         for name in ["word", ".word.17"] {
             fs::write(directory.path().join(name), "").unwrap();
         }
-        assert_eq!(written(directory.path()), [directory.path().join("word")]);
+        let (word, unfinished) = (
+            directory.path().join("word"),
+            directory.path().join(".word.17"),
+        );
+        assert_eq!(written(directory.path()), std::slice::from_ref(&word));
+        assert!(unfinished.exists());
+        let long_ago = std::time::SystemTime::now() - 2 * ABANDONED;
+        let file = fs::File::options().write(true).open(&unfinished).unwrap();
+        file.set_modified(long_ago).unwrap();
+        assert_eq!(written(directory.path()), [word]);
+        assert!(!unfinished.exists());
     }
 }

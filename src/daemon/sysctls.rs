@@ -31,13 +31,15 @@ impl LoopbackSysctls {
     /// Notes what is, and sets what is needed.
     pub(super) fn prepare(state_dir: &Path) -> anyhow::Result<Self> {
         let path = state_dir.join("loopback.json");
-        let former = match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .with_context(|| format!("{} is damaged: remove it", path.display()))?,
-            Err(_) => present()?,
+        let former = match read(&path) {
+            Some(former) => former,
+            None => {
+                let former = present()?;
+                write(&path, &serde_json::to_vec(&former)?)
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+                former
+            }
         };
-        let text = serde_json::to_vec(&former)?;
-        write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
         for change in forwarding::prepare_loopback()? {
             tracing::info!("{change}");
         }
@@ -70,14 +72,30 @@ fn is_ours(segments: &[&str]) -> bool {
     forwarding::LOOPBACK.iter().any(|ours| segments == ours)
 }
 
+/// What a daemon before us noted; `None` if there was none, or its disk failed.
+fn read(path: &Path) -> Option<Vec<Former>> {
+    let text = fs::read(path).ok()?;
+    match serde_json::from_slice(&text) {
+        Ok(former) => Some(former),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "damaged: what the sysctls of lo were is not known");
+            None
+        }
+    }
+}
+
+/// Whole or not at all.
 fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
     let mut file = OpenOptions::new()
         .create(true)
         .truncate(true)
         .write(true)
         .mode(0o600)
-        .open(path)?;
-    file.write_all(text)
+        .open(&new)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(new, path)
 }
 
 fn present() -> anyhow::Result<Vec<Former>> {
@@ -95,6 +113,22 @@ fn present() -> anyhow::Result<Vec<Former>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_noted_is_there_or_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("loopback.json");
+        assert!(read(&path).is_none());
+        fs::write(&path, "").unwrap();
+        assert!(read(&path).is_none(), "of a full disk");
+        let former = [Former {
+            segments: vec!["net".to_owned()],
+            value: "1".to_owned(),
+        }];
+        write(&path, &serde_json::to_vec(&former).unwrap()).unwrap();
+        assert_eq!(read(&path).unwrap()[0].value, "1");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
 
     #[test]
     fn nothing_but_what_was_changed_is_put_back() {

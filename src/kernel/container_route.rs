@@ -1,5 +1,6 @@
 //! Routes inside a container beside its default one, which [`super::container`] makes.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -8,7 +9,7 @@ use netlink_packet_route::route::{
 };
 use rtnetlink::RouteMessageBuilder;
 
-use super::dump::{NextHop, RouteKind, TABLE_MAIN};
+use super::dump::{NextHop, Route, RouteKind, TABLE_MAIN};
 use super::netlink::{Netlink, NetlinkError, errno, failed};
 
 /// A route by an interface of a container.
@@ -49,33 +50,47 @@ impl Netlink {
         }
     }
 
-    /// Whether there is such a route by `interface`.
+    /// The first of these routes that is not there by `interface`. A metric that was not asked for is any.
     ///
     /// # Errors
     /// There is no such interface, or the routes cannot be listed.
-    pub async fn has_route(
+    pub async fn missing_route<'a>(
         &self,
         interface: &str,
-        route: &ContainerRoute,
-    ) -> Result<bool, NetlinkError> {
+        wanted: &'a [ContainerRoute],
+    ) -> Result<Option<&'a ContainerRoute>, NetlinkError> {
         let link = self.existing_link(interface).await?;
-        let hop = NextHop {
-            if_index: link.index,
-            gateway: route.gateway,
+        let mut present: HashMap<(IpNet, u32), Vec<Route>> = HashMap::new();
+        for route in self.routes().await? {
+            let key = (route.destination, route.table);
+            present.entry(key).or_default().push(route);
+        }
+        let is_there = |route: &ContainerRoute| {
+            let hop = NextHop {
+                if_index: link.index,
+                gateway: route.gateway,
+            };
+            let key = (route.destination, route.table.unwrap_or(TABLE_MAIN));
+            let same = |present: &Route| {
+                present.kind == RouteKind::Unicast
+                    && route
+                        .priority
+                        .is_none_or(|priority| present.priority == priority)
+                    && route
+                        .mtu
+                        .is_none_or(|mtu| present.mtu == Some(mtu.min(MOST_MTU)))
+                    && present.next_hops.contains(&hop)
+            };
+            present
+                .get(&key)
+                .is_some_and(|routes| routes.iter().any(same))
         };
-        let routes = self.routes().await?;
-        Ok(routes.iter().any(|present| {
-            present.kind == RouteKind::Unicast
-                && present.destination == route.destination
-                && present.table == route.table.unwrap_or(TABLE_MAIN)
-                && route
-                    .priority
-                    .is_none_or(|priority| present.priority == priority)
-                && route.mtu.is_none_or(|mtu| present.mtu == Some(mtu))
-                && present.next_hops.contains(&hop)
-        }))
+        Ok(wanted.iter().find(|route| !is_there(route)))
     }
 }
+
+/// What the kernel makes of more (`ip_metrics_convert`, net/ipv4/metrics.c).
+const MOST_MTU: u32 = 65_535 - 15;
 
 fn message(route: &ContainerRoute, if_index: u32) -> RouteMessage {
     let length = route.destination.prefix_len();

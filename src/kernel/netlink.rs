@@ -6,8 +6,10 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
@@ -17,6 +19,8 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage,
 };
 use netlink_packet_route::route::RouteMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use rtnetlink::packet_core::Parseable;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
 use super::dump::{Address, Link, Route, read_address, read_route};
@@ -24,6 +28,7 @@ use super::dump::{Address, Link, Route, read_address, read_route};
 use super::endpoint_sysctl::EndpointSysctlError;
 use super::links::{self, LinkQuestions};
 use super::netns::{self, NetnsError};
+use super::socket::QuestionSocket;
 use super::sysctl::SysctlError;
 
 /// Packets that a TUN queue holds while its reader is busy. The kernel's 500 are fewer than one
@@ -110,6 +115,35 @@ pub enum NetlinkError {
     /// A namespace could not be used.
     #[error(transparent)]
     Netns(#[from] NetnsError),
+}
+
+/// For each part of a list of routes; other changes to the network come first.
+const ROUTES_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What is read of a container's routing tables. (The main table's default route is the first of that table; other tables
+/// than it are few, or the container's own affair.)
+const MOST_ROUTES: usize = 8192;
+
+fn first_routes(ipv4: bool) -> io::Result<Vec<RouteMessage>> {
+    let socket = QuestionSocket::new(NETLINK_ROUTE, ROUTES_TIMEOUT)?;
+    let family = if ipv4 { libc::AF_INET } else { libc::AF_INET6 };
+    let mut routes = Vec::new();
+    socket.ask_for_some(
+        libc::RTM_GETROUTE,
+        |request| {
+            // struct rtmsg
+            request.push(u8::try_from(family).unwrap_or_default());
+            request.extend_from_slice(&[0; 11]);
+        },
+        |message| {
+            routes.extend(RouteMessage::parse(message.payload).ok());
+            match routes.len() {
+                MOST_ROUTES.. => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        },
+    )?;
+    Ok(routes)
 }
 
 /// A connection to the kernel's routing interface; clones share it.
@@ -289,11 +323,16 @@ impl Netlink {
         Ok(messages.iter().filter_map(read_route).collect())
     }
 
-    /// The routes of one family, as the kernel describes them.
+    /// The routes of one family, as the kernel describes them. In a namespace that is not the process's own the first
+    /// [`MOST_ROUTES`]: a container may make millions.
     pub(super) async fn route_messages(
         &self,
         ipv4: bool,
     ) -> Result<Vec<RouteMessage>, NetlinkError> {
+        if self.namespace.is_some() {
+            let some = self.run(move || first_routes(ipv4)).await?;
+            return some.map_err(|e| request_error("list routes", e));
+        }
         let _one = self.listing.lock().await;
         let request = if ipv4 {
             RouteMessageBuilder::<Ipv4Addr>::new().build()

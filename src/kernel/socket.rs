@@ -2,6 +2,7 @@
 //! packet path can never hang in it.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use libc::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_MULTI, NLM_F_REQUEST};
@@ -66,6 +67,20 @@ impl QuestionSocket {
         self.exchange(kind, if dump { NLM_F_DUMP } else { 0 }, body, on_message)
     }
 
+    /// Asks for a list and reads it until `on_message` has had enough. The kernel writes no more of it when the socket
+    /// is closed, and answers nothing else before: it is the last question.
+    ///
+    /// # Errors
+    /// As [`QuestionSocket::ask`].
+    pub(super) fn ask_for_some(
+        mut self,
+        kind: u16,
+        body: impl FnOnce(&mut Vec<u8>),
+        on_message: impl FnMut(&Message<'_>) -> ControlFlow<()>,
+    ) -> io::Result<Answer> {
+        self.exchange_until(kind, NLM_F_DUMP, body, on_message)
+    }
+
     /// The same for what the kernel tells as a notification, to whoever has asked if that one wants an echo; perhaps nothing.
     ///
     /// # Errors
@@ -108,6 +123,19 @@ impl QuestionSocket {
         body: impl FnOnce(&mut Vec<u8>),
         mut on_message: impl FnMut(&Message<'_>),
     ) -> io::Result<Answer> {
+        self.exchange_until(kind, flags, body, |message| {
+            on_message(message);
+            ControlFlow::Continue(())
+        })
+    }
+
+    fn exchange_until(
+        &mut self,
+        kind: u16,
+        flags: i32,
+        body: impl FnOnce(&mut Vec<u8>),
+        mut on_message: impl FnMut(&Message<'_>) -> ControlFlow<()>,
+    ) -> io::Result<Answer> {
         self.sequence = self.sequence.wrapping_add(1);
         self.send(kind, NLM_F_REQUEST | flags, body)?;
         let mut answer = Answer::Whole;
@@ -128,8 +156,8 @@ impl QuestionSocket {
                         code => Err(io::Error::from_raw_os_error(code)),
                     };
                 }
-                on_message(&message);
-                if i32::from(message.flags) & NLM_F_MULTI == 0 {
+                let enough = on_message(&message).is_break();
+                if enough || i32::from(message.flags) & NLM_F_MULTI == 0 {
                     return Ok(answer);
                 }
             }

@@ -253,3 +253,27 @@ fn lists_that_are_asked_for_at_the_same_time_are_all_answered() {
         }
     });
 }
+
+/// A container may make more routes than anybody wants to read.
+#[test]
+fn the_routes_of_a_container_are_read_up_to_a_number() {
+    in_fresh_namespace(|| async {
+        let netlink = Netlink::new().unwrap();
+        let bridge = netlink.ensure_bridge(&bridge_spec()).await.unwrap();
+        let container = anonymous_namespace();
+        let many = "ip link set lo up; for a in $(seq 80); do for b in $(seq 250); do \
+             echo route add 11.1.$a.$b/32 dev lo; done; done | ip -batch -";
+        run_inside(&container, many);
+        let inside = Netlink::in_namespace(container.as_fd()).unwrap();
+        let read = inside.routes().await.unwrap().len();
+        assert!((8000..9000).contains(&read), "{read}");
+        // There is nothing left on the way that would be taken for another answer.
+        assert_eq!(inside.links().await.unwrap().len(), 1);
+        netlink
+            .create_veth(&veth_spec(&container, &bridge))
+            .await
+            .unwrap();
+        run(many);
+        assert!(netlink.routes().await.unwrap().len() > 20_000);
+    });
+}

@@ -53,7 +53,13 @@ fn a_check_notices_what_somebody_has_changed() {
     let runtime = Runtime::new(&lab);
     let mut config = own("net1");
     config["subnet"] = "10.71.0.0/24".into();
-    config["ipam"] = json!({"routes": [{"dst": "10.99.0.0/16"}, {"dst": "10.98.0.0/16", "gw": "10.71.0.9", "priority": 7}]});
+    config["ipam"] = json!({"routes": [
+        {"dst": "10.99.0.0/16"},
+        {"dst": "10.98.0.0/16", "gw": "10.71.0.9", "priority": 7},
+        // The kernel knows no longer packets, and the network's own is there already.
+        {"dst": "10.97.0.0/16", "mtu": 9999999},
+        {"dst": "10.71.0.0/24"},
+    ]});
     for (index, spoil) in [
         "ip address delete 10.71.0.2/24 dev eth0",
         "ip link delete eth0",
