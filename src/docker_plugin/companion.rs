@@ -417,6 +417,61 @@ impl Plugin {
         Ok(())
     }
 
+    /// Gives back what has a subnet that dockerd wants and that it does not know to be in use. True if there was something.
+    pub(super) async fn free_subnet(&self, subnet: IpNet) -> Result<bool, ClientError> {
+        let freed = self.free_networks(|has| overlap(has, subnet)).await?;
+        let Some(all) = self.dockerd.all_networks().await else {
+            return Ok(freed);
+        };
+        let Some(known) = self.dockerd.leased_subnets(&all) else {
+            return Ok(freed);
+        };
+        let mut pools = self.pools().await?;
+        pools.retain(|pool| {
+            overlap(pool.subnet, subnet)
+                && !known.contains(&pool.subnet)
+                && !self.is_recent(&pool.id)
+        });
+        let pools: Vec<_> = pools
+            .into_iter()
+            .map(|pool| Leftover::Pool(pool.id))
+            .collect();
+        self.take_all_away(&pools).await?;
+        Ok(freed || !pools.is_empty())
+    }
+
+    /// The same of networks with certain subnets.
+    pub(super) async fn free_networks(
+        &self,
+        is_wanted: impl Fn(IpNet) -> bool,
+    ) -> Result<bool, ClientError> {
+        let Some(all) = self.dockerd.all_networks().await else {
+            return Ok(false);
+        };
+        let mut found = self.forgotten_networks(&all).await?;
+        let networks = self.daemon.networks().await?;
+        found.retain(|leftover| {
+            let Leftover::Network(docker) = leftover else {
+                return false;
+            };
+            let mut its = networks
+                .iter()
+                .filter(|network| network.dockers().any(|id| id == docker))
+                .flat_map(Network::subnets);
+            !self.is_recent(docker) && its.any(|has| is_wanted(has.subnet))
+        });
+        self.take_all_away(&found).await?;
+        Ok(!found.is_empty())
+    }
+
+    async fn take_all_away(&self, leftovers: &[Leftover]) -> Result<(), ClientError> {
+        for leftover in leftovers {
+            tracing::info!(?leftover, "dockerd does not know it any more");
+            self.take_away(leftover.clone()).await?;
+        }
+        Ok(())
+    }
+
     /// Those that this plugin has asked for.
     pub(super) async fn pools(&self) -> Result<Vec<LeasedPool>, ClientError> {
         let all: Vec<LeasedPool> = self
@@ -439,6 +494,11 @@ impl Leftover {
             Self::Pool(_) | Self::Network(_) => None,
         }
     }
+}
+
+/// Whether two subnets have addresses in common.
+pub(super) fn overlap(one: IpNet, other: IpNet) -> bool {
+    one.contains(&other) || other.contains(&one)
 }
 
 fn docker_id(named: &NamedEndpoint) -> Option<&str> {

@@ -64,10 +64,21 @@ impl Plugin {
             ipv6: request.v6,
             owner: Some(self.owner.clone()),
         };
-        let pool: LeasedPool = self
-            .daemon
-            .ask_once(move |client| client.post("/tunbridge/pools", &wanted))
-            .await?;
+        let ask = || {
+            let wanted = wanted.clone();
+            self.daemon
+                .ask_once(move |client| client.post("/tunbridge/pools", &wanted))
+        };
+        let pool: LeasedPool = match (ask().await, subnet) {
+            // A network that was never made may have it.
+            (Err(ClientError::Refused { .. }), Some(subnet))
+                if wanted.network.is_none() && self.free_subnet(subnet).await? =>
+            {
+                ask().await
+            }
+            (outcome, _) => outcome,
+        }?;
+        self.note(&pool.id);
         failpoint::reached("docker.pool");
         Ok(json!({"PoolID": pool.id, "Pool": pool.subnet.to_string(), "Data": {}}))
     }

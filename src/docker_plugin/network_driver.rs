@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
+use super::companion::overlap;
 use super::daemon::{Network, reference};
 use super::ipam_driver::ADDRESS_SPACE;
 use super::port_map::{EXPOSED_PORTS, ExposedPort, PORT_MAP, PortBinding, check_exposed, specs};
@@ -156,7 +157,16 @@ impl Plugin {
         };
         match existing {
             Some(network) => self.share(&network, &wanted).await?,
-            None => self.make(&wanted).await?,
+            None => {
+                self.note(&wanted.id);
+                let mut made = self.make(&wanted).await;
+                let is_wanted = |has| wanted.subnets.iter().any(|one| overlap(has, one.subnet));
+                // One of which dockerd never heard may be in the way.
+                if made.is_err() && self.free_networks(is_wanted).await? {
+                    made = self.make(&wanted).await;
+                }
+                made?;
+            }
         }
         failpoint::reached("docker.network");
         self.changed.notify_one();

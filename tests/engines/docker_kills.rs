@@ -48,13 +48,15 @@ fn calls_of_which_the_plugin_dies_leave_nothing_and_can_be_repeated() {
         let said = docker.said("cat /run/lab/output");
         assert!(said.contains("repeat the command"), "{step}: {said}");
     };
-    for (step, subnet) in [
-        ("docker.pool", "10.61.0.0/24"),
-        ("docker.address", "10.62.0.0/24"),
-        ("docker.network", "10.63.0.0/24"),
-    ] {
-        killed(&mut docker, step, &CREATE.replace("10.60.0.0/24", subnet));
+    for step in ["docker.pool", "docker.address", "docker.network"] {
+        killed(&mut docker, step, CREATE);
+        docker.said(&format!("{CREATE} && docker network rm n1"));
     }
+    let with_dockerds_addresses = "docker network create -d tunbridge --subnet 10.60.0.0/24 n1";
+    killed(&mut docker, "docker.network", with_dockerds_addresses);
+    docker.said(&format!(
+        "{with_dockerds_addresses} && docker network rm n1"
+    ));
     without_network.expect_within(COLLECTION, &docker.tunbridge, "no network");
     docker.said(&format!("{CREATE} && {RUN} && docker rm -f web"));
     let idle = Idle::new(&lab);
@@ -120,4 +122,12 @@ fn what_is_half_made_when_dockerd_or_the_daemon_dies_stands_in_nobodys_way() {
         docker.said("docker start web && docker rm -f web");
     }
     idle.expect_within(COLLECTION, &docker.tunbridge, "dockerd");
+    docker.said("docker network rm n1");
+    failpoint.pause_at("docker.network");
+    begin(&docker, CREATE);
+    failpoint.wait();
+    docker.end_dockerd("KILL");
+    failpoint.go_on();
+    docker.start_dockerd();
+    docker.said(&format!("{CREATE} && {RUN} && docker rm -f web"));
 }
