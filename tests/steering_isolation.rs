@@ -13,6 +13,7 @@ mod steering_lab;
 use std::net::UdpSocket;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use steering_lab::bench::Bench;
 use steering_lab::frames::{self, BROADCAST, MORE_FRAGMENTS, TYPE_ARP, TYPE_IPV4};
 use steering_lab::networks::{C1_ON_2, C3, GATEWAY2, Second};
@@ -475,6 +476,33 @@ fn a_container_with_a_queue_is_delivered_to_through_it() {
         }
         assert_eq!(bench.count("delivered_container"), 3);
         assert_eq!(bench.count("peer_redirect"), 3);
+    });
+}
+
+#[test]
+fn a_super_packet_costs_what_its_frames_are() {
+    Bench::run(|mut bench| {
+        let port = bench.lab.container_port(1, true);
+        let socket = bench.lab.c1.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+        socket.connect((WAN, 2)).unwrap();
+        // It knows its gateway before it is counted what it sends.
+        socket.send(b"x").unwrap();
+        assert!(bench.diverted().is_some());
+        change(&mut bench.steering, port, |port| {
+            port.policer = Some(Policer {
+                rate: 2,
+                burst: 3000,
+            });
+        });
+        // 60 datagrams of one octet: 2,600 octets on the link, 102 here.
+        setsockopt(&socket, sockopt::UdpGsoSegment, &1).unwrap();
+        for _ in 0..3 {
+            socket.send(&[b'x'; 60]).unwrap();
+        }
+        eventually("two of them are dropped", || {
+            bench.count("rate_exceeded") == 2
+        });
+        assert!(bench.diverted().is_some());
     });
 }
 

@@ -20,12 +20,25 @@ const MOST_BURST: u64 = u32::MAX as u64 * 8;
 const ETHERNET_HEADER: u64 = 14;
 
 impl State {
-    /// Limits an endpoint that a runtime asked for in another way; gives it and how it was limited before.
+    /// Limits an endpoint that a runtime asked for in another way, as [`State::limited`] says.
     ///
     /// # Errors
-    /// If there is no such endpoint, the limits cannot be, or the change cannot be stored.
+    /// As there, or if the change cannot be stored.
     pub fn limit_endpoint(
         &mut self,
+        request: &LimitEndpoint,
+    ) -> Result<(EndpointPlace, Bandwidth), ControlError> {
+        let (place, former) = self.limited(request)?;
+        self.put(place.container.clone())?;
+        Ok((place, former))
+    }
+
+    /// What an endpoint would be with other limits, and what limits it has.
+    ///
+    /// # Errors
+    /// If there is no such endpoint, or the limits cannot be.
+    pub fn limited(
+        &self,
         request: &LimitEndpoint,
     ) -> Result<(EndpointPlace, Bandwidth), ControlError> {
         let reference = &request.endpoint;
@@ -43,7 +56,6 @@ impl State {
         if let Some(attachment) = attachments.find(|found| found.network == network.id) {
             attachment.bandwidth = request.bandwidth;
         }
-        self.put(record.clone())?;
         let place = EndpointPlace {
             container: record,
             network,

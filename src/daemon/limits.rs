@@ -25,10 +25,22 @@ const LENIENCE: u64 = 10;
 const SUPER_PACKET: u64 = 1 << 16;
 
 impl Core {
+    /// A limit is in the record before it is in the kernel, and in the kernel no more when it goes from the record: what a daemon
+    /// that dies in between leaves, the next one finds.
     pub(super) async fn limit_endpoint(&self, request: &LimitEndpoint) -> Result<(), ApiError> {
         let mut state = self.lock().await;
-        let (place, former) = tokio::task::block_in_place(|| state.limit_endpoint(request))?;
-        let limited = self.limit(&place).await;
+        let (place, former) = state.limited(request)?;
+        let stored_last = request.bandwidth.is_unlimited();
+        let mut limited = Ok(());
+        if stored_last {
+            limited = self.limit(&place).await;
+        }
+        if limited.is_ok() {
+            tokio::task::block_in_place(|| state.limit_endpoint(request))?;
+        }
+        if !stored_last {
+            limited = self.limit(&place).await;
+        }
         if limited.is_err() {
             let before = LimitEndpoint {
                 bandwidth: former,

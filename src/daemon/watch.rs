@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use super::core::{Core, Facts};
+use super::limits::bandwidth;
 use crate::api::server::ApiError;
 use crate::control::State;
 use crate::forwarder::{HostPorts, Protocol};
@@ -154,9 +155,10 @@ impl Core {
                         self.netlink.set_up(link.index).await?;
                         tracing::warn!(interface = %link.name, "was down, up again");
                     }
+                    // A former daemon's, which may have died before it was limited.
                     let is_new = !self.projected.lock().ports.contains_key(&endpoint.number);
-                    // A former daemon's.
                     if is_new
+                        && !bandwidth(container, network).is_unlimited()
                         && let Err(error) = self
                             .keep_buckets(container, network, endpoint, link.index)
                             .await

@@ -159,6 +159,20 @@ static __always_inline bool is_group_report(const struct packet *packet)
 		packet->icmp_type == MLD_DONE);
 }
 
+// Ethernet, IPv4 and UDP: the least that a frame has in front of its payload.
+#define LEAST_HEADERS 42
+
+// What a packet takes on a link. A super-packet has its headers once and becomes a frame per `gso_size`, which may be
+// a single octet if its sender wants to be small here and large there.
+static __always_inline __u64 octets_on_link(struct __sk_buff *skb)
+{
+	__u64 octets = skb->len;
+
+	if (skb->gso_size && octets > LEAST_HEADERS)
+		octets += (octets - LEAST_HEADERS) / skb->gso_size * LEAST_HEADERS;
+	return octets;
+}
+
 // Whether a container may send this now. If two processors find the bucket full within the same few nanoseconds, one
 // packet may cost nothing: the price of having no lock.
 static __always_inline bool within_rate(struct __sk_buff *skb, __u32 veth)
@@ -169,7 +183,7 @@ static __always_inline bool within_rate(struct __sk_buff *skb, __u32 veth)
 	if (!policer || !policer->rate)
 		return true;
 	now = bpf_ktime_get_ns();
-	cost = (__u64)skb->len * 1000000000 / policer->rate;
+	cost = octets_on_link(skb) * 1000000000 / policer->rate;
 	full_at = *(volatile __u64 *)&policer->full_at;
 	if (full_at < now) {
 		full_at = now;

@@ -1,6 +1,7 @@
 //! Limits of bandwidth with real traffic. What is measured may be half as much more than the limit, or a third of it.
 
 use serde_json::{Value, json};
+use tunbridge::api::client::Client;
 
 use super::runtime::{Container, NOTHING, Runtime, left, own, with_previous};
 use crate::lab::{HOST, LAN, Lab, Place};
@@ -229,6 +230,16 @@ fn limits_come_by_the_plugin_bandwidth_and_go_with_the_interface() {
         .lan()
         .rate_from(&slow.place, "udp", &format!("{LAN}:9001"), 9001);
     expect_limit(rate, 2 * EGRESS, "the next limit");
+    // The daemon takes it back, too: CNI has no word for that.
+    let limits = json!({"endpoint": {"runtime": "cni", "container": slow.id}, "bandwidth": {}});
+    let client = Client::new(&lab.path("/run/tunbridge/tunbridge.sock"));
+    client
+        .tell("/tunbridge/endpoints/bandwidth", &limits)
+        .unwrap();
+    assert_eq!(queues(&slow, &lab), 0);
+    assert_eq!(tunbridge.stats().held.get("policers"), Some(&0));
+    slow.add(&chained);
+    assert_eq!(queues(&slow, &lab), 1);
     slow.del(&chained);
     slow.del(&config);
     assert_eq!(left(&lab, &tunbridge), NOTHING);
