@@ -16,6 +16,7 @@ use crate::api::server::ApiError;
 use crate::api::types::{Bandwidth, LimitEndpoint, RateLimit};
 use crate::control::EndpointPlace;
 use crate::control::records::{Container, Endpoint, Network};
+use crate::failpoint;
 use crate::kernel::{Limits, Netlink, TokenBucket};
 use crate::steering::Policer;
 
@@ -34,11 +35,13 @@ impl Core {
         let mut limited = Ok(());
         if stored_last {
             limited = self.limit(&place).await;
+            failpoint::reached("daemon.unlimited");
         }
         if limited.is_ok() {
             tokio::task::block_in_place(|| state.limit_endpoint(request))?;
         }
         if !stored_last {
+            failpoint::reached("daemon.limiting");
             limited = self.limit(&place).await;
         }
         if limited.is_err() {

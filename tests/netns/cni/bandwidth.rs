@@ -1,10 +1,12 @@
 //! Limits of bandwidth with real traffic. What is measured may be half as much more than the limit, or a third of it.
 
 use serde_json::{Value, json};
-use tunbridge::api::client::Client;
+use tunbridge::api::client::{Client, ClientError};
 
 use super::runtime::{Container, NOTHING, Runtime, left, own, with_previous};
+use crate::failpoint::Failpoint;
 use crate::lab::{HOST, LAN, Lab, Place};
+use crate::tunbridge_under_test::Tunbridge;
 
 const INGRESS: u64 = 20_000_000;
 const EGRESS: u64 = 30_000_000;
@@ -72,6 +74,13 @@ fn queues(container: &Container<'_>, lab: &Lab) -> usize {
             .count()
     };
     count(&container.place) + count(&lab.host())
+}
+
+fn unlimit(lab: &Lab, container: &Container<'_>) -> Result<(), ClientError> {
+    let limits =
+        json!({"endpoint": {"runtime": "cni", "container": container.id}, "bandwidth": {}});
+    let client = Client::new(&lab.path("/run/tunbridge/tunbridge.sock"));
+    client.tell("/tunbridge/endpoints/bandwidth", &limits)
 }
 
 #[test]
@@ -231,11 +240,7 @@ fn limits_come_by_the_plugin_bandwidth_and_go_with_the_interface() {
         .rate_from(&slow.place, "udp", &format!("{LAN}:9001"), 9001);
     expect_limit(rate, 2 * EGRESS, "the next limit");
     // The daemon takes it back, too: CNI has no word for that.
-    let limits = json!({"endpoint": {"runtime": "cni", "container": slow.id}, "bandwidth": {}});
-    let client = Client::new(&lab.path("/run/tunbridge/tunbridge.sock"));
-    client
-        .tell("/tunbridge/endpoints/bandwidth", &limits)
-        .unwrap();
+    unlimit(&lab, &slow).unwrap();
     assert_eq!(queues(&slow, &lab), 0);
     assert_eq!(tunbridge.stats().held.get("policers"), Some(&0));
     slow.add(&chained);
@@ -252,4 +257,48 @@ fn limits_come_by_the_plugin_bandwidth_and_go_with_the_interface() {
     let entries = tunbridge.stats().held;
     assert_eq!(entries.get("policers"), Some(&0));
     slow.del(&config);
+}
+
+#[test]
+fn what_a_daemon_has_not_finished_the_next_one_finds() {
+    let lab = Lab::plain();
+    let mut tunbridge = lab.start_daemon(&[]);
+    let runtime = Runtime::new(&lab);
+    let failpoint = Failpoint::in_lab(&lab);
+    let config = config("10.74.0.0/24");
+    let slow = runtime.container("slow");
+    let result = slow.add(&config);
+    let mut chained = with_previous(&config, &result);
+    chained["type"] = "bandwidth".into();
+    for direction in ["ingress", "egress"] {
+        chained[format!("{direction}Rate")] = EGRESS.into();
+        chained[format!("{direction}Burst")] = BURST.into();
+    }
+    let dies = |tunbridge: &mut Tunbridge<'_>| {
+        failpoint.expect_reached();
+        assert!(tunbridge.ended().is_some());
+    };
+    // Stored, and not made.
+    failpoint.kill_at("daemon.limiting");
+    let (code, text) = slow.fails("ADD", &chained);
+    assert_eq!(code, 11, "{text}");
+    dies(&mut tunbridge);
+    assert_eq!(queues(&slow, &lab), 0);
+    tunbridge.start_again();
+    assert_eq!(queues(&slow, &lab), 2);
+    slow.call("bandwidth", "CHECK", &chained, &[])
+        .expect_success();
+    // Taken away, and still stored.
+    failpoint.kill_at("daemon.unlimited");
+    unlimit(&lab, &slow).unwrap_err();
+    dies(&mut tunbridge);
+    assert_eq!(queues(&slow, &lab), 0);
+    tunbridge.start_again();
+    assert_eq!(queues(&slow, &lab), 2);
+    unlimit(&lab, &slow).unwrap();
+    tunbridge.kill();
+    tunbridge.start_again();
+    assert_eq!(queues(&slow, &lab), 0);
+    slow.del(&config);
+    assert_eq!(left(&lab, &tunbridge), NOTHING);
 }
