@@ -307,31 +307,3 @@ fn write_in_place(path: &Path, text: &[u8]) -> io::Result<()> {
     file.write_all(text)?;
     file.set_len(u64::try_from(text.len()).unwrap_or(u64::MAX))
 }
-
-#[cfg(test)]
-mod tests {
-    use std::os::fd::AsRawFd;
-
-    use super::*;
-
-    #[test]
-    fn a_file_with_a_lease_is_not_waited_for() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("hosts");
-        write_in_place(&path, b"former").unwrap();
-        let held = fs::File::options().write(true).open(&path).unwrap();
-        // The end of the lease is asked for by a signal, whose default is to end the process.
-        // SAFETY: no handler is installed.
-        let ignored = unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
-        assert_ne!(ignored, libc::SIG_ERR);
-        // SAFETY: the descriptor is open, and nothing is pointed to.
-        let leased = unsafe { libc::fcntl(held.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
-        assert_eq!(leased, 0, "{}", io::Error::last_os_error());
-        let wait = io::ErrorKind::WouldBlock;
-        assert_eq!(read(&path).unwrap_err().kind(), wait);
-        assert_eq!(write_in_place(&path, b"new").unwrap_err().kind(), wait);
-        drop(held);
-        write_in_place(&path, b"new").unwrap();
-        assert_eq!(read(&path).unwrap(), b"new");
-    }
-}

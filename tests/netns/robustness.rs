@@ -1,7 +1,7 @@
 //! Things that are killed, deleted, filled up or held at the worst moment.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::lab::{FAR, Lab, Place, Running, eventually};
 use crate::tunbridge_under_test::{self as under_test, Tunbridge};
@@ -372,4 +372,34 @@ fn ten_thousand_ports_on_both_families_or_the_limit_is_named() {
     assert_eq!(refused.trim_end().lines().count(), 1, "{refused}");
     let one_family = ["-p", "0.0.0.0:20000-29999:20000-29999/udp"];
     tunbridge.container_with("web", &one_family);
+}
+
+/// Opening a file for writing waits, 45 s, for whoever has a lease on it (fcntl(2), F_SETLEASE).
+#[test]
+fn a_lease_on_a_containers_files_delays_nobody() {
+    const LEASES: &str = "import fcntl, signal, time
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+files = [open(f'/etc/{name}', 'r+') for name in ('hosts', 'resolv.conf')]
+for file in files:
+    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+open('/run/lab/held', 'w')
+time.sleep(1000)";
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    for network in ["one", "two"] {
+        tunbridge
+            .cli(&["network", "create", network])
+            .expect_success();
+    }
+    let options = ["--network", "one"];
+    tunbridge.run("evil", &options, &["/usr/bin/python3", "-c", LEASES]);
+    let held = || lab.host().run(&["test", "-e", "/run/lab/held"]).succeeded();
+    assert!(eventually(Duration::from_secs(20), held));
+    let began = Instant::now();
+    tunbridge
+        .cli(&["network", "connect", "two", "evil"])
+        .expect_success();
+    tunbridge.cli(&["ps"]).expect_success();
+    assert!(began.elapsed() < Duration::from_secs(30));
+    assert!(tunbridge.log().contains("cannot write its files"));
 }
