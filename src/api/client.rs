@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
+use hyper::header::HeaderMap;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -19,7 +20,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::descriptors;
-use super::types::ErrorBody;
+use super::types::{ErrorBody, WARNING};
 
 /// Why a request failed.
 #[derive(Debug, Error)]
@@ -123,6 +124,16 @@ impl Client {
         self.send(Method::DELETE, target, Bytes::new()).map(drop)
     }
 
+    /// `DELETE`, and what the daemon has to say to it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn delete_with_warning(&self, target: &str) -> Result<Option<String>, ClientError> {
+        let (headers, _) = self.send_for_all(Method::DELETE, target, Bytes::new())?;
+        let warning = headers.get(WARNING).and_then(|text| text.to_str().ok());
+        Ok(warning.map(str::to_owned))
+    }
+
     /// `GET` of an answer that goes on: `each` gets every line, without its end, until it says false or the
     /// daemon ends the answer.
     ///
@@ -165,8 +176,18 @@ impl Client {
     }
 
     fn send(&self, method: Method, target: &str, body: Bytes) -> Result<Bytes, ClientError> {
+        self.send_for_all(method, target, body)
+            .map(|(_, answer)| answer)
+    }
+
+    fn send_for_all(
+        &self,
+        method: Method,
+        target: &str,
+        body: Bytes,
+    ) -> Result<(HeaderMap, Bytes), ClientError> {
         let exchange = self.exchange(method, target, body);
-        let (status, answer) = self.runtime()?.block_on(async {
+        let (status, headers, answer) = self.runtime()?.block_on(async {
             let Some(limit) = self.limit else {
                 return exchange.await;
             };
@@ -179,7 +200,7 @@ impl Client {
             }
         })?;
         if (200..400).contains(&status) {
-            return Ok(answer);
+            return Ok((headers, answer));
         }
         Err(refusal(status, &answer))
     }
@@ -189,16 +210,12 @@ impl Client {
         method: Method,
         target: &str,
         body: Bytes,
-    ) -> Result<(u16, Bytes), ClientError> {
+    ) -> Result<(u16, HeaderMap, Bytes), ClientError> {
         let (response, driver) = self.request(method, target, body).await?;
-        let status = response.status().as_u16();
-        let body = response
-            .into_body()
-            .collect()
-            .await
-            .map_err(|error| self.broken(error))?;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.map_err(|error| self.broken(error))?;
         driver.abort();
-        Ok((status, body.to_bytes()))
+        Ok((head.status.as_u16(), head.headers, body.to_bytes()))
     }
 
     /// Sends it; the answer's head, its body to be read, and the task that drives the connection.

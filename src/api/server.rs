@@ -45,8 +45,8 @@ use super::types::{
     AttachEndpoint, AttachedEndpoint, ChangeLabels, CollectEndpoints, ConnectNetwork,
     CreateContainer, CreateNetwork, CreatedContainer, CreatedNetwork, DisconnectNetwork,
     EndpointReference, ErrorBody, Exited, Finding, Flow, HostIdentity, HostInfo, LeasedAddress,
-    LeasedPool, LimitEndpoint, ListContainers, NameEndpoint, NamedEndpoint, PublishEndpoint,
-    RequestAddress, RequestLeasedPool, StartSpec, Started, Stats,
+    LeasedPool, LimitEndpoint, ListContainers, NameEndpoint, NamedEndpoint, PrunedNetworks,
+    PublishEndpoint, RequestAddress, RequestLeasedPool, StartSpec, Started, Stats,
 };
 
 pub use connections::{serve, serve_router};
@@ -156,11 +156,17 @@ pub trait Backend: Send + Sync + 'static {
     fn list_networks(&self, filters: Filters) -> impl Future<Output = Answer<Value>> + Send;
     /// `GET /networks/{id}`.
     fn inspect_network(&self, network: &str) -> impl Future<Output = Answer<Value>> + Send;
-    /// `DELETE /networks/{id}`; by `force` also one that another program needs.
-    fn remove_network(&self, network: &str, force: bool)
-    -> impl Future<Output = Answer<()>> + Send;
-    /// `POST /networks/prune`: the names of those that were removed. Refuses filters that it does not know.
-    fn prune_networks(&self, filters: Filters) -> impl Future<Output = Answer<Vec<String>>> + Send;
+    /// `DELETE /networks/{id}`; by `force` also one that another program needs. Says what is left of it.
+    fn remove_network(
+        &self,
+        network: &str,
+        force: bool,
+    ) -> impl Future<Output = Answer<Option<String>>> + Send;
+    /// `POST /networks/prune`. Refuses filters that it does not know.
+    fn prune_networks(
+        &self,
+        filters: Filters,
+    ) -> impl Future<Output = Answer<PrunedNetworks>> + Send;
     /// `POST /networks/{id}/connect`.
     fn connect(
         &self,

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 pub use docker::{
     ConfigReference, ConnectNetwork, CreateNetwork, CreatedNetwork, DisconnectNetwork,
-    EndpointAddresses, EndpointSettings, Ipam, IpamPool, PrunedNetworks,
+    EndpointAddresses, EndpointSettings, Ipam, IpamPool, PrunedNetworks, WARNING,
 };
 pub(crate) use docker::{is_default, or_default};
 pub use pools::{

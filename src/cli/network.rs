@@ -177,9 +177,10 @@ impl Rm {
         for network in &self.networks {
             let force = if self.force { "?force=1" } else { "" };
             let target = format!("/networks/{}{force}", segment(network));
-            match client.delete(&target) {
-                Ok(()) => {
+            match client.delete_with_warning(&target) {
+                Ok(left) => {
                     print(&format!("{network}\n"))?;
+                    left.iter().for_each(|left| complain(left));
                 }
                 Err(ClientError::Refused { status: 404, .. }) if self.force => {}
                 Err(error) => {
@@ -216,7 +217,9 @@ impl Prune {
             return Ok(0);
         }
         let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
-        print(&format!("Deleted Networks:\n{lines}\n"))
+        print(&format!("Deleted Networks:\n{lines}\n"))?;
+        pruned.warnings.iter().for_each(|left| complain(left));
+        Ok(0)
     }
 }
 

@@ -20,8 +20,8 @@ use crate::api::types::{
     AttachEndpoint, AttachedEndpoint, ChangeLabels, CollectEndpoints, ConnectNetwork,
     CreateContainer, CreateNetwork, CreatedContainer, CreatedNetwork, DisconnectNetwork,
     EndpointReference, Exited, Finding, Flow, HostIdentity, HostInfo, LeasedAddress, LeasedPool,
-    LimitEndpoint, ListContainers, NameEndpoint, NamedEndpoint, PublishEndpoint, RequestAddress,
-    RequestLeasedPool, StartSpec, Started, Stats,
+    LimitEndpoint, ListContainers, NameEndpoint, NamedEndpoint, PrunedNetworks, PublishEndpoint,
+    RequestAddress, RequestLeasedPool, StartSpec, Started, Stats,
 };
 use crate::control::filters::{self, NetworkFilter};
 use crate::control::records::Container;
@@ -137,13 +137,13 @@ impl Backend for Daemon {
             .await
     }
 
-    async fn remove_network(&self, network: &str, force: bool) -> Result<(), ApiError> {
+    async fn remove_network(&self, network: &str, force: bool) -> Result<Option<String>, ApiError> {
         let network = network.to_owned();
         self.whole(|core| async move { core.remove_network(&network, force).await })
             .await
     }
 
-    async fn prune_networks(&self, filters: Filters) -> Result<Vec<String>, ApiError> {
+    async fn prune_networks(&self, filters: Filters) -> Result<PrunedNetworks, ApiError> {
         self.whole(|core| async move { core.prune_networks(&filters).await })
             .await
     }

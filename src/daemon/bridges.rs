@@ -18,7 +18,7 @@ use crate::api::types::CNI_NETWORK;
 use crate::control::State;
 use crate::control::mac::MacAddress;
 use crate::control::records::{GatewayMode, Network};
-use crate::kernel::{Bridge, BridgeSpec, NetlinkError};
+use crate::kernel::{Bridge, BridgeSpec, Link, NetlinkError};
 use crate::steering::Subnet;
 
 impl Core {
@@ -121,6 +121,30 @@ impl Core {
             .map_err(|error| ApiError::internal(format!("{error:#}")))
     }
 
+    /// Deletes the bridge of a network that goes, if it is ours. Containers of others may be on it by now: then it stays, which
+    /// is told. `links`: all there are.
+    pub(super) async fn delete_bridge(
+        &self,
+        state: &State,
+        network: &Network,
+        links: &[Link],
+    ) -> Result<Option<String>, NetlinkError> {
+        if !network.config.managed {
+            return Ok(None);
+        }
+        let bridge = &network.config.bridge;
+        let ours = state.host_interfaces();
+        let strangers = self
+            .netlink
+            .delete_bridge_without(bridge, &ours, links)
+            .await?;
+        let left = bridge_is_left(bridge, &strangers);
+        if let Some(left) = &left {
+            tracing::warn!(network = %network.name, "{left}");
+        }
+        Ok(left)
+    }
+
     fn note_bridge(
         &self,
         state: &mut State,
@@ -165,6 +189,21 @@ impl Core {
             })
             .collect()
     }
+}
+
+/// What to say of a bridge on which interfaces of others are.
+pub(super) fn bridge_is_left(bridge: &str, strangers: &[String]) -> Option<String> {
+    const SHOWN: usize = 4;
+    if strangers.is_empty() {
+        return None;
+    }
+    let mut names = strangers[..strangers.len().min(SHOWN)].join(", ");
+    if strangers.len() > SHOWN {
+        names.push_str(", ...");
+    }
+    Some(format!(
+        "bridge {bridge} stays, because interfaces that are not tunbridge's are on it ({names}): once they are gone, `ip link delete {bridge}` removes it"
+    ))
 }
 
 /// Somebody else has made its bridge, and a runtime asked for that network by a configuration, which wants it made.

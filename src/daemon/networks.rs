@@ -7,11 +7,14 @@ use super::core::Core;
 use super::host_facts::host_facts;
 use crate::api::filters::Filters;
 use crate::api::server::ApiError;
-use crate::api::types::{ConnectNetwork, CreateNetwork, CreatedNetwork, DisconnectNetwork};
+use crate::api::types::{
+    ConnectNetwork, CreateNetwork, CreatedNetwork, DisconnectNetwork, PrunedNetworks,
+};
 use crate::control::filters::NetworkFilter;
 use crate::control::records::{Container, Endpoint, Network};
 use crate::control::{State, Timestamp, network_options};
 use crate::failpoint;
+use crate::kernel::Link;
 
 impl Core {
     pub(super) async fn create_network(
@@ -53,50 +56,78 @@ impl Core {
         })
     }
 
-    pub(super) async fn remove_network(&self, query: &str, force: bool) -> Result<(), ApiError> {
+    /// Also says what is left of it.
+    pub(super) async fn remove_network(
+        &self,
+        query: &str,
+        force: bool,
+    ) -> Result<Option<String>, ApiError> {
         let mut state = self.lock().await;
         let network = state.removable_network(query, force)?.clone();
-        self.forget_network(&mut state, &network).await?;
+        let left = self.forget_network(&mut state, &network).await?;
         self.look(&state).await?;
         tracing::info!(network = %network.name, id = %network.id, "network removed");
         self.tell(&network, "destroy");
-        Ok(())
+        Ok(left)
     }
 
     /// Removes the networks that nobody uses and gives their names.
-    pub(super) async fn prune_networks(&self, filters: &Filters) -> Result<Vec<String>, ApiError> {
+    pub(super) async fn prune_networks(
+        &self,
+        filters: &Filters,
+    ) -> Result<PrunedNetworks, ApiError> {
         let mut state = self.lock().await;
         let unused = prunable(&state, filters)?;
+        let links = self.all_links().await?;
+        let mut warnings = Vec::new();
         for network in &unused {
-            self.forget_network(&mut state, network).await?;
+            warnings.extend(self.forget_network_of(&mut state, network, &links).await?);
             self.tell(network, "destroy");
         }
         self.look(&state).await?;
-        let names = unused.into_iter().map(|network| network.name);
-        Ok(names.collect())
+        let names: Vec<String> = unused.into_iter().map(|network| network.name).collect();
+        Ok(PrunedNetworks {
+            networks_deleted: Some(names).filter(|names| !names.is_empty()),
+            warnings,
+        })
     }
 
-    /// The bridge goes first and the record after it, so that a daemon that is killed in between finds out.
+    /// Takes bridge and record away, and says what is left.
     pub(super) async fn forget_network(
         &self,
         state: &mut State,
         network: &Network,
-    ) -> Result<(), ApiError> {
-        if network.config.managed
-            && let Err(error) = self.netlink.delete_bridge(&network.config.bridge).await
-        {
-            return Err(ApiError::internal(format!(
+    ) -> Result<Option<String>, ApiError> {
+        let links = self.all_links().await?;
+        self.forget_network_of(state, network, &links).await
+    }
+
+    async fn all_links(&self) -> Result<Vec<Link>, ApiError> {
+        let links = self.netlink.links().await;
+        links.map_err(|error| ApiError::internal(error.to_string()))
+    }
+
+    /// The bridge goes first and the record after it, so that a daemon that is killed in between finds out.
+    async fn forget_network_of(
+        &self,
+        state: &mut State,
+        network: &Network,
+        links: &[Link],
+    ) -> Result<Option<String>, ApiError> {
+        let deleted = self.delete_bridge(state, network, links).await;
+        let left = deleted.map_err(|error| {
+            ApiError::internal(format!(
                 "error while removing network: cannot delete bridge {}: {error}",
                 network.config.bridge
-            )));
-        }
+            ))
+        })?;
         {
             let mut facts = self.facts.lock();
             facts.bridges.remove(&network.id);
             facts.broken.remove(&network.id);
         }
         tokio::task::block_in_place(|| state.remove_network(&network.id))?;
-        Ok(())
+        Ok(left)
     }
 
     pub(super) async fn connect(

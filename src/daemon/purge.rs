@@ -33,10 +33,15 @@ impl Core {
             }
         }
         let state = self.lock().await;
-        for network in state.networks().filter(|network| network.config.managed) {
-            if let Err(error) = self.netlink.delete_bridge(&network.config.bridge).await {
-                problems.push(format!("bridge {}: {error}", network.config.bridge));
+        match self.netlink.links().await {
+            Ok(links) => {
+                for network in state.networks() {
+                    if let Err(error) = self.delete_bridge(&state, network, &links).await {
+                        problems.push(format!("bridge {}: {error}", network.config.bridge));
+                    }
+                }
             }
+            Err(error) => problems.push(format!("bridges: {error}")),
         }
         for path in [
             args.state_dir.join("containers"),

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use parking_lot::Mutex;
 
+use super::bridges::bridge_is_left;
 use super::core::{Core, Facts, Settings};
 use super::host::KernelHost;
 use super::host_facts::{self, host_facts};
@@ -103,8 +104,15 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
     if former != managed_bridge(&state)
         && let Some(bridge) = former
     {
-        tracing::info!(%bridge, "the default network has another bridge now: removed");
-        netlink.delete_bridge(&bridge).await?;
+        let links = netlink.links().await?;
+        let ours = state.host_interfaces();
+        let strangers = netlink
+            .delete_bridge_without(&bridge, &ours, &links)
+            .await?;
+        match bridge_is_left(&bridge, &strangers) {
+            None => tracing::info!(%bridge, "the default network has another bridge now: removed"),
+            Some(left) => tracing::warn!("the default network has another bridge now: {left}"),
+        }
     }
     warn(&state.restore()?);
 

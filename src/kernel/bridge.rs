@@ -16,6 +16,7 @@
 //! A bridge without an address (`inhibit_ipv4`, gateway mode `isolated`) is a wire between containers:
 //! the host has no part in its subnet.
 
+use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
 use ipnet::{IpNet, Ipv6Net};
@@ -111,6 +112,27 @@ impl Netlink {
             Some(link) if is_bridge(&link) => self.delete_link_index(link.index).await,
             _ => Ok(false),
         }
+    }
+
+    /// Deletes a bridge unless an interface is on it that is not in `ours`; the names of such ones, with which it stays.
+    ///
+    /// # Errors
+    /// A request failed.
+    pub async fn delete_bridge_without(
+        &self,
+        name: &str,
+        ours: &BTreeSet<String>,
+        links: &[Link],
+    ) -> Result<Vec<String>, NetlinkError> {
+        let bridge = links.iter().find(|link| link.name == name);
+        let is_port = |link: &&Link| bridge.is_some_and(|bridge| link.master == Some(bridge.index));
+        let ports = links.iter().filter(is_port);
+        let strangers = ports.filter(|port| !ours.contains(&port.name));
+        let strangers: Vec<String> = strangers.map(|port| port.name.clone()).collect();
+        if strangers.is_empty() {
+            self.delete_bridge(name).await?;
+        }
+        Ok(strangers)
     }
 
     /// `existing` is the interface of the bridge's name; `addresses` are those of all interfaces.

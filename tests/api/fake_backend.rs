@@ -21,7 +21,7 @@ use tunbridge::api::types::{
     CreateContainer, CreateNetwork, CreatedContainer, CreatedNetwork, DisconnectNetwork,
     EndpointReference, Exited, Finding, Flow, HostIdentity, HostInfo, Interface, Lease,
     LeasedAddress, LeasedPool, LimitEndpoint, ListContainers, NameEndpoint, NamedEndpoint,
-    PublishEndpoint, RequestAddress, RequestLeasedPool, StartSpec, Started, Stats,
+    PrunedNetworks, PublishEndpoint, RequestAddress, RequestLeasedPool, StartSpec, Started, Stats,
 };
 
 type Answer<T> = Result<T, ApiError>;
@@ -295,7 +295,7 @@ impl Backend for Fake {
         Ok(shape(&self.records().networks[&name]))
     }
 
-    async fn remove_network(&self, network: &str, force: bool) -> Answer<()> {
+    async fn remove_network(&self, network: &str, force: bool) -> Answer<Option<String>> {
         if network == "shared" && !force {
             return Err(ApiError::new(403, "network shared is in use by dockerd"));
         }
@@ -320,10 +320,10 @@ impl Backend for Fake {
         let attributes = [("name", name.as_str()), ("type", "bridge")];
         self.events
             .publish(EventKind::Network, "destroy", &id, attributes);
-        Ok(())
+        Ok(None)
     }
 
-    async fn prune_networks(&self, filters: Filters) -> Answer<Vec<String>> {
+    async fn prune_networks(&self, filters: Filters) -> Answer<PrunedNetworks> {
         filters
             .check_keys(&["until", "label", "label!"])
             .map_err(ApiError::bad_request)?;
@@ -331,9 +331,12 @@ impl Backend for Fake {
         let free = records
             .networks
             .extract_if(.., |_, network| network.connected.is_empty());
-        let names = free.map(|(name, _)| name).collect();
+        let names: Vec<String> = free.map(|(name, _)| name).collect();
         records.filters.push(filters);
-        Ok(names)
+        Ok(PrunedNetworks {
+            networks_deleted: Some(names).filter(|names| !names.is_empty()),
+            ..PrunedNetworks::default()
+        })
     }
 
     async fn connect(&self, network: &str, request: ConnectNetwork) -> Answer<()> {

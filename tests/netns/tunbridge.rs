@@ -248,6 +248,17 @@ impl Tunbridge<'_> {
 
     /// Ends the daemon politely and checks that it leaves nothing.
     pub(crate) fn stop_and_leave_nothing(&mut self) {
+        self.stop();
+        let after = self.lab.snapshot();
+        let difference = difference(&self.before, &after);
+        assert!(
+            difference.is_empty(),
+            "the daemon left or changed:\n{difference}"
+        );
+    }
+
+    /// Ends the daemon politely.
+    pub(crate) fn stop(&mut self) {
         self.daemon.signal("TERM");
         let ended = self.daemon.ended_within(Duration::from_secs(20));
         assert_eq!(
@@ -255,12 +266,6 @@ impl Tunbridge<'_> {
             Some(Some(0)),
             "exit status after SIGTERM\n{}",
             self.log()
-        );
-        let after = self.lab.snapshot();
-        let difference = difference(&self.before, &after);
-        assert!(
-            difference.is_empty(),
-            "the daemon left or changed:\n{difference}"
         );
     }
 }

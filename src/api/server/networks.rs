@@ -2,11 +2,11 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 
 use super::super::types::{
-    ConnectNetwork, CreateNetwork, CreatedNetwork, DisconnectNetwork, PrunedNetworks,
+    ConnectNetwork, CreateNetwork, CreatedNetwork, DisconnectNetwork, PrunedNetworks, WARNING,
 };
 use super::requests::{Id, JsonBody, Params};
 use super::routes::{Errors, Shared};
@@ -74,17 +74,27 @@ pub(super) async fn create_network<B: Backend>(
         ("id" = String, Path, description = "Id, name, or beginning of an id"),
         ("force" = Option<bool>, Query, description = "Also if dockerd has it"),
     ),
-    responses((status = 204, description = "It is gone"), Errors),
+    responses(
+        (status = 204, description = "It is gone", headers(
+            ("Tunbridge-Warning" = String, description = "What is left of it: its bridge, if interfaces of others are on it"),
+        )),
+        Errors,
+    ),
 )]
 pub(super) async fn remove_network<B: Backend>(
     State(api): Shared<B>,
     Id(id): Id,
     params: Params,
-) -> Answer<StatusCode> {
-    api.backend
+) -> Answer<(StatusCode, HeaderMap)> {
+    let left = api
+        .backend
         .remove_network(&id, params.flag("force"))
         .await?;
-    Ok(StatusCode::NO_CONTENT)
+    let mut headers = HeaderMap::new();
+    if let Some(left) = left.and_then(|left| HeaderValue::try_from(left).ok()) {
+        headers.insert(WARNING, left);
+    }
+    Ok((StatusCode::NO_CONTENT, headers))
 }
 
 /// Remove networks without containers.
@@ -97,10 +107,7 @@ pub(super) async fn prune_networks<B: Backend>(
     State(api): Shared<B>,
     params: Params,
 ) -> Answer<Json<PrunedNetworks>> {
-    let names = api.backend.prune_networks(params.filters()?).await?;
-    Ok(Json(PrunedNetworks {
-        networks_deleted: Some(names).filter(|names| !names.is_empty()),
-    }))
+    Ok(Json(api.backend.prune_networks(params.filters()?).await?))
 }
 
 /// Connect a container.

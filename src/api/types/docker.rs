@@ -133,7 +133,13 @@ pub struct CreatedNetwork {
 pub struct PrunedNetworks {
     /// Names of the networks that were removed; `null` (here absent) if there were none.
     pub networks_deleted: Option<Vec<String>>,
+    /// What is left of them, one sentence each: bridges on which interfaces of others are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
+
+/// Header of an answer without a body: what the user should know.
+pub const WARNING: &str = "tunbridge-warning";
 
 /// `POST /networks/{id}/connect`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

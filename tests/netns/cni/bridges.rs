@@ -112,3 +112,66 @@ fn a_bridge_of_the_user_is_missed_and_left_to_him() {
     assert!(is_there(&lab));
     lab.host().shell(DELETE_BRIDGE).expect_success();
 }
+
+/// A user who has gone back cleans up: his containers are on the bridges that we have made.
+#[test]
+fn a_bridge_on_which_others_are_stays() {
+    let lab = Lab::plain();
+    let mut tunbridge = lab.start_daemon(&["--bip", "10.90.0.1/24"]);
+    let runtime = Runtime::new(&lab);
+    let config = podman("10.91.0.0/24");
+    let one = runtime.container("one");
+    let stranger = "ip netns add cni-stranger && ip link add stranger0 type veth peer name eth0 netns cni-stranger
+        ip -n cni-stranger address add 10.91.0.77/24 dev eth0 && ip -n cni-stranger link set eth0 up
+        ip link set stranger0 up master cni-podman1";
+    let ping = || {
+        let host = lab.host();
+        host.shell("ping -c1 -W2 10.91.0.77").expect_success();
+    };
+    let left = "bridge cni-podman1 stays, because interfaces that are not tunbridge's are on it (stranger0)";
+    let make = || {
+        one.add(&config);
+        one.del(&config);
+        lab.host().shell(stranger).expect_success();
+        ping();
+    };
+    let clean = || {
+        let line =
+            format!("ip link delete stranger0 && ip netns delete cni-stranger && {DELETE_BRIDGE}");
+        lab.host().shell(&line).expect_success();
+    };
+    let remove: [&[&str]; 2] = [&["network", "rm", "mynet"], &["network", "prune", "-f"]];
+    for words in remove {
+        make();
+        let said = tunbridge.cli(words).expect_success();
+        assert!(said.stderr.contains(left), "{}", said.output());
+        assert!(said.stdout.contains("mynet"), "{}", said.output());
+        assert_eq!(
+            tunbridge
+                .cli(&["network", "ls", "-q"])
+                .stdout
+                .lines()
+                .count(),
+            3
+        );
+        ping();
+        clean();
+    }
+    // The default network's, when it gets another one; and all at the end.
+    make();
+    lab.host()
+        .shell("ip link add stranger1 type veth peer name stranger2 && ip link set stranger1 up master tb0")
+        .expect_success();
+    tunbridge.stop();
+    ping();
+    let log = tunbridge.log();
+    assert!(log.contains(left), "{log}");
+    assert!(log.contains("bridge tb0 stays"), "{log}");
+    clean();
+    lab.host()
+        .shell("ip link delete stranger1; ip link delete tb0")
+        .expect_success();
+    tunbridge.start_again();
+    one.add(&config);
+    one.del(&config);
+}
