@@ -3,11 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::{Args, Subcommand};
+use serde_json::Value;
 
-use super::{DEFAULT_SOCKET, Outcome, print};
+use super::{DEFAULT_SOCKET, Outcome, complain, print};
+use crate::api::client::{Client, ClientError};
 use crate::cni::install::{ALIASES, Installation};
 use crate::cni::{self, Plugin};
+use crate::control::inspect::RUNTIME_LABEL;
 
 /// `tunbridge cni`.
 #[derive(Args, Clone, Debug)]
@@ -44,7 +48,8 @@ struct Install {
     /// Only the links, no configuration
     #[arg(long)]
     no_conf: bool,
-    /// Replace files of others, too
+    /// Replace files of others, too; `uninstall`: remove links that lead elsewhere, under our names and those of --alias,
+    /// and do not mind containers that run
     #[arg(long)]
     force: bool,
 }
@@ -59,9 +64,7 @@ impl Cni {
             Some(CniCommand::Install(install)) => {
                 print(&lines(&install.installation(socket).install()?))
             }
-            Some(CniCommand::Uninstall(install)) => {
-                print(&lines(&install.installation(socket).uninstall()?))
-            }
+            Some(CniCommand::Uninstall(install)) => uninstall(&install.installation(socket)),
         }
     }
 }
@@ -70,7 +73,8 @@ impl Install {
     fn installation(self, socket: Option<PathBuf>) -> Installation {
         Installation {
             plugins: self.dir,
-            configurations: (!self.no_conf).then_some(self.conf_dir),
+            configurations: self.conf_dir,
+            links_only: self.no_conf,
             name: self.name,
             subnets: self.subnet,
             aliases: self.alias,
@@ -78,6 +82,47 @@ impl Install {
             force: self.force,
         }
     }
+}
+
+/// Whoever runs on a network of ours would keep its place and its ports in the daemon: the plugin that would take them back
+/// is not called any more.
+fn uninstall(installation: &Installation) -> Outcome {
+    let removal = installation.removal()?;
+    if removal.found.is_empty() {
+        removal.left.iter().for_each(|left| complain(left));
+        bail!(installation.nothing_found());
+    }
+    if !installation.force {
+        let socket = installation.socket.as_deref();
+        let client = Client::new(socket.unwrap_or_else(|| Path::new(DEFAULT_SOCKET)));
+        let names = on_tunbridge(&client)?;
+        if !names.is_empty() {
+            bail!(
+                "containers of CNI runtimes are on tunbridge ({0}): stop them first (podman stop --all), and start them afterwards, or give --force; then `tunbridge rm -f {0}` takes their ports back",
+                names.join(" ")
+            );
+        }
+    }
+    print(&lines(&removal.carry_out()?))?;
+    removal.left.iter().for_each(|left| complain(left));
+    Ok(0)
+}
+
+/// Names of running containers of CNI runtimes.
+fn on_tunbridge(client: &Client) -> Result<Vec<String>, ClientError> {
+    let containers: Vec<Value> = match client.get("/containers/json") {
+        Err(ClientError::NotRunning(_)) => return Ok(Vec::new()),
+        answered => answered?,
+    };
+    let cni = containers
+        .iter()
+        .filter(|container| container["Labels"][RUNTIME_LABEL] == "cni");
+    let names = cni.filter_map(|container| container["Names"][0].as_str());
+    let mut names: Vec<String> = names
+        .map(|name| name.trim_start_matches('/').to_owned())
+        .collect();
+    names.sort_unstable();
+    Ok(names)
 }
 
 fn lines(lines: &[String]) -> String {

@@ -1,8 +1,11 @@
 //! `tunbridge cni install`: links to this program among the plugins, and a configuration that every runtime takes.
 //!
 //! Everything is checked before anything is written, and each file comes by a rename. A link is ours if it leads to
-//! this program; a configuration is ours if its plugins are of type `tunbridge`.
+//! this program, or to anything that is called tunbridge: a former version, there or not. A configuration is ours if its
+//! plugins are of type `tunbridge`. Links have the path that the user knows this program by, which may be a link itself and
+//! lead to another version some day.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -16,15 +19,17 @@ use crate::control::names::is_identifier;
 pub const ALIASES: [&str; 4] = ["bridge", "portmap", "bandwidth", "firewall"];
 
 /// The plugin's own names. Its type in configurations is the first one.
-const NAMES: [&str; 2] = ["tunbridge", "tunbridge-cni"];
+pub(super) const NAMES: [&str; 2] = ["tunbridge", "tunbridge-cni"];
 
 /// What to install, and where.
 #[derive(Clone, Debug)]
 pub struct Installation {
     /// Directory of plugins.
     pub plugins: PathBuf,
-    /// Directory of configurations; `None`: none is written.
-    pub configurations: Option<PathBuf>,
+    /// Directory of configurations.
+    pub configurations: PathBuf,
+    /// Only the links are of interest.
+    pub links_only: bool,
     /// Of the network.
     pub name: String,
     /// At most one per family.
@@ -43,7 +48,7 @@ impl Installation {
     /// # Errors
     /// A name or subnet is wrong, something of others is in the way, or a file cannot be written.
     pub fn install(&self) -> anyhow::Result<Vec<String>> {
-        let program = std::env::current_exe().context("cannot find this program's file")?;
+        let program = self.program()?;
         self.check()?;
         let links = self.links();
         let configuration = self.configuration();
@@ -52,6 +57,7 @@ impl Installation {
         }
         if let Some(configuration) = &configuration {
             self.expect_ours(configuration, is_our_configuration(configuration))?;
+            self.expect_free_name(configuration)?;
         }
         let mut done = Vec::new();
         for link in &links {
@@ -77,26 +83,6 @@ impl Installation {
         Ok(done)
     }
 
-    /// Removes what is ours of what [`Self::install`] makes, its aliases whether named or not.
-    ///
-    /// # Errors
-    /// A file cannot be removed.
-    pub fn uninstall(&self) -> anyhow::Result<Vec<String>> {
-        let program = std::env::current_exe().context("cannot find this program's file")?;
-        let names = NAMES.iter().chain(&ALIASES);
-        let links = names.map(|name| self.plugins.join(name));
-        let links =
-            links.filter(|link| is_our_link(link, &program) == Some(true) && *link != program);
-        let configuration = self.configuration();
-        let configuration = configuration.filter(|path| is_our_configuration(path) == Some(true));
-        let mut done = Vec::new();
-        for path in links.chain(configuration) {
-            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-            done.push(format!("removed {}", path.display()));
-        }
-        Ok(done)
-    }
-
     fn check(&self) -> anyhow::Result<()> {
         if !is_identifier(&self.name) {
             bail!(
@@ -118,9 +104,9 @@ impl Installation {
         names.map(|name| self.plugins.join(name)).collect()
     }
 
-    fn configuration(&self) -> Option<PathBuf> {
-        let directory = self.configurations.as_ref()?;
-        Some(directory.join(format!("10-{}.conflist", self.name)))
+    pub(super) fn configuration(&self) -> Option<PathBuf> {
+        let file = format!("10-{}.conflist", self.name);
+        (!self.links_only).then(|| self.configurations.join(file))
     }
 
     /// libcni before 1.3 takes `cniVersion`, a later one the highest of `cniVersions`.
@@ -144,6 +130,30 @@ impl Installation {
         })
     }
 
+    /// A runtime takes one of two configurations with the same name, and podman warns at each command.
+    fn expect_free_name(&self, own: &Path) -> anyhow::Result<()> {
+        let mut others = configurations(&self.configurations).into_iter();
+        let other = others.find(|(path, text)| path != own && text["name"] == self.name.as_str());
+        match other {
+            Some((path, _)) if !self.force => bail!(
+                "network {} is configured in {} already: choose another --name, or give --force to have both",
+                self.name,
+                path.display()
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the user has called this program. The plugins' directory may be the place of its file, but not of that link.
+    pub(super) fn program(&self) -> anyhow::Result<PathBuf> {
+        let program = std::env::current_exe().context("cannot find this program's file")?;
+        let called = std::env::args_os().next().map(PathBuf::from);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let known = called.and_then(|called| known_path(&called, &path, &program));
+        let is_plugin = |known: &PathBuf| known.parent() == Some(self.plugins.as_path());
+        Ok(known.filter(|known| !is_plugin(known)).unwrap_or(program))
+    }
+
     /// `ours`: `None` if there is nothing.
     fn expect_ours(&self, path: &Path, ours: Option<bool>) -> anyhow::Result<()> {
         if ours == Some(false) && !self.force {
@@ -159,26 +169,76 @@ impl Installation {
     }
 }
 
-fn is_our_link(link: &Path, program: &Path) -> Option<bool> {
-    fs::symlink_metadata(link).ok()?;
-    let target = fs::canonicalize(link).ok();
-    // A link to where a former version was leads nowhere.
-    let points_to = fs::read_link(link).ok();
-    let was_ours =
-        target.is_none() && points_to.is_some_and(|to| to.file_name() == program.file_name());
-    Some(was_ours || target == fs::canonicalize(program).ok())
+/// The path by which a command line names the file `program`, if that is what it leads to.
+fn known_path(called: &Path, path: &OsStr, program: &Path) -> Option<PathBuf> {
+    let is_program = |path: &PathBuf| {
+        let found = fs::canonicalize(path).ok();
+        path.is_absolute() && found.is_some() && found == fs::canonicalize(program).ok()
+    };
+    if called.components().count() > 1 {
+        return std::path::absolute(called).ok().filter(is_program);
+    }
+    let mut candidates = std::env::split_paths(path).map(|directory| directory.join(called));
+    candidates.find(is_program)
 }
 
-fn is_our_configuration(path: &Path) -> Option<bool> {
+/// `None`: there is nothing.
+pub(super) fn is_our_link(link: &Path, program: &Path) -> Option<bool> {
+    fs::symlink_metadata(link).ok()?;
+    let target = fs::canonicalize(link).ok();
+    if target.is_some() && target == fs::canonicalize(program).ok() {
+        return Some(true);
+    }
+    let points_to = fs::read_link(link).ok();
+    let is_link = points_to.is_some();
+    let places = [points_to, target.filter(|_| is_link)];
+    let mut names = places.iter().flatten().filter_map(|path| path.file_name());
+    Some(names.any(|name| {
+        let is_named = name.to_str().is_some_and(is_named_tunbridge);
+        is_named || Some(name) == program.file_name()
+    }))
+}
+
+/// `tunbridge`, or with a version behind it.
+fn is_named_tunbridge(name: &str) -> bool {
+    let rest = name.strip_prefix(NAMES[0]);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.', '_']))
+}
+
+pub(super) fn is_our_configuration(path: &Path) -> Option<bool> {
     let text = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         read => read.unwrap_or_default(),
     };
     let value: Value = serde_json::from_slice(&text).unwrap_or_default();
     let plugins = value["plugins"].as_array();
-    Some(plugins.is_some_and(|plugins| {
-        !plugins.is_empty() && plugins.iter().all(|plugin| plugin["type"] == NAMES[0])
-    }))
+    Some(plugins.is_some_and(|plugins| !plugins.is_empty() && plugins.iter().all(is_of_our_type)))
+}
+
+fn is_of_our_type(plugin: &Value) -> bool {
+    plugin["type"] == NAMES[0]
+}
+
+/// Whether a plugin of ours is called for it.
+pub(super) fn needs_us(configuration: &Value) -> bool {
+    let plugins = configuration["plugins"].as_array();
+    is_of_our_type(configuration) || plugins.is_some_and(|all| all.iter().any(is_of_our_type))
+}
+
+/// What libcni would read in a directory, by name.
+pub(super) fn configurations(directory: &Path) -> Vec<(PathBuf, Value)> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.retain(|path| {
+        let extension = path.extension().and_then(OsStr::to_str);
+        matches!(extension, Some("conflist" | "conf" | "json"))
+    });
+    paths.sort_unstable();
+    let read = paths.into_iter().filter_map(|path| {
+        let text = fs::read(&path).ok()?;
+        Some((path, serde_json::from_slice(&text).ok()?))
+    });
+    read.collect()
 }
 
 /// Makes a file beside `path` and renames it.
@@ -203,7 +263,8 @@ mod tests {
     fn installation(directory: &Path) -> Installation {
         Installation {
             plugins: directory.join("bin"),
-            configurations: Some(directory.join("net.d")),
+            configurations: directory.join("net.d"),
+            links_only: false,
             name: "tunbridge".to_owned(),
             subnets: vec!["10.9.0.0/16".to_owned()],
             aliases: vec!["bridge".to_owned()],
@@ -229,7 +290,8 @@ mod tests {
         assert_eq!(written["cniVersions"], json!(["0.4.0", "1.0.0", "1.1.0"]));
         assert_eq!(written["plugins"][0]["type"], "tunbridge");
         assert_eq!(written["plugins"][0]["capabilities"]["bandwidth"], true);
-        assert_eq!(installation.uninstall().unwrap().len(), 4);
+        let removal = installation.removal().unwrap();
+        assert_eq!(removal.carry_out().unwrap().len(), 4);
         for place in ["bin", "net.d"] {
             assert_eq!(
                 fs::read_dir(directory.path().join(place)).unwrap().count(),
@@ -255,7 +317,6 @@ mod tests {
             1
         );
         assert!(!directory.path().join("net.d").exists());
-        assert_eq!(installation.uninstall().unwrap(), [""; 0]);
         installation.force = true;
         installation.install().unwrap();
         assert!(fs::read_link(&stock).is_ok());
@@ -271,5 +332,59 @@ mod tests {
         installation.subnets = vec!["10.0.0.0/99".to_owned()];
         let error = installation.install().unwrap_err().to_string();
         assert!(error.starts_with("--subnet \"10.0.0.0/99\""), "{error}");
+    }
+
+    #[test]
+    fn a_name_that_another_configuration_has_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut installation = installation(directory.path());
+        installation.install().unwrap();
+        for (file, refused) in [("20-other.conflist", true), ("20-other.bak", false)] {
+            let path = directory.path().join("net.d").join(file);
+            fs::write(
+                &path,
+                r#"{"name": "tunbridge", "plugins": [{"type": "bridge"}]}"#,
+            )
+            .unwrap();
+            let installed = installation.install();
+            assert_eq!(installed.is_err(), refused, "{file}");
+            if let Err(error) = installed {
+                let place = format!("is configured in {} already", path.display());
+                assert!(error.to_string().contains(&place), "{error}");
+                installation.force = true;
+                installation.install().unwrap();
+                installation.force = false;
+            }
+            fs::remove_file(path).unwrap();
+        }
+    }
+
+    #[test]
+    fn links_have_the_path_that_the_user_knows() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["first", "second"] {
+            fs::create_dir(at(name)).unwrap();
+        }
+        let program = at("second/tunbridge-1.2");
+        fs::write(&program, "").unwrap();
+        let link = at("second/tunbridge");
+        std::os::unix::fs::symlink(&program, &link).unwrap();
+        let path = std::env::join_paths([at("first"), at("second")]).unwrap();
+        for (called, known) in [
+            ("tunbridge".into(), Some(&link)),
+            (link.clone(), Some(&link)),
+            (program.clone(), Some(&program)),
+            ("other".into(), None),
+            (at("first/tunbridge"), None),
+        ] {
+            assert_eq!(known_path(&called, &path, &program).as_ref(), known);
+        }
+        // Another program of that name comes first.
+        fs::write(at("first/tunbridge"), "").unwrap();
+        assert_eq!(
+            known_path("tunbridge".as_ref(), &path, &program),
+            Some(link)
+        );
     }
 }

@@ -53,6 +53,7 @@ mod result;
 mod routes;
 mod runtime_config;
 mod subnets;
+pub mod uninstall;
 mod version;
 
 use std::ffi::{OsStr, OsString};

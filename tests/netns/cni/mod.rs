@@ -3,6 +3,7 @@
 mod bandwidth;
 mod bridges;
 mod hosts;
+mod install;
 mod kills;
 mod life;
 mod many;
