@@ -1,14 +1,15 @@
 //! `tunbridge doctor`: what the kernel layer finds on the host, and whether steering is in place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use super::bridges::is_replaceable;
 use super::core::Core;
 use crate::api::types::{Finding, Severity};
-use crate::control::records::{self, GatewayMode};
+use crate::control::records::{self, GatewayMode, Kind};
 use crate::forwarder::Config;
-use crate::kernel::NetlinkError;
 use crate::kernel::doctor::{self, Network, Scope};
+use crate::kernel::{NetlinkError, netns};
 
 impl Core {
     /// Everything worth telling, what is in order included.
@@ -68,8 +69,45 @@ impl Core {
         };
         findings.push(self.programs().await);
         findings.append(&mut bridgeless);
+        findings.extend(self.abandoned().await);
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         findings
+    }
+
+    /// Containers that their runtime has ended without a word, because it calls another plugin or hook by now.
+    async fn abandoned(&self) -> Option<Finding> {
+        let adopted: Vec<(String, PathBuf)> = {
+            let state = self.lock().await;
+            let of_runtimes = state
+                .containers()
+                .filter(|c| c.runtime.is_some() && c.is_running() && c.kind == Kind::Adopted);
+            let places = of_runtimes.map(|c| (c.name.clone(), c.netns.clone()));
+            places.collect()
+        };
+        if adopted.is_empty() {
+            return None;
+        }
+        let names = tokio::task::block_in_place(|| {
+            let inhabited: BTreeSet<_> = netns::of_processes()?.collect();
+            let is_empty = |path: &Path| {
+                let namespace = netns::open_path(path).and_then(netns::id);
+                namespace.is_ok_and(|namespace| !inhabited.contains(&namespace))
+            };
+            let empty = adopted.into_iter().filter(|(_, path)| is_empty(path));
+            Some(empty.map(|(name, _)| name).collect::<Vec<_>>())
+        })?;
+        if names.is_empty() {
+            return None;
+        }
+        Some(Finding {
+            severity: Severity::Warning,
+            subject: "containers of other runtimes".to_owned(),
+            found: format!("no process is in the network namespace of {}", names.join(", ")),
+            why: "If the runtime has ended them, it did not call tunbridge (`tunbridge cni uninstall` while they ran, say), \
+                  and their addresses and ports stay taken."
+                .to_owned(),
+            fix: format!("tunbridge rm -f {}", names.join(" ")),
+        })
     }
 
     /// Are the programs where they should be?

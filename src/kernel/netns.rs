@@ -233,19 +233,18 @@ pub fn id(namespace: impl AsFd) -> Result<NamespaceId, NetnsError> {
 
 /// Whether any process but this one is in one of these. Looks at every process; where none can be seen, there may be some.
 pub fn have_processes(namespaces: &[NamespaceId]) -> bool {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return true;
-    };
-    entries.flatten().any(|entry| {
-        let name = entry.file_name();
-        let number = name.to_str().and_then(|name| name.parse::<u32>().ok());
-        number.is_some_and(|number| {
-            number != std::process::id()
-                && open_pid(number)
-                    .and_then(id)
-                    .is_ok_and(|id| namespaces.contains(&id))
-        })
-    })
+    of_processes().is_none_or(|mut all| all.any(|id| namespaces.contains(&id)))
+}
+
+/// Each process's but this one's; `None`: none can be seen.
+pub fn of_processes() -> Option<impl Iterator<Item = NamespaceId>> {
+    let entries = fs::read_dir("/proc").ok()?;
+    Some(entries.flatten().filter_map(|entry| {
+        let number = entry.file_name().to_str()?.parse::<u32>().ok()?;
+        let is_other = number != std::process::id();
+        let namespace = is_other.then(|| open_pid(number).and_then(id).ok());
+        namespace.flatten()
+    }))
 }
 
 /// Runs `work` inside `namespace` on a thread of its own, and waits for it. Blocks the caller: for
