@@ -183,7 +183,7 @@ fn judge(facts: &Facts, scope: &Scope) -> Vec<Finding> {
     findings.extend(checks::overlaps(facts, scope));
     findings.extend(checks::foreign_ports(facts, scope));
     findings.extend(checks::bridge_netfilter(facts));
-    findings.extend(checks::route_localnet(facts));
+    findings.extend(checks::route_localnet(facts, scope));
     findings.extend(checks::local_ports(facts, scope));
     findings.extend(ipv6::check(facts, scope));
     findings

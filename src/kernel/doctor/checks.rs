@@ -320,28 +320,44 @@ pub(super) fn bridge_netfilter(facts: &Facts) -> Vec<Finding> {
     .collect()
 }
 
-pub(super) fn route_localnet(facts: &Facts) -> Vec<Finding> {
-    let names = facts
-        .links
-        .iter()
-        .filter(|link| !link.loopback)
-        .map(|link| link.name.as_str());
-    names
-        .chain(["all"])
-        .filter(|name| facts.sysctl_number(&["net", "ipv4", "conf", name, "route_localnet"]) == 1)
-        .map(|name| {
-            let parameter = format!("net.ipv4.conf.{}.route_localnet", sysctl_interface(name));
-            finding(
-                Severity::Warning,
-                parameter.clone(),
-                "1",
-                "Neighbours on that interface can reach services that listen on 127.0.0.1 \
-                 (CVE-2020-8558). tunbridge sets it on lo only; Docker sets it with \
-                 --userland-proxy=false.",
-                format!("sysctl -w {parameter}=0"),
-            )
+pub(super) fn route_localnet(facts: &Facts, scope: &Scope) -> Vec<Finding> {
+    const WHAT: &str =
+        "Neighbours on that interface can reach services that listen on 127.0.0.1 (CVE-2020-8558).";
+    let is_set =
+        |name: &str| facts.sysctl_number(&["net", "ipv4", "conf", name, "route_localnet"]) == 1;
+    let parameter = |name: &str| format!("net.ipv4.conf.{}.route_localnet", sysctl_interface(name));
+    let warning = |name: &str| {
+        let parameter = parameter(name);
+        let fix = format!("sysctl -w {parameter}=0");
+        let why = format!(
+            "{WHAT} tunbridge sets it on lo only; Docker sets it with --userland-proxy=false, CNI's portmap for published ports."
+        );
+        finding(Severity::Warning, parameter, "1", why, fix)
+    };
+    let note = |name: &str| {
+        let why = format!(
+            "{WHAT} On a bridge without containers of tunbridge's, CNI's portmap has set it for ports that are published at 127.0.0.1, \
+             or Docker with --userland-proxy=false: put it to 0 only if none of their containers publishes ports there."
+        );
+        finding(Severity::Note, parameter(name), "1", why, "")
+    };
+    let links = facts.links.iter().filter(|link| !link.loopback);
+    let mut findings: Vec<Finding> = links
+        .filter(|link| is_set(&link.name))
+        .map(|link| match is_bridge_of_others(link, facts, scope) {
+            true => note(&link.name),
+            false => warning(&link.name),
         })
-        .collect()
+        .collect();
+    findings.extend(is_set("all").then(|| warning("all")));
+    findings
+}
+
+/// A bridge on which no interface of ours is, whether or not a network of ours has it.
+fn is_bridge_of_others(link: &Link, facts: &Facts, scope: &Scope) -> bool {
+    let is_port_of_ours =
+        |port: &Link| port.master == Some(link.index) && scope.ports.contains(&port.name);
+    link.kind.as_deref() == Some("bridge") && !facts.links.iter().any(is_port_of_ours)
 }
 
 pub(super) fn local_ports(facts: &Facts, scope: &Scope) -> Vec<Finding> {

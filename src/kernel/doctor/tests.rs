@@ -358,6 +358,34 @@ fn other_switches_are_explained() {
         assert_eq!(finding.fix, format!("sysctl -w {name}=0"));
     }
 
+    // On a bridge it may be what somebody else's published ports need.
+    let name = "net.ipv4.conf.cni-podman1.route_localnet";
+    for ours in [false, true] {
+        let finding = only_problem(|facts, scope| {
+            let bridge = Link {
+                kind: Some("bridge".into()),
+                ..link(10, "cni-podman1", 1500)
+            };
+            let port = Link {
+                master: Some(10),
+                ..link(11, "veth1", 1500)
+            };
+            facts.links.extend([bridge, port]);
+            if ours {
+                scope.ports.insert("veth1".into());
+            }
+            set(facts, name, "1");
+        });
+        if ours {
+            assert_eq!(finding.severity, Severity::Warning);
+            assert_eq!(finding.fix, format!("sysctl -w {name}=0"));
+        } else {
+            assert_eq!(finding.severity, Severity::Note);
+            assert_eq!(finding.fix, "");
+            assert!(finding.why.contains("portmap"), "{finding:?}");
+        }
+    }
+
     let name = "net.ipv4.ip_local_port_range";
     let finding = only_problem(|facts, _| set(facts, name, "32768\t61000"));
     assert_eq!(finding.severity, Severity::Warning);
