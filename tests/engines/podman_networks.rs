@@ -1,7 +1,9 @@
 //! What `podman network create` can make, with Debian's plugins and with ours.
 
-use crate::engines::PEER;
-use crate::podman::{Line, both, compare};
+use crate::engines::{Engines, PEER};
+use crate::lab::{HOST, LAN, Lab};
+use crate::podman::{FIRST, Line, both, compare, install};
+use crate::tunbridge_under_test::binary;
 
 const VIEW: &[Line] = &[
     // Internal: no way out, and none to it.
@@ -97,4 +99,48 @@ fn networks_are_what_they_are_with_debians_plugins() {
         lab.apply_world();
         compare(engines, plugins, VIEW);
     });
+}
+
+/// The networks are those that Debian's plugins have made, and so are the bridges, until the host restarts: who has gone
+/// over, restarts, goes back and cleans up.
+#[test]
+fn bridges_come_back_after_a_restart_and_stay_under_containers_that_have_gone_back() {
+    let lab = Lab::plain();
+    let engines = Engines::with_podman(&lab);
+    engines.said(&format!(
+        "podman network create shop
+        podman run -d --stop-signal KILL --name web --network shop -p 8080:80 localhost/busybox {PEER} serve 80
+        podman stop web"
+    ));
+    let answers = || {
+        engines.wait_until_it_serves("web");
+        let answer = lab.lan().tcp(&format!("{HOST}:8080")).unwrap();
+        assert_eq!(answer.saw_address(), LAN);
+    };
+    install(&engines);
+    let mut tunbridge = lab.start_daemon(&[]);
+    engines.said("podman start web");
+    answers();
+    engines.said("podman stop web");
+    tunbridge.kill();
+    engines.said("ip link delete cni-podman1");
+    tunbridge.start_again();
+    engines.said("podman start web");
+    answers();
+    let uninstall = format!("{} cni uninstall --no-conf --dir {FIRST}", binary());
+    let said = engines.refused(&uninstall);
+    assert!(said.contains("are on tunbridge (web)"), "{said}");
+    engines.said(&format!("podman stop web; {uninstall}; podman start web"));
+    assert_eq!(tunbridge.names(&["-a"]), [""; 0]);
+    answers();
+    let pruned = tunbridge.cli(&["network", "prune", "-f"]).expect_success();
+    assert!(
+        pruned.stdout.contains("shop") && pruned.stderr.contains("bridge cni-podman1 stays"),
+        "{}",
+        pruned.output()
+    );
+    answers();
+    engines.said("podman rm -fat0");
+    // Debian's plugins leave rules and sysctls.
+    tunbridge.kill();
 }
