@@ -6,7 +6,7 @@ use super::runtime::{NOTHING, Runtime, left, podman};
 use crate::lab::{Lab, eventually};
 
 const BRIDGE: &str = "cni-podman1";
-const ADD_BRIDGE: &str = "ip link add cni-podman1 type bridge && ip link set cni-podman1 up && ip address add 10.91.0.1/24 dev cni-podman1";
+const ADD_BRIDGE: &str = "ip link add cni-podman1 type bridge && ip link set cni-podman1 up && ip address replace 10.91.0.1/24 dev cni-podman1";
 const DELETE_BRIDGE: &str = "ip link delete cni-podman1";
 
 fn is_there(lab: &Lab) -> bool {
