@@ -52,6 +52,7 @@ mod report;
 mod start;
 mod sysctls;
 mod tell;
+mod tun_holder;
 mod watch;
 mod watches;
 

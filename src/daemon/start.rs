@@ -18,6 +18,7 @@ use super::host_facts::{self, host_facts};
 use super::host_sockets::HostSockets;
 use super::process;
 use super::sysctls::LoopbackSysctls;
+use super::tun_holder;
 use crate::api::events::EventBus;
 use crate::cli::daemon::DaemonArgs;
 use crate::control::address_pool::AddressPools;
@@ -119,7 +120,7 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
     let queues = std::thread::available_parallelism()
         .map_or(1, usize::from)
         .min(MAX_QUEUES);
-    let device = Device::open(TUN_NAME, queues)?;
+    let device = Device::open(TUN_NAME, queues).map_err(tun_holder::explain)?;
     let tun_index = device.if_index;
     tracing::info!(tun = TUN_NAME, queues, offloads = ?device.offloads, "TUN open");
     forwarding::prepare_tun(TUN_NAME)?;

@@ -47,7 +47,7 @@ pub enum DeviceError {
     Permission,
     /// The name is in use by somebody else's device.
     #[error(
-        "interface name {0} is taken by another device: remove it with `ip link delete {0}`, or stop the program that uses it"
+        "interface name {0} is taken by another device: stop the program that has it open; if there is none, remove it with `ip link delete {0}`"
     )]
     Busy(String),
     /// The name does not fit `IFNAMSIZ`.

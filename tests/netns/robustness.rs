@@ -114,7 +114,11 @@ fn a_second_daemon_is_refused_and_harms_nothing() {
         "/run/lab/second.sock",
     ]);
     assert_eq!(refused.code, Some(1), "{}", refused.output());
-    assert!(refused.stderr.contains("tbtun0"), "{}", refused.output());
+    let words = format!(
+        "tbtun0 belongs to another tunbridge daemon in this network namespace (process {}): there can be one; stop it, or use its socket with --socket",
+        tunbridge.pid()
+    );
+    assert!(refused.stderr.contains(&words), "{}", refused.output());
     assert_eq!(port(), before, "the first daemon's interfaces");
 
     // With the same socket it must not take that away either, whatever it finds out first.

@@ -96,7 +96,10 @@ fn a_plugin_in_another_mount_namespace_gets_a_daemon_that_it_can_reach() {
     assert_eq!(socket.lines().count(), 1, "{socket}");
     // One who does not see it is told that a namespace has one daemon.
     let (code, text) = two.fails("ADD", &config);
-    assert!(code == 11 && text.contains("tbtun0 is taken"), "{text}");
+    assert!(
+        code == 11 && text.contains("tbtun0 belongs to another tunbridge daemon"),
+        "{text}"
+    );
     call("STATUS").expect_success();
     call("DEL").expect_success();
     assert_eq!(one.interfaces(), NOTHING);
