@@ -1,5 +1,7 @@
 //! `tunbridge cni`: alone the plugin itself, which runtimes call; with a subcommand, what installs it.
 
+mod notes;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -7,7 +9,7 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::{DEFAULT_SOCKET, Outcome, complain, print};
+use super::{DEFAULT_SOCKET, Outcome, SOCKET_VARIABLE, complain, print};
 use crate::api::client::{Client, ClientError};
 use crate::cni::install::{ALIASES, Installation};
 use crate::cni::{self, Plugin};
@@ -62,7 +64,12 @@ impl Cni {
                 Ok(u8::from(code != ExitCode::SUCCESS))
             }
             Some(CniCommand::Install(install)) => {
-                print(&lines(&install.installation(socket).install()?))
+                install.refuse_socket(socket.as_deref())?;
+                let listens = socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into());
+                let notes = notes::notes(&install.dir, &install.alias, &listens);
+                print(&lines(&install.installation(socket).install()?))?;
+                notes.iter().for_each(|note| complain(note));
+                Ok(0)
             }
             Some(CniCommand::Uninstall(install)) => uninstall(&install.installation(socket)),
         }
@@ -70,6 +77,18 @@ impl Cni {
 }
 
 impl Install {
+    /// It goes into the configuration. A variable is the engine's, too.
+    fn refuse_socket(&self, socket: Option<&Path>) -> anyhow::Result<()> {
+        let variable = std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from);
+        match socket {
+            Some(path) if self.no_conf && variable.as_deref() != Some(path) => bail!(
+                "--socket {0}: it goes into the configuration, which --no-conf leaves out: run the engine with {SOCKET_VARIABLE}={0} instead",
+                path.display()
+            ),
+            _ => Ok(()),
+        }
+    }
+
     fn installation(self, socket: Option<PathBuf>) -> Installation {
         Installation {
             plugins: self.dir,

@@ -14,6 +14,42 @@ use crate::control::names::is_identifier;
 /// Octets of standard input. The longest true one is GC's list of attachments: room for 30,000 of them.
 pub(super) const MOST_INPUT: usize = 4 << 20;
 
+/// What a configuration of our own type may have: the specification's, ours, and those of the stock plugin that mean
+/// something under our name, too.
+const KEYS: [&str; 31] = [
+    "cniVersion",
+    "cniVersions",
+    "name",
+    "type",
+    "disableCheck",
+    "disableGC",
+    "capabilities",
+    "runtimeConfig",
+    "args",
+    "prevResult",
+    "ipam",
+    "dns",
+    "network",
+    "socket",
+    "subnet",
+    "gateway",
+    "rangeStart",
+    "rangeEnd",
+    "subnets",
+    "ipv6",
+    "internal",
+    "icc",
+    "ipMasq",
+    "bridge",
+    "mtu",
+    "options",
+    "isGateway",
+    "isDefaultGateway",
+    "vlan",
+    "vlanTrunk",
+    "disableContainerInterface",
+];
+
 /// Who gives addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ipam {
@@ -99,6 +135,14 @@ impl Config {
 
     pub(super) fn root(&self) -> Field<'_> {
         Field::new(&self.value, "")
+    }
+
+    /// Keys under our own name that nobody reads; in the specification they are free.
+    pub(super) fn unknown_keys(&self) -> impl Iterator<Item = &str> {
+        let keys = self.value.as_object().into_iter().flatten();
+        keys.map(|(key, _)| key.as_str())
+            .filter(|key| !key.contains('/'))
+            .filter(|key| !KEYS.iter().any(|known| known.eq_ignore_ascii_case(key)))
     }
 
     pub(super) fn previous(&self) -> Option<Field<'_>> {
@@ -299,5 +343,15 @@ mod tests {
     fn an_answer_is_never_in_a_newer_version_than_asked_for() {
         assert_eq!(version_of(br#"{"cniVersion":"0.4.0"}"#), Version::V0_4_0);
         assert_eq!(version_of(b"garbage"), Version::NEWEST);
+    }
+
+    #[test]
+    fn keys_that_nobody_reads_are_named() {
+        let config = read(
+            r#"{"cniVersion": "1.0.0", "name": "n", "type": "tunbridge", "subnt": "10.1.0.0/24", "Subnet": "10.1.0.0/24", "cni.dev/x": 1}"#,
+            Verb::Add,
+        )
+        .unwrap();
+        assert_eq!(config.unknown_keys().collect::<Vec<_>>(), ["subnt"]);
     }
 }

@@ -78,6 +78,14 @@ impl Call {
         )?;
         let attached = self.attach(&mut client, namespace, &attachment)?;
         failpoint::reached("cni.attached");
+        if self.plugin == Plugin::Tunbridge {
+            for key in self.config.unknown_keys() {
+                complain(&format!(
+                    "warning: configuration {}: key {key:?} is not known and has no effect (docs/cni.md lists all)",
+                    self.config.name
+                ));
+            }
+        }
         // It is wanted again.
         let reference = reference(&self.environment, &self.config);
         self.sockets.withdraw(&reference);
@@ -143,12 +151,24 @@ impl Call {
                     client.tell(DETACH, &all_of(Runtime::Cni, id))?;
                     continue;
                 }
-                Err(error) => error.into(),
+                Err(error) => self.about_the_configuration(error.into()),
             };
             if outdated || !self.outdated(client, &attachment.wanted)? {
                 return Err(error);
             }
             outdated = true;
+        }
+    }
+
+    /// The daemon speaks of flags, which a runtime's user has not given.
+    fn about_the_configuration(&self, error: CniError) -> CniError {
+        if !error.message.contains("--subnet ") {
+            return error;
+        }
+        let message = error.message.replace("--subnet ", "subnet ");
+        CniError {
+            message: format!("configuration {}: {message}", self.config.name),
+            ..error
         }
     }
 

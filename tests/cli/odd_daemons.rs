@@ -241,3 +241,26 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     assert_eq!(code(&output), 0, "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
 }
+
+#[test]
+fn a_socket_without_a_configuration_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let install = |variable: &str| {
+        Command::new(env!("CARGO_BIN_EXE_tunbridge"))
+            .args(["cni", "install", "--no-conf", "--dir"])
+            .arg(directory.path())
+            .args(["--socket", "/run/other.sock"])
+            .env("TUNBRIDGE_SOCKET", variable)
+            .output()
+            .unwrap()
+    };
+    let refused = install("/run/another.sock");
+    assert_eq!(refused.status.code(), Some(1));
+    let words = "run the engine with TUNBRIDGE_SOCKET=/run/other.sock instead";
+    assert_one_line(&refused, &["--socket /run/other.sock", words]);
+    assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+    // The variable is for both.
+    let done = install("/run/other.sock");
+    assert!(done.status.success(), "{done:?}");
+    assert_one_line(&done, &["note: no daemon listens at /run/other.sock yet"]);
+}

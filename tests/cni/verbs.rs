@@ -362,6 +362,38 @@ fn the_daemons_refusal_is_the_answer() {
     }
 }
 
+/// A user of podman has given no flag.
+#[test]
+fn a_refused_subnet_is_the_configurations() {
+    let (plugins, daemon, namespace) = (Plugins::new(), Recorder::start(), Namespace::new());
+    let text = "Pool overlaps: --subnet 10.1.0.0/24 overlaps 10.1.0.0/25; the next free one is --subnet 172.18.0.0/16";
+    daemon.answer(ADD, 403, json!({ "message": text }));
+    let call = plugins
+        .call("tunbridge")
+        .attachment("ADD", &namespace.path());
+    let config = config("1.0.0");
+    let name = config["name"].as_str().unwrap();
+    let (_, _, message) = call.socket(&daemon.socket()).with_config(&config).error();
+    let words = "Pool overlaps: subnet 10.1.0.0/24 overlaps 10.1.0.0/25; the next free one is subnet 172.18.0.0/16";
+    assert_eq!(message, format!("configuration {name}: {words}"));
+}
+
+#[test]
+fn a_key_that_nobody_reads_is_named() {
+    let (plugins, daemon, namespace) = (Plugins::new(), Recorder::start(), Namespace::new());
+    let add = |plugin: &str| {
+        let mut config = config("1.0.0");
+        config["subnt"] = "10.1.0.0/24".into();
+        let call = plugins.call(plugin).attachment("ADD", &namespace.path());
+        let answer = call.socket(&daemon.socket()).with_config(&config);
+        answer.json();
+        answer.stderr
+    };
+    assert!(add("tunbridge").contains("key \"subnt\" is not known and has no effect"));
+    // Whose keys those are, its own documents say.
+    assert_eq!(add("bridge"), "");
+}
+
 #[test]
 fn the_next_daemon_is_asked_as_the_first_was() {
     let (plugins, daemon, namespace) = (Plugins::new(), Recorder::start(), Namespace::new());
