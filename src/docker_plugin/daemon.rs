@@ -176,7 +176,7 @@ impl Daemon {
         self.docker_network(docker).await?.ok_or_else(|| {
             let short = docker.get(..12).unwrap_or(docker);
             Refusal::new(format!(
-                "tunbridge does not know docker network {short} any more, its state was removed: remove the network with `docker network rm` and make it again"
+                "tunbridge does not know docker network {short} any more, its state was removed: remove its containers (`docker rm -f`) and it (`docker network rm`), and make it again"
             ))
         })
     }

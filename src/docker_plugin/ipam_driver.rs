@@ -54,8 +54,8 @@ impl Plugin {
                 "invalid pool {wrong}: an IPv{version} one was asked for"
             )));
         }
-        if let (Some(name), None) = (request.options.get(NETWORK_OPTION), subnet) {
-            return Err(self.ask_for_subnet(name, request.v6).await);
+        if let Some(name) = request.options.get(NETWORK_OPTION) {
+            self.check_subnet(name, request.v6, subnet).await?;
         }
         let wanted = RequestLeasedPool {
             subnet,
@@ -85,19 +85,25 @@ impl Plugin {
 
     /// A subnet that nobody has named and that is on an interface of the host, dockerd does not take: it asks for another
     /// one, for ever. That of a network is on its bridge.
-    async fn ask_for_subnet(&self, name: &str, ipv6: bool) -> Refusal {
-        let network = match self.named_network(name).await {
-            Ok(network) => network,
-            Err(refusal) => return refusal,
-        };
+    async fn check_subnet(
+        &self,
+        name: &str,
+        ipv6: bool,
+        given: Option<IpNet>,
+    ) -> Result<(), Refusal> {
+        let network = self.named_network(name).await?;
         let mut subnets = network.subnets().iter().map(|subnet| subnet.subnet);
         let subnet = subnets.find(|subnet| subnet.addr().is_ipv6() == ipv6);
         let name = network.name.escape_debug();
-        Refusal::new(match subnet {
-            Some(subnet) => format!(
+        Err(Refusal::new(match (subnet, given) {
+            (Some(subnet), Some(given)) if subnet == given => return Ok(()),
+            (Some(subnet), Some(given)) => format!(
+                "{NETWORK_OPTION}: network {name} has subnet {subnet}, not {given}: give --subnet {subnet}"
+            ),
+            (Some(subnet), None) => format!(
                 "{NETWORK_OPTION}: give the subnet of network {name}, too: --subnet {subnet}"
             ),
-            None => format!(
+            (None, _) => format!(
                 "{NETWORK_OPTION}: network {name} has no IPv{} subnet: {}",
                 if ipv6 { 6 } else { 4 },
                 if ipv6 {
@@ -106,7 +112,7 @@ impl Plugin {
                     "choose another network"
                 },
             ),
-        })
+        }))
     }
 
     pub(super) async fn release_pool(&self, request: PoolReference) -> Result<Value, Refusal> {

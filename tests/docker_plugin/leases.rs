@@ -7,6 +7,9 @@ use crate::fake_daemon::World;
 #[test]
 fn addresses_are_leased() {
     let world = World::new();
+    world.add_network(json!({
+        "Name": "shop", "Id": "dd".repeat(32), "IPAM": {"Config": [{"Subnet": "10.77.0.0/24"}]},
+    }));
     let request = json!({
         "AddressSpace": "tunbridge", "Pool": "10.77.0.0/24", "SubPool": "", "Options": {"com.tunbridge.network": "shop", "foo": "bar"},
         "V6": false,
