@@ -2,12 +2,15 @@
 
 use clap::Args;
 use comfy_table::{Table, presets};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::network::report_found;
 use super::{Outcome, complain, complain_verbatim, print};
 use crate::api::client::{Client, ClientError, segment};
-use crate::api::types::ChangePorts;
+use crate::api::types::{ChangePorts, Runtime};
+use crate::control::inspect::{RUNTIME_ID_LABEL, RUNTIME_LABEL};
+use crate::control::records::RuntimeContainer;
 
 /// `tunbridge inspect`.
 #[derive(Args, Clone, Debug)]
@@ -196,12 +199,15 @@ impl Rm {
 fn runtime_of(client: &Client, container: &str) -> Option<String> {
     let target = format!("/containers/{}/json", segment(container));
     let found = client.get::<Value>(&target).ok()?;
-    let labels = &found["Config"]["Labels"];
-    let runtime = labels["tunbridge.runtime"].as_str()?;
-    Some(format!(
-        "{runtime} {}",
-        text(&labels["tunbridge.runtime.id"])
-    ))
+    runtime(&found["Config"]["Labels"]).map(|runtime| runtime.to_string())
+}
+
+/// The other runtime that has a container with these labels, if one has.
+pub(super) fn runtime(labels: &Value) -> Option<RuntimeContainer> {
+    Some(RuntimeContainer {
+        runtime: Runtime::deserialize(&labels[RUNTIME_LABEL]).ok()?,
+        id: text(&labels[RUNTIME_ID_LABEL]).to_owned(),
+    })
 }
 
 /// `tunbridge publish` and `unpublish`.

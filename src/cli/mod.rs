@@ -66,7 +66,8 @@ enum Command {
     Run(Box<run::RunCommand>),
     /// Adopt somebody else's network namespace
     Attach(Box<run::AttachCommand>),
-    /// Run a program in a running container's namespaces
+    /// Run a program in a running container's namespaces; of attached containers and those of other engines only in the
+    /// network namespace
     Exec(run::ExecCommand),
     /// List containers
     Ps(ps::Ps),

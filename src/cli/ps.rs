@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::containers::{print_table, socket_address, table, text};
+use super::containers::{print_table, runtime, socket_address, table, text};
 use super::format::{filter_query, go_time, labels, list};
 use super::{Outcome, complain, print, print_json};
 use crate::api::client::Client;
@@ -87,16 +87,17 @@ impl Ps {
         ]);
         for container in &containers {
             let command = text(&container["Command"]);
+            let door = runtime(&container["Labels"]).map(|runtime| runtime.door());
             table.add_row([
                 self.id(container),
                 names(container),
-                if self.no_trunc {
-                    command.to_owned()
-                } else {
-                    shortened(command, 24)
+                match door {
+                    Some(door) => format!("({door})"),
+                    None if self.no_trunc => command.to_owned(),
+                    None => shortened(command, 24),
                 },
                 text(&container["Status"]).to_owned(),
-                address(container).to_owned(),
+                addresses(container),
                 ports(&container["Ports"]),
             ]);
         }
@@ -176,6 +177,20 @@ fn address(container: &Value) -> &str {
     first("IPAddress")
         .or_else(|| first("GlobalIPv6Address"))
         .unwrap_or_default()
+}
+
+/// The same, with a sign that there are those of more networks.
+fn addresses(container: &Value) -> String {
+    let address = address(container);
+    let networks = container["NetworkSettings"]["Networks"].as_object();
+    let more = networks.is_some_and(|networks| {
+        let has_one = |network: &&Value| {
+            let keys = ["IPAddress", "GlobalIPv6Address"];
+            keys.iter().any(|key| !text(&network[*key]).is_empty())
+        };
+        networks.values().filter(has_one).count() > 1
+    });
+    format!("{address}{}", if more { ",…" } else { "" })
 }
 
 fn shortened(text: &str, length: usize) -> String {
@@ -270,6 +285,11 @@ mod tests {
         let on = |networks| json!({"NetworkSettings": {"Networks": networks}});
         assert_eq!(address(&on(json!({"a": six, "b": both}))), "10.0.0.2");
         assert_eq!(address(&on(json!({"a": six}))), "fd00::2");
+        assert_eq!(addresses(&on(json!({"a": six, "b": both}))), "10.0.0.2,…");
+        assert_eq!(
+            addresses(&on(json!({"a": both, "b": {"IPAddress": ""}}))),
+            "10.0.0.2"
+        );
         assert_eq!(address(&on(json!({}))), "");
     }
 

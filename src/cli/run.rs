@@ -6,10 +6,11 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::Value;
 
+use super::containers::runtime;
 use super::network_options::NetworkOptions;
 use super::{Outcome, complain, print};
 use crate::api::client::{Client, segment};
-use crate::api::types::{CreateContainer, CreatedContainer, Exited, Started};
+use crate::api::types::{CreateContainer, CreatedContainer, Exited, Runtime, Started};
 use crate::sandbox::{self, Failure, Running, Spec};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -200,6 +201,14 @@ impl ExecCommand {
             );
         }
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        if let Some(runtime) = runtime(&container["Config"]["Labels"])
+            && runtime.runtime == Runtime::Docker
+        {
+            bail!(
+                "container {0} is docker's, which keeps its namespaces: `docker exec {0} …`",
+                self.container
+            );
+        }
         let netns = PathBuf::from(text(&container["NetworkSettings"]["SandboxKey"]));
         // An adopted container has files and a host name of its own making.
         let ours = container["Config"]["Cmd"]

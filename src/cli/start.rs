@@ -6,7 +6,7 @@
 use clap::Args;
 use serde_json::Value;
 
-use super::containers::{Stop, each};
+use super::containers::{Stop, each, runtime};
 use super::run::{begin, environment, finish, variables};
 use super::{Outcome, complain};
 use crate::api::client::{Client, segment};
@@ -24,7 +24,9 @@ pub(super) struct Start {
 impl Start {
     pub(super) fn run(&self, client: &Client) -> Outcome {
         each(&self.containers, |container| {
-            if is_running(client, container)? {
+            let found: Value = client.get(&format!("/containers/{}/json", segment(container)))?;
+            // Of another runtime's, the daemon says who starts it.
+            if found["State"]["Running"] == true && runtime(&found["Config"]["Labels"]).is_none() {
                 return Ok(());
             }
             start(client, container)

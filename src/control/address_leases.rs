@@ -20,6 +20,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::daemon_options::HostFacts;
+use super::endpoints::address_error;
 use super::error::ControlError;
 use super::ipam::{Gateway, IpamError, Pool, PoolConfig};
 use super::names;
@@ -245,6 +246,10 @@ impl State {
     ) -> Result<LeasedAddress, ControlError> {
         let mut record = self.leased_pool(id)?.record.clone();
         let range = record.range;
+        let holder = request.address.and_then(|address| {
+            let network = record.network.as_deref()?;
+            self.holder_of(network, address)
+        });
         let pool = self.pool_behind(&record)?;
         let subnet = pool.subnet();
         // The gateway of a network that there is, is the bridge's.
@@ -255,7 +260,10 @@ impl State {
             (Some(gateway), Some(wanted)) => {
                 return Err(ControlError::OtherGateway { gateway, wanted });
             }
-            (None, Some(wanted)) => pool.lease(Some(wanted)).map_err(ControlError::Address)?,
+            (None, Some(wanted)) => {
+                let leased = pool.lease(Some(wanted));
+                leased.map_err(|source| address_error(source, holder))?
+            }
             (None, None) => pool.lease_from(range).map_err(ControlError::Address)?,
         };
         record.leases.insert(address, request.gateway);

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::error::ControlError;
 use super::gateway;
-use super::ipam::{IpamError, Pool};
+use super::ipam::{IpamError, Pool, TAKEN};
 use super::ipv6_address;
 use super::mac::MacAddress;
 use super::names;
@@ -209,6 +209,17 @@ impl State {
         })
     }
 
+    /// The name of the container that has an address.
+    pub(super) fn holder_of(&self, network: &str, address: IpAddr) -> Option<String> {
+        let has_it = |(attachment, endpoint): (&Attachment, &Endpoint)| {
+            attachment.network == network
+                && endpoint.addresses.iter().any(|net| net.addr() == address)
+        };
+        let mut containers = self.containers();
+        let found = containers.find(|container| container.endpoints().any(has_it));
+        found.map(|container| container.name.clone())
+    }
+
     /// The requested address, or one of the ranges of its family, or what `choose` finds.
     fn take_from_pool(
         &mut self,
@@ -219,6 +230,7 @@ impl State {
         ranges: &[AddressRange],
         choose: impl FnOnce(&mut Pool) -> Result<IpAddr, IpamError>,
     ) -> Result<Option<IpNet>, ControlError> {
+        let holder = requested.and_then(|address| self.holder_of(&network.id, address));
         let entry = self
             .networks
             .get_mut(&network.id)
@@ -251,7 +263,7 @@ impl State {
                 IpamError::Exhausted { .. } | IpamError::RangesExhausted { .. }
             );
             if !exhausted {
-                return ControlError::Address(source);
+                return address_error(source, holder);
             }
             ControlError::NoAddress {
                 family: if ipv4 { 4 } else { 6 },
@@ -295,6 +307,25 @@ impl State {
                 return Ok(name);
             }
         }
+    }
+}
+
+/// Why an address is not to be had, with the container that has it.
+pub(super) fn address_error(source: IpamError, holder: Option<String>) -> ControlError {
+    match (source, holder) {
+        (
+            IpamError::InUse {
+                address,
+                by: TAKEN,
+                subnet,
+            },
+            Some(container),
+        ) => ControlError::AddressTaken {
+            address,
+            container,
+            subnet,
+        },
+        (source, _) => ControlError::Address(source),
     }
 }
 

@@ -170,7 +170,7 @@ pub enum ControlError {
     )]
     NotOurs { name: String },
     #[error(
-        "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name: `tunbridge rm {name}`, or give another --name"
+        "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name: `tunbridge rm -f {name}`, or give another --name"
     )]
     NameInUse { name: String, id: String },
     #[error(
@@ -225,6 +225,15 @@ pub enum ControlError {
     OtherGateway { gateway: IpAddr, wanted: IpAddr },
     #[error("{0}")]
     Address(IpamError),
+    #[error(
+        "Address already in use: {address} is taken by container {container}: choose another {} in {subnet}",
+        if .address.is_ipv4() { "--ip" } else { "--ip6" }
+    )]
+    AddressTaken {
+        address: IpAddr,
+        container: String,
+        subnet: IpNet,
+    },
     #[error(
         "failed to set up container networking: driver failed programming external connectivity on endpoint {name} ({endpoint}): {source}"
     )]
@@ -285,6 +294,7 @@ impl ControlError {
             | Self::NoSuchPool(_)
             | Self::NotConnected { .. } => 404,
             Self::NameInUse { .. }
+            | Self::AddressTaken { .. }
             | Self::MacInUse { .. }
             | Self::InterfaceInUse { .. }
             | Self::EndpointExists { .. }

@@ -55,6 +55,9 @@ pub enum Gateway {
     At(IpAddr),
 }
 
+/// By what an address of a container is used.
+pub(super) const TAKEN: &str = "taken by another container";
+
 /// Why an address cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IpamError {
@@ -369,7 +372,7 @@ impl Pool {
         } else if self.leased.contains_key(&offset) {
             "leased to docker"
         } else {
-            "taken by another container"
+            TAKEN
         };
         Err(IpamError::InUse {
             address,

@@ -56,6 +56,12 @@ pub fn short_id(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
+/// 64 hexadecimal digits, as [`new_id`] and other runtimes make them.
+pub fn is_id(text: &str) -> bool {
+    let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    text.len() == 64 && text.bytes().all(digit)
+}
+
 /// Checks a `--name`.
 ///
 /// # Errors

@@ -52,14 +52,19 @@ pub struct PortRequest {
 pub enum PortError {
     /// We have given it out.
     #[error(
-        "Bind for {} failed: port is already allocated (in -p \"{spec}\"): choose another host port, or stop the container that publishes it",
-        SocketAddr::new(*.address, *.port)
+        "Bind for {} failed: port is already allocated (in -p \"{spec}\"): choose another host port, or stop {}",
+        SocketAddr::new(*.address, *.port),
+        .holder.as_deref().map_or_else(|| "the container that publishes it".to_owned(), |holder| format!("container {holder}, which publishes it"))
     )]
     AlreadyAllocated {
         /// Host address asked for.
         address: IpAddr,
         /// Port asked for.
         port: u16,
+        /// TCP or UDP.
+        transport: Transport,
+        /// Name of the container that has it, where that is known.
+        holder: Option<String>,
         /// The `-p` value.
         spec: String,
     },
@@ -270,6 +275,8 @@ impl PortAllocator {
             return Err(PortError::AlreadyAllocated {
                 address,
                 port,
+                transport: request.transport,
+                holder: None,
                 spec: request.spec.clone(),
             });
         }

@@ -277,7 +277,17 @@ impl State {
     }
 
     /// Docker's sentence around a port that cannot be had.
-    fn ports_error(&self, record: &Container, source: PortError) -> ControlError {
+    fn ports_error(&self, record: &Container, mut source: PortError) -> ControlError {
+        if let PortError::AlreadyAllocated {
+            address,
+            port,
+            transport,
+            holder,
+            ..
+        } = &mut source
+        {
+            *holder = self.publisher(record, *transport, *address, *port);
+        }
         let endpoint = self
             .port_target(record, true)
             .or_else(|| self.port_target(record, false))
@@ -287,6 +297,26 @@ impl State {
             endpoint: endpoint.map_or_else(String::new, |(_, _, endpoint)| endpoint.id.clone()),
             source,
         }
+    }
+
+    /// The name of another container that has this port of the host.
+    fn publisher(
+        &self,
+        than: &Container,
+        transport: Transport,
+        address: IpAddr,
+        port: u16,
+    ) -> Option<String> {
+        let has_it = |binding: &PortBinding| {
+            let own = binding.host_address;
+            binding.transport == transport
+                && (binding.host_port..=binding.last_host_port()).contains(&port)
+                && own.is_ipv4() == address.is_ipv4()
+                && (own == address || own.is_unspecified() || address.is_unspecified())
+        };
+        let mut others = self.containers().filter(|other| other.id != than.id);
+        let found = others.find(|other| other.bindings.iter().any(has_it));
+        found.map(|other| other.name.clone())
     }
 
     /// Takes the ports of a container that has none, whose endpoints are in `record`.

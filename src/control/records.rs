@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{DnsSettings, ExtraHost};
 use super::mac::MacAddress;
+use super::names;
 pub use super::network_config::{
     Advertise, FamilyConfig, GatewayMode, Ipv6Allocation, NetworkConfig,
 };
@@ -303,14 +304,24 @@ pub struct PortBinding {
     pub count: u16,
 }
 
-impl fmt::Display for RuntimeContainer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let door = match self.runtime {
+impl RuntimeContainer {
+    /// How it came here.
+    pub const fn door(&self) -> &'static str {
+        match self.runtime {
             Runtime::Cni => "CNI",
             Runtime::Oci => "OCI hook",
             Runtime::Docker => "docker",
+        }
+    }
+}
+
+impl fmt::Display for RuntimeContainer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = match names::is_id(&self.id) {
+            true => names::short_id(&self.id),
+            false => &self.id,
         };
-        write!(f, "{door} {}", self.id)
+        write!(f, "{} {id}", self.door())
     }
 }
 

@@ -6,7 +6,8 @@
 //! which was told of no success, has it taken away.
 //!
 //! Names: what the runtime calls a container becomes its name if nobody has it. If somebody has, it becomes an alias on each
-//! of its networks, and the name gets a part of the id at its end: by the wanted name both are found.
+//! of its networks, and the name gets a part of the id at its end: by the wanted name both are found. Where the runtime says
+//! no name, it is the id, of 64 digits the first 12.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -210,11 +211,12 @@ impl State {
         is_free: &dyn Fn(&str) -> bool,
         now: Timestamp,
     ) -> Result<Container, ControlError> {
-        let id =
-            match is_id(&request.container) && !self.containers.contains_key(&request.container) {
-                true => request.container.clone(),
-                false => names::new_id().map_err(ControlError::Random)?,
-            };
+        let id = match names::is_id(&request.container)
+            && !self.containers.contains_key(&request.container)
+        {
+            true => request.container.clone(),
+            false => names::new_id().map_err(ControlError::Random)?,
+        };
         let name = self.runtime_name(request, &id, is_free);
         let (kind, netns) = match request.placement {
             Placement::Namespace => (Kind::Adopted, self.settings.netns_dir.join(&name)),
@@ -261,7 +263,11 @@ impl State {
         id: &str,
         is_free: &dyn Fn(&str) -> bool,
     ) -> String {
-        let wanted = names::fit_name(wanted_name(request).unwrap_or(&request.container));
+        let container = match names::is_id(&request.container) {
+            true => names::short_id(&request.container),
+            false => &request.container,
+        };
+        let wanted = names::fit_name(wanted_name(request).unwrap_or(container));
         let delegated = request.placement == Placement::Host;
         let taken = |name: &str| {
             let mut others = self.containers();
@@ -351,11 +357,6 @@ fn check_id(id: &str) -> Result<(), ControlError> {
         &shown,
         "an id has 1 to 1024 letters, digits, '_', '.' and '-', and begins with a letter or digit",
     ))
-}
-
-fn is_id(text: &str) -> bool {
-    let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    text.len() == 64 && text.bytes().all(digit)
 }
 
 fn check_ranges(request: &AttachEndpoint, network: &Network) -> Result<(), ControlError> {

@@ -55,7 +55,10 @@ impl Core {
             remove_files(&container.files);
             tokio::task::block_in_place(|| state.remove(&container.id, true))?;
             self.settle(&state).await?;
-            return Err(error);
+            return Err(match sharer(&state, container) {
+                Some(other) => its_namespace(&other, &error),
+                None => error,
+            });
         }
         self.tell_container(container, "create", []);
         self.tell_networks(&state, container, "connect");
@@ -441,6 +444,33 @@ fn prepare(container: &Container) -> Result<(), ApiError> {
         netns::bind_named(&container.name, namespace.as_fd()).map_err(refuse)?;
     }
     Ok(())
+}
+
+/// The name of another container that has the namespace that one was to be attached to.
+fn sharer(state: &State, container: &Container) -> Option<String> {
+    let opened = match &container.kind {
+        Kind::AttachPid(pid) => netns::open_pid(pid.unsigned_abs()),
+        Kind::AttachNetns(path) => netns::open_path(path),
+        Kind::Run | Kind::Adopted | Kind::Delegated => return None,
+    };
+    let wanted = opened.and_then(netns::id).ok()?;
+    let has_it = |other: &&Container| {
+        let known = other.is_running() && !other.netns.as_os_str().is_empty();
+        let opened = known.then(|| netns::open_path(&other.netns).and_then(netns::id));
+        opened.is_some_and(|id| id.is_ok_and(|id| id == wanted))
+    };
+    let mut others = state.containers().filter(|other| other.id != container.id);
+    others.find(has_it).map(|other| other.name.clone())
+}
+
+fn its_namespace(name: &str, error: &ApiError) -> ApiError {
+    ApiError::new(
+        409,
+        format!(
+            "that network namespace is container {name}'s: `tunbridge network connect` and `publish` give {name} more, `tunbridge rm -f {name}` lets go of it ({})",
+            error.message
+        ),
+    )
 }
 
 /// A namespace that somebody else has given the wanted name must stay what it is. This comes before

@@ -207,11 +207,25 @@ fn attach(
                     take_back(sockets, state);
                 }
                 let id = id.clone();
+                let error = in_terms_of_annotations(error);
                 return Err(HookError::Daemon { id, error });
             }
         }
     }
     Ok(attached)
+}
+
+/// The daemon speaks of flags.
+fn in_terms_of_annotations(error: ClientError) -> ClientError {
+    match error {
+        ClientError::Refused { status, message } => ClientError::Refused {
+            status,
+            message: message.replace("(in -p \"", "(in annotation com.tunbridge.publish \""),
+        },
+        other @ (ClientError::NotRunning(_)
+        | ClientError::Permission(_)
+        | ClientError::Broken { .. }) => other,
+    }
 }
 
 impl State {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `com.tunbridge.network` | networks between commas, each with its options behind it: `front,ip=10.5.0.9,alias=web,back`; the options are those of `--network` (`mac` is short for `mac-address`), `name=front` is `front`; `none`: no network; absent: the default network |
 //! | `com.tunbridge.publish` | `-p` values between commas or blanks |
-//! | `com.tunbridge.name` | what the container is called; absent: its id |
+//! | `com.tunbridge.name` | what the container is called; absent: its id, of 64 digits the first 12 |
 //! | `com.tunbridge.dns`, `.dns-search`, `.dns-option` | as the flags, between commas or blanks |
 //! | `com.tunbridge.resolv-conf`, `com.tunbridge.hosts` | a file of the bundle that gets what belongs into /etc/resolv.conf, /etc/hosts |
 //!

@@ -251,7 +251,10 @@ fn a_hook_that_fails_stops_the_container_and_leaves_nothing() {
                     json!({"com.tunbridge.network": "front,ip=10.9.0.1"}),
                     "10.9.0.1",
                 ),
-                (json!({"com.tunbridge.publish": "x"}), "x"),
+                (
+                    json!({"com.tunbridge.publish": "8080:80x"}),
+                    "80x (in annotation com.tunbridge.publish ",
+                ),
                 (
                     json!({"com.tunbridge.netwrok": "front"}),
                     "com.tunbridge.netwrok",

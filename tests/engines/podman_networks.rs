@@ -76,7 +76,7 @@ const VIEW: &[Line] = &[
         "podman run --rm --network small --ip 10.72.0.129 localhost/busybox /bin/true 2>&1 | grep -oE 'bridge failed: .*'",
         "bridge failed: failed to allocate for range 0: requested IP address 10.72.0.129 is not available in range set 10.72.0.129-10.72.0.255",
         Some(
-            "bridge failed: Address already in use: 10.72.0.129 is taken by another container: choose another --ip in 10.72.0.0/24",
+            "bridge failed: Address already in use: 10.72.0.129 is taken by container small1: choose another --ip in 10.72.0.0/24",
         ),
     ),
 ];

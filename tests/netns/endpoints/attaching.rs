@@ -275,6 +275,80 @@ fn what_is_not_valid_any_more_is_collected() {
 }
 
 #[test]
+fn who_has_what_is_wanted_is_named() {
+    let lab = Lab::plain();
+    let tunbridge = lab.start_daemon(&[]);
+    for network in ["shop", "back"] {
+        tunbridge
+            .cli(&["network", "create", network])
+            .expect_success();
+    }
+    let web = Foreign::new(&lab, &id('1'));
+    let first = web.attached(&AttachEndpoint {
+        name: Some("web".to_owned()),
+        publish: vec!["8080:80".to_owned(), "9000-9002:9000-9002/udp".to_owned()],
+        ..web.wants("shop")
+    });
+    web.attached(&web.wants("back"));
+    let address = first.addresses[0].addr().to_string();
+    let path = format!("/run/netns/{}", web.place.name());
+    let run = |options: &[&str]| {
+        let words = [&["run", "-d"], options, &["--", "sleep", "60"]].concat();
+        tunbridge.cli(&words)
+    };
+    for (refused, words) in [
+        (
+            run(&["-p", "8080:80"]),
+            "port is already allocated (in -p \"8080:80\"): choose another host port, or stop container web, which publishes it",
+        ),
+        (
+            run(&["-p", "127.0.0.1:9001:80/udp"]),
+            "stop container web, which publishes it",
+        ),
+        (
+            run(&["--network", "shop", "--ip", &address]),
+            "is taken by container web: choose another --ip in 172.18.0.0/16",
+        ),
+        (
+            run(&["--name", "web"]),
+            "`tunbridge rm -f web`, or give another --name",
+        ),
+        (
+            tunbridge.cli(&[
+                "attach",
+                "--name",
+                "vm",
+                "--netns",
+                &path,
+                "--network",
+                "shop",
+            ]),
+            "that network namespace is container web's: `tunbridge network connect` and `publish` give web more, `tunbridge rm -f web` lets go of it (failed to set up",
+        ),
+        (
+            tunbridge.cli(&["start", "web"]),
+            "container web is another runtime's (CNI a11111111111): stop or restart it",
+        ),
+    ] {
+        let refused = refused.expect_failure().output();
+        assert!(refused.contains(words), "{words}\n{refused}");
+    }
+    let shown = tunbridge.cli(&["ps"]).expect_success().stdout;
+    let addresses: Vec<&str> = shown.split_whitespace().collect();
+    assert!(addresses.contains(&"(CNI)"), "{shown}");
+    assert!(shown.contains(",…"), "{shown}");
+    let removed = tunbridge.cli(&["rm", "-f", "web"]).expect_success();
+    let words = "web is another runtime's (CNI a11111111111): its network is gone";
+    assert!(removed.output().contains(words), "{removed:?}");
+    // Without a name it has a short one.
+    let unnamed = Foreign::new(&lab, &id('2'));
+    unnamed.attached(&unnamed.wants("shop"));
+    assert_eq!(tunbridge.names(&[]), ["a22222222222"]);
+    unnamed.detach(None);
+    assert_eq!(left(&lab, &tunbridge), Vec::<String>::new());
+}
+
+#[test]
 fn a_delegated_endpoint_is_the_runtimes_to_move() {
     let lab = Lab::plain();
     let mut tunbridge = lab.start_daemon(&[]);
@@ -326,6 +400,9 @@ fn a_delegated_endpoint_is_the_runtimes_to_move() {
     }));
     let refused = tunbridge.cli(&["stop", "dock"]).expect_failure().stderr;
     assert!(refused.contains("docker docker-1"), "{refused}");
+    let refused = tunbridge.cli(&["exec", "dock", "true"]).expect_failure();
+    let words = "container dock is docker's, which keeps its namespaces: `docker exec dock …`";
+    assert!(refused.stderr.contains(words), "{refused:?}");
     tunbridge.cli(&["rm", "-f", "dock"]).expect_success();
     assert!(container.interfaces().is_empty());
     assert_eq!(left(&lab, &tunbridge), Vec::<String>::new());

@@ -128,7 +128,7 @@ fn endpoints_outlive_the_daemon_and_go_with_their_namespace() {
     lab.host()
         .shell(&format!(
             "umount /run/netns/{0} && rm /run/netns/{0}",
-            id('2')
+            &id('2')[..12]
         ))
         .expect_success();
     lab.host()
@@ -137,7 +137,7 @@ fn endpoints_outlive_the_daemon_and_go_with_their_namespace() {
     // As its runtime does.
     let _holder = holder(&lab, &one.id, 8080);
     tunbridge.start_again();
-    assert_eq!(tunbridge.names(&["-a"]), [id('1')]);
+    assert_eq!(tunbridge.names(&["-a"]), [&id('1')[..12]]);
     assert!(lab.lan().tcp(&format!("{HOST}:8080")).is_ok());
     assert!(lab.lan().udp(&format!("{HOST}:8080")).is_ok());
     one.detach(None);
