@@ -151,7 +151,7 @@ fn containers_of_dockerd_and_of_ours_find_each_other_by_name() {
     assert!(address.contains("10.70.0.4/24"), "{address}");
     let refusal = docker.refused("docker run --rm --network dshop --ip 10.70.0.4 busybox true");
     assert!(
-        refusal.contains("Address already in use: 10.70.0.4 is taken by another container"),
+        refusal.contains("Address already in use: 10.70.0.4 is taken by container next"),
         "{refusal}"
     );
     let refusal = docker.tunbridge.cli(&[
@@ -389,7 +389,7 @@ fn refusals_read_well() {
     for (line, words) in [
         (
             "docker run --rm --network n1 -p 8080:80 busybox true",
-            "remote: Bind for 0.0.0.0:8080 failed: port is already allocated",
+            "remote: Bind for 0.0.0.0:8080 failed: port is already allocated (in -p \"8080:80/tcp\"): choose another host port, or stop container ",
         ),
         (
             "docker run --rm --network n1 -p 7777:80 busybox true",
@@ -397,7 +397,7 @@ fn refusals_read_well() {
         ),
         (
             "docker run --rm --name c9 --network n1 --ip 10.60.0.9 busybox true",
-            "failed to create endpoint c9 on network n1: remote: Address already in use: 10.60.0.9 is taken by another container",
+            "failed to create endpoint c9 on network n1: remote: Address already in use: 10.60.0.9 is taken by container own",
         ),
         (
             "docker run --rm --network n1 -p 80:80/sctp busybox true",
@@ -414,6 +414,14 @@ fn refusals_read_well() {
         (
             "docker network create -d tunbridge --subnet 10.70.0.0/25 bad",
             "remote: invalid pool request: Pool overlaps with other one on this address space",
+        ),
+        (
+            "docker network create -d tunbridge --ipam-driver tunbridge --ipam-opt com.tunbridge.network=shop --subnet 10.72.0.0/24 bad",
+            "com.tunbridge.network: network shop has subnet 10.70.0.0/24, not 10.72.0.0/24: give --subnet 10.70.0.0/24",
+        ),
+        (
+            "docker network create -d tunbridge --ipam-driver tunbridge --ipam-opt com.tunbridge.network=nope --subnet 10.72.0.0/24 bad",
+            "com.tunbridge.network: tunbridge has no network nope: make it first",
         ),
         (
             "docker network create -d tunbridge --ipam-driver tunbridge --ipam-opt com.tunbridge.network=shop bad",
@@ -521,24 +529,34 @@ fn with_live_restore_containers_run_on_without_dockerd() {
 fn dockerd_goes_over_and_back() {
     let lab = Lab::plain();
     let docker = Docker::in_lab(&lab).kill_and_install();
-    // The plugin must not keep the output of the commands open.
-    let background = "tunbridge() { exec /usr/local/bin/tunbridge \"$@\" >/dev/null 2>&1; }";
+    // Here is no systemd.
+    let units = "systemctl() {
+            case \"$*\" in
+            'enable --now tunbridge tunbridge-docker-plugin')
+                tunbridge docker-plugin >/dev/null 2>&1 &
+                until [ -S /run/docker/plugins/tunbridge.sock ]; do sleep 0.05; done ;;
+            'disable --now tunbridge-docker-plugin')
+                local pid
+                pid=$(pgrep -f '^tunbridge docker-plugin') && kill $pid
+                while [ -d /proc/$pid ]; do sleep 0.05; done ;;
+            *) return 1 ;;
+            esac
+        }";
+    docker.said("rm -f /run/docker/plugins/tunbridge.sock");
     let over = crate::documents::commands("dockerd", "Over");
-    docker.said(&format!("{background}\n{over}"));
+    docker.said(&format!("{units}\n{over}"));
     let url = format!("http://{HOST}:8080/passwd");
     let fetched = || lab.lan().run(&["curl", "-sf", "-m", "2", &url]);
     assert!(eventually(Duration::from_secs(10), || {
         fetched().stdout.starts_with("root:")
     }));
     assert_eq!(docker.tunbridge.names(&[]), ["web"]);
-    docker.said(&crate::documents::commands("dockerd", "Back"));
+    let inspect = crate::documents::quoted("tunbridge network inspect docker-$(");
+    assert!(docker.said(&inspect).contains("10.60.0.0/24"));
+    let back = crate::documents::commands("dockerd", "Back");
+    docker.said(&format!("{units}\n{back}"));
     assert!(docker.tunbridge.names(&["-a"]).is_empty());
     let driver = docker.said("docker network inspect -f '{{.Driver}}' shop");
     assert_eq!(driver, "bridge");
-    // The plugin is left, and nobody needs it.
-    docker.said(
-        "pid=$(pgrep -f '^/usr/local/bin/tunbridge docker-plugin') && kill $pid
-        while [ -d /proc/$pid ]; do sleep 0.05; done
-        docker run --rm --network shop busybox true",
-    );
+    docker.said("docker run --rm --network shop busybox true");
 }

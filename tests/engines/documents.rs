@@ -7,10 +7,35 @@ use crate::engines::{ENGINES, Engines, PEER};
 use crate::lab::{FAR, HOST, LAN, Lab, eventually};
 use crate::tunbridge_under_test::{Tunbridge, binary};
 
+fn document() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/drop-in.md");
+    fs::read_to_string(path).unwrap()
+}
+
+/// The first block of a language behind the words `place`.
+pub(crate) fn block(place: &str, language: &str) -> String {
+    let text = document();
+    let begin = format!("```{language}\n");
+    let block = text
+        .split_once(place)
+        .and_then(|(_, rest)| rest.split_once(&begin))
+        .and_then(|(_, rest)| rest.split_once("```"))
+        .unwrap_or_else(|| panic!("no {language} behind {place}"));
+    // One in a list is indented.
+    let lines = block.0.lines().map(|line| line.trim_start());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What stands in back quotes and begins like this.
+pub(crate) fn quoted(beginning: &str) -> String {
+    let text = document();
+    let found = text.split('`').find(|part| part.starts_with(beginning));
+    found.unwrap_or_else(|| panic!("no {beginning}")).to_owned()
+}
+
 /// The commands below `label` (`Over`, `Back`) in a section.
 pub(crate) fn commands(section: &str, label: &str) -> String {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/drop-in.md");
-    let text = fs::read_to_string(path).unwrap();
+    let text = document();
     let text = text
         .split("\n## ")
         .find_map(|text| text.strip_prefix(section))
@@ -59,41 +84,55 @@ fn podman_goes_over_and_back() {
     engines.said(&commands("podman", "Back"));
     assert_eq!(tunbridge.names(&["-a"]), Vec::<String>::new());
     assert_eq!(seen_from_outside(&lab).as_deref(), Some(LAN));
+    let networks = tunbridge.cli(&["network", "ls", "--format", "{{.Name}}"]);
+    assert!(!networks.stdout.contains("shop"), "{}", networks.stdout);
     engines.said("podman rm -fat0");
     end(&mut tunbridge);
 }
 
 #[test]
 fn podman_with_netavark_calls_the_hook() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/drop-in.md");
-    let text = fs::read_to_string(path).unwrap();
-    let (_, hook) = text.split_once("```json\n").unwrap();
-    let (hook, _) = hook.split_once("```").unwrap();
+    let hook = block("### podman with netavark", "json");
     let lab = Lab::plain();
     let engines = Engines::with_podman(&lab);
+    install(&engines);
     let backend = engines.said(&format!(
         "sed -i 's/^network_backend.*/network_backend = \"netavark\"/' /etc/containers/containers.conf
-        ln -s {} /usr/local/bin/tunbridge-oci-hook
         mkdir -p /usr/share/containers/oci/hooks.d
         echo '{hook}' >/usr/share/containers/oci/hooks.d/tunbridge.json
-        podman info -f '{{{{.Host.NetworkBackend}}}}'",
-        binary()
+        podman info -f '{{{{.Host.NetworkBackend}}}}'"
     ));
     assert_eq!(backend, "netavark");
     let tunbridge = lab.start_daemon(&[]);
-    engines.said(&format!(
-        "podman run -d --name web --network none --annotation com.tunbridge.name=shop \
-            --annotation com.tunbridge.publish=8080:80 localhost/busybox {PEER} serve 80"
-    ));
+    let container = block("And each container:", "sh");
+    engines.said(&block("Once for all containers:", "sh"));
+    engines.said(&container);
+    // What podman calls it, nobody tells.
+    let unnamed = container
+        .replace("--name web", "--name client")
+        .replace("--annotation com.tunbridge.name=web", "")
+        .replace("8080:80", "8081:80");
+    let id = engines.said(&unnamed);
+    let fetched = || {
+        let url = format!("http://{HOST}:8080/passwd");
+        lab.lan().run(&["curl", "-sf", "-m", "2", &url])
+    };
+    let named = ["web", id.get(..12).unwrap()];
     for _ in 0..2 {
         engines.said("nft flush ruleset");
-        assert_eq!(seen_from_outside(&lab).as_deref(), Some(LAN));
-        assert_eq!(tunbridge.names(&[]), ["shop"]);
-        engines.said("podman stop -t0 web");
+        let answers = || fetched().stdout.starts_with("root:");
+        assert!(eventually(Duration::from_secs(20), answers));
+        let found = tunbridge.names(&[]);
+        assert!(
+            named.iter().all(|name| found.iter().any(|is| is == name)),
+            "{found:?}"
+        );
+        engines.said("podman exec client getent ahostsv4 web");
+        engines.said("podman stop -t0 web client");
         assert_eq!(tunbridge.names(&["-a"]), Vec::<String>::new());
-        engines.said("podman start web");
+        engines.said("podman start web client");
     }
-    engines.said("podman rm -ft0 web");
+    engines.said("podman rm -ft0 web client");
 }
 
 /// Ends the daemon in a host where another has made rules and sysctls meanwhile.
@@ -122,22 +161,47 @@ fn runc_goes_over_and_back() {
     let engines = Engines::in_lab(&lab);
     install(&engines);
     let tunbridge = lab.start_daemon(&[]);
-    let bundle = |label: &str| format!("cd /run/lab/bundle\n{}", commands("runc and crun", label));
+    let bundle = |commands: &str| engines.said(&format!("set -e\ncd /run/lab/bundle\n{commands}"));
     engines.said(&format!(
         "{ENGINES} rootfs /run/lab/bundle/rootfs && cd /run/lab/bundle && runc spec
-        jq '.process.args = [\"/bin/ip\", \"-o\", \"-4\", \"address\"] | .process.terminal = false
-            | del(.process.rlimits)' config.json >c && mv c config.json"
+        touch rootfs/etc/resolv.conf rootfs/etc/hosts
+        jq '.process.args = [\"/bin/sh\", \"-c\", \"ip -o -4 address; grep . /etc/resolv.conf /etc/hosts || true\"] | .process.terminal = false
+            | .hooks.prestart = [{{\"path\": \"/bin/true\"}}] | del(.process.rlimits)' config.json >c && mv c config.json"
     ));
+    let before = bundle("jq -S .hooks.prestart config.json");
+    let link = block(
+        "The hook is a link to tunbridge, once for all bundles:",
+        "sh",
+    );
     for runtime in ["runc", "crun"] {
-        let run = format!("cd /run/lab/bundle && {runtime} run web");
-        engines.said(&bundle("Over"));
+        let run = format!("{runtime} run web");
+        bundle(&link);
+        bundle(&commands("runc and crun", "Over"));
         engines.said("nft flush ruleset");
-        let said = engines.said(&run);
+        let said = bundle(&run);
         assert!(said.contains("eth0    inet 172.17.0.2/16"), "{said}");
-        engines.said(&bundle("Back"));
-        let said = engines.said(&run);
+        bundle(&commands("runc and crun", "Back"));
+        let said = bundle(&run);
         assert!(!said.contains("eth0"), "{said}");
+        assert_eq!(bundle("jq -S .hooks.prestart config.json"), before);
         assert_eq!(tunbridge.names(&["-a"]), Vec::<String>::new());
+    }
+    // Names, for a bundle that has files for them.
+    tunbridge
+        .cli(&["network", "create", "shop"])
+        .expect_success();
+    bundle(&commands("runc and crun", "Over"));
+    bundle(&block("No link is followed below the bundle.", "sh"));
+    bundle(
+        "jq '.annotations[\"com.tunbridge.network\"] = \"shop\"' config.json >c && mv c config.json",
+    );
+    for runtime in ["runc", "crun"] {
+        let said = bundle(&format!("{runtime} run web"));
+        assert!(
+            said.contains("/etc/resolv.conf:nameserver 127.0.0.11"),
+            "{said}"
+        );
+        assert!(said.contains("\tweb"), "{said}");
     }
 }
 
