@@ -90,8 +90,13 @@ impl Install {
     }
 
     fn installation(self, socket: Option<PathBuf>) -> Installation {
+        // So that files in there can be told from each other, however the directory is spelt.
+        let plain = |path: PathBuf| {
+            let found = std::fs::canonicalize(&path).or_else(|_| std::path::absolute(&path));
+            found.unwrap_or(path)
+        };
         Installation {
-            plugins: self.dir,
+            plugins: plain(self.dir),
             configurations: self.conf_dir,
             links_only: self.no_conf,
             name: self.name,
@@ -112,8 +117,9 @@ fn uninstall(installation: &Installation) -> Outcome {
         bail!(installation.nothing_found());
     }
     if !installation.force {
-        let socket = installation.socket.as_deref();
-        let client = Client::new(socket.unwrap_or_else(|| Path::new(DEFAULT_SOCKET)));
+        let given = installation.socket.clone();
+        let socket = given.or_else(|| installation.configured_socket());
+        let client = Client::new(&socket.unwrap_or_else(|| DEFAULT_SOCKET.into()));
         let names = on_tunbridge(&client)?;
         if !names.is_empty() {
             bail!(

@@ -14,7 +14,9 @@ use super::plugin::CHECK;
 use super::runtime_config::{Ports, RuntimeConfig, read_bandwidth};
 use super::{Answer, Call, Plugin, complain};
 use crate::api::client::{Client, ClientError, segment};
-use crate::api::types::{AttachedEndpoint, Bandwidth, ChangePorts, LimitEndpoint};
+use crate::api::types::{
+    AttachedEndpoint, Bandwidth, ChangePorts, EndpointReference, LimitEndpoint,
+};
 use crate::failpoint;
 
 const LIMIT: &str = "/tunbridge/endpoints/bandwidth";
@@ -67,7 +69,7 @@ impl Call {
             Maker::Ours(client, attached) => match task {
                 Task::Publish(ports) => publish_all(&client, &attached.container, &ports)?,
                 Task::Limit(bandwidth) => {
-                    let endpoint = reference(&self.environment, &self.config);
+                    let endpoint = self.endpoint();
                     let request = LimitEndpoint {
                         endpoint,
                         bandwidth,
@@ -180,8 +182,7 @@ impl Call {
             Err(_) if self.environment.verb == Verb::Del => client.clone(),
             Err(error) => return Err(error),
         };
-        let reference = reference(&self.environment, &self.config);
-        match asked.post::<AttachedEndpoint>(CHECK, &reference) {
+        match asked.post::<AttachedEndpoint>(CHECK, &self.endpoint()) {
             Ok(attached) => Ok(Maker::Ours(client, Box::new(attached))),
             Err(ClientError::Refused { status: 404, .. }) => Ok(Maker::Other),
             // It is known; what is wrong with it is no matter of ours.
@@ -192,6 +193,14 @@ impl Call {
                 Ok(Maker::Unknown(error.into()))
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What the plugin before has attached: on which network, its own section of the configuration says.
+    fn endpoint(&self) -> EndpointReference {
+        EndpointReference {
+            network: None,
+            ..reference(&self.environment, &self.config)
         }
     }
 

@@ -62,7 +62,12 @@ impl Installation {
         let mut done = Vec::new();
         for link in &links {
             // Its directory may be the plugins' own.
-            if *link == program {
+            let is_file = link.file_name() == program.file_name();
+            if is_file
+                && program
+                    .parent()
+                    .is_some_and(|parent| self.is_plugins(parent))
+            {
                 continue;
             }
             replace(link, |temporary| {
@@ -130,6 +135,17 @@ impl Installation {
         })
     }
 
+    /// The socket that the configuration names which was installed.
+    pub fn configured_socket(&self) -> Option<PathBuf> {
+        let text = fs::read(self.configuration()?).ok()?;
+        let list: Value = serde_json::from_slice(&text).ok()?;
+        let plugins = list["plugins"].as_array()?;
+        let mut sockets = plugins
+            .iter()
+            .filter_map(|plugin| plugin["socket"].as_str());
+        sockets.next().map(PathBuf::from)
+    }
+
     /// A runtime takes one of two configurations with the same name, and podman warns at each command.
     fn expect_free_name(&self, own: &Path) -> anyhow::Result<()> {
         let mut others = configurations(&self.configurations).into_iter();
@@ -150,8 +166,14 @@ impl Installation {
         let called = std::env::args_os().next().map(PathBuf::from);
         let path = std::env::var_os("PATH").unwrap_or_default();
         let known = called.and_then(|called| known_path(&called, &path, &program));
-        let is_plugin = |known: &PathBuf| known.parent() == Some(self.plugins.as_path());
+        let is_plugin =
+            |known: &PathBuf| known.parent().is_some_and(|parent| self.is_plugins(parent));
         Ok(known.filter(|known| !is_plugin(known)).unwrap_or(program))
+    }
+
+    fn is_plugins(&self, directory: &Path) -> bool {
+        let found = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        found(directory) == found(&self.plugins)
     }
 
     /// `ours`: `None` if there is nothing.

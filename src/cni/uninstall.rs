@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use serde_json::Value;
 
 use super::install::{
     ALIASES, Installation, NAMES, configurations, is_our_configuration, is_our_link, needs_us,
@@ -29,10 +30,16 @@ impl Installation {
     pub fn removal(&self) -> anyhow::Result<Removal> {
         let program = self.program()?;
         let mut removal = Removal::default();
-        for name in NAMES.iter().chain(&ALIASES) {
-            self.judge_link(name, &program, &mut removal);
-        }
         let own = self.configuration();
+        let others = configurations(&self.configurations).into_iter();
+        let others = others.filter(|(path, text)| own.as_ref() != Some(path) && needs_us(text));
+        let others: Vec<(PathBuf, Value)> = others.collect();
+        // Who names a configuration wants that one away, and no other network broken.
+        if others.is_empty() || self.links_only || self.force {
+            for name in NAMES.iter().chain(&ALIASES) {
+                self.judge_link(name, &program, &mut removal);
+            }
+        }
         if let Some(own) = &own {
             match is_our_configuration(own) {
                 Some(ours) if ours || self.force => removal.found.push(own.clone()),
@@ -43,8 +50,6 @@ impl Installation {
                 None => {}
             }
         }
-        let others = configurations(&self.configurations).into_iter();
-        let others = others.filter(|(path, text)| own.as_ref() != Some(path) && needs_us(text));
         for (path, text) in others {
             let name = text["name"].as_str().unwrap_or_default();
             let made = format!("10-{name}.conflist");
@@ -54,8 +59,9 @@ impl Installation {
                 "remove it".to_owned()
             };
             removal.left.push(format!(
-                "left {}, which calls the plugin tunbridge: {way}",
-                path.display()
+                "left {}, which calls the plugin tunbridge in {}: {way}",
+                path.display(),
+                self.plugins.display()
             ));
         }
         Ok(removal)
@@ -64,10 +70,6 @@ impl Installation {
     fn judge_link(&self, name: &str, program: &Path, removal: &mut Removal) {
         let link = self.plugins.join(name);
         let Ok(target) = fs::read_link(&link) else {
-            // Another name of our own file is removed, the file itself is not.
-            if link != program && is_our_link(&link, program) == Some(true) {
-                removal.found.push(link);
-            }
             return;
         };
         let is_named = NAMES.contains(&name) || self.aliases.iter().any(|alias| alias == name);
@@ -207,26 +209,35 @@ mod tests {
         assert!(removal.found.is_empty(), "{removal:?}");
         let left = |file: &str, rest: &str| format!("left {}{rest}", at(file).display());
         let elsewhere = " -> /nix/store/cni/bridge: it does not lead to tunbridge: --force";
-        let expected = [
+        let links = [
             left("bin/tunbridge", &format!("{elsewhere} removes it")),
             left(
                 "bin/bridge",
                 &format!("{elsewhere} --alias bridge removes it"),
             ),
-            left(
-                "net.d/10-tunbridge.conflist",
-                ": not all of its plugins are of type tunbridge: --force removes it",
-            ),
+        ];
+        let calls = format!(
+            ", which calls the plugin tunbridge in {}",
+            at("bin").display()
+        );
+        let own = left(
+            "net.d/10-tunbridge.conflist",
+            ": not all of its plugins are of type tunbridge: --force removes it",
+        );
+        let others = [
             left(
                 "net.d/10-shop.conflist",
-                ", which calls the plugin tunbridge: `tunbridge cni uninstall --name shop` removes it",
+                &format!("{calls}: `tunbridge cni uninstall --name shop` removes it"),
             ),
-            left(
-                "net.d/own.conf",
-                ", which calls the plugin tunbridge: remove it",
-            ),
+            left("net.d/own.conf", &format!("{calls}: remove it")),
         ];
-        assert_eq!(removal.left, expected);
+        // The plugins are others' as well.
+        assert_eq!(removal.left, [&[own][..], &others].concat());
+        installation.links_only = true;
+        let removal = installation.removal().unwrap();
+        assert!(removal.found.is_empty(), "{removal:?}");
+        assert_eq!(removal.left[..2], links);
+        installation.links_only = false;
         installation.force = true;
         let removal = installation.removal().unwrap();
         let found = [at("bin/tunbridge"), at("net.d/10-tunbridge.conflist")];

@@ -6,7 +6,7 @@
 //!
 //! A bridge that was there before its network is the user's, and is missed if it goes. One exception: a network of a CNI
 //! configuration has found the bridge that a stock plugin made, and nobody makes it again after a restart of the host. It is
-//! made, and ours from then on, when the daemon starts, when a container comes, and at once under containers that run.
+//! made, and ours from then on, when a container comes, as the stock plugin does, and at once under containers that run.
 //! Otherwise it is left to its user, who may be about to make it himself.
 
 use anyhow::Context;
@@ -72,7 +72,11 @@ impl Core {
             .collect();
         for network in found {
             if self.netlink.link(&network.config.bridge).await?.is_none() {
-                tokio::task::block_in_place(|| state.own_bridge(&network.id))?;
+                let owned = tokio::task::block_in_place(|| state.own_bridge(&network.id));
+                if let Err(error) = owned {
+                    // Its own network stays down, and no other.
+                    tracing::warn!(network = %network.name, %error, "cannot make a bridge ours");
+                }
             }
         }
         Ok(())

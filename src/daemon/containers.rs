@@ -465,9 +465,9 @@ fn sharer(state: &State, container: &Container) -> Option<String> {
 
 fn its_namespace(name: &str, error: &ApiError) -> ApiError {
     ApiError::new(
-        409,
+        error.status,
         format!(
-            "that network namespace is container {name}'s: `tunbridge network connect` and `publish` give {name} more, `tunbridge rm -f {name}` lets go of it ({})",
+            "{}; that network namespace is container {name}'s, too: `tunbridge network connect` and `publish` give {name} more, `tunbridge rm -f {name}` lets go of it",
             error.message
         ),
     )

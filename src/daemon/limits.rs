@@ -37,10 +37,13 @@ impl Core {
             limited = self.limit(&place).await;
             failpoint::reached("daemon.unlimited");
         }
+        let mut stored = false;
         if limited.is_ok() {
-            tokio::task::block_in_place(|| state.limit_endpoint(request))?;
+            let storing = tokio::task::block_in_place(|| state.limit_endpoint(request));
+            stored = storing.is_ok();
+            limited = storing.map(drop).map_err(ApiError::from);
         }
-        if !stored_last {
+        if !stored_last && stored {
             failpoint::reached("daemon.limiting");
             limited = self.limit(&place).await;
         }
@@ -49,7 +52,10 @@ impl Core {
                 bandwidth: former,
                 ..request.clone()
             };
-            let (place, _) = tokio::task::block_in_place(|| state.limit_endpoint(&before))?;
+            let (place, _) = match stored {
+                true => tokio::task::block_in_place(|| state.limit_endpoint(&before))?,
+                false => state.limited(&before)?,
+            };
             if let Err(error) = self.limit(&place).await {
                 tracing::warn!(container = %place.container.name, error = %error.message, "bandwidth stays as it is");
             }

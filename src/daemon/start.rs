@@ -166,7 +166,6 @@ pub(super) async fn start(args: &DaemonArgs, store: Store) -> anyhow::Result<(Ar
     core.keep_forwarding(&Event::Overrun);
     {
         let mut state = core.lock().await;
-        core.own_missing_bridges(&mut state, |_| true).await?;
         core.reconcile(&mut state).await?;
         for readdressed in state.readdressed() {
             core.readdress(&mut state, &readdressed).await?;

@@ -143,10 +143,9 @@ impl Netlink {
         addresses: &[Address],
     ) -> Result<Bridge, NetlinkError> {
         check_name(&spec.name)?;
-        let created = existing.is_none();
-        let link = match existing {
+        let (link, created) = match existing {
             Some(link) if !is_bridge(&link) => return Err(NetlinkError::NotABridge(link.name)),
-            Some(link) => link,
+            Some(link) => (link, false),
             None if spec.user_managed => {
                 return Err(NetlinkError::BridgeMissing(spec.name.clone()));
             }
@@ -167,21 +166,22 @@ impl Netlink {
         }
     }
 
-    async fn create_bridge(&self, name: &str, mac: [u8; 6]) -> Result<Link, NetlinkError> {
+    /// The bridge, and whether it is we who made it.
+    async fn create_bridge(&self, name: &str, mac: [u8; 6]) -> Result<(Link, bool), NetlinkError> {
         let doing = format!("create bridge {name}");
         // `LinkBridge::new` would bring it up before IPv6 is off.
         let message = LinkMessageBuilder::<LinkBridge>::new(name)
             .address(mac.to_vec())
             .build();
-        match self.handle().link().add(message).execute().await {
-            Ok(()) => {}
+        let created = match self.handle().link().add(message).execute().await {
+            Ok(()) => true,
             // Somebody made it at the same time.
-            Err(error) if errno(&error) == Some(libc::EEXIST) => {}
+            Err(error) if errno(&error) == Some(libc::EEXIST) => false,
             Err(error) => return Err(failed(doing, error)),
-        }
+        };
         match self.link(name).await? {
             Some(link) if !is_bridge(&link) => Err(NetlinkError::NotABridge(link.name)),
-            Some(link) => Ok(link),
+            Some(link) => Ok((link, created)),
             None => Err(NetlinkError::Request {
                 doing,
                 source: std::io::ErrorKind::NotFound.into(),

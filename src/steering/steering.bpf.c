@@ -169,7 +169,7 @@ static __always_inline __u64 octets_on_link(struct __sk_buff *skb)
 	__u64 octets = skb->len;
 
 	if (skb->gso_size && octets > LEAST_HEADERS)
-		octets += (octets - LEAST_HEADERS) / skb->gso_size * LEAST_HEADERS;
+		octets += (octets - LEAST_HEADERS - 1) / skb->gso_size * LEAST_HEADERS;
 	return octets;
 }
 

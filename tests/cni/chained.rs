@@ -264,7 +264,7 @@ fn limits_are_set_and_the_result_goes_on() {
     let expected = json!({"ingress": {"rate": 5_000_000, "burst": 800_000}});
     assert_eq!(asked["bandwidth"], expected);
     let expected = json!({
-        "runtime": "cni", "container": "c1", "owner": "net", "network": "net", "interface": "eth0",
+        "runtime": "cni", "container": "c1", "owner": "net", "network": null, "interface": "eth0",
     });
     assert_eq!(asked["endpoint"], expected);
     bench.call("bandwidth", "DEL", &config).silent();

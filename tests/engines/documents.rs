@@ -166,7 +166,7 @@ fn runc_goes_over_and_back() {
         "{ENGINES} rootfs /run/lab/bundle/rootfs && cd /run/lab/bundle && runc spec
         touch rootfs/etc/resolv.conf rootfs/etc/hosts
         jq '.process.args = [\"/bin/sh\", \"-c\", \"ip -o -4 address; grep . /etc/resolv.conf /etc/hosts || true\"] | .process.terminal = false
-            | .hooks.prestart = [{{\"path\": \"/bin/true\"}}] | del(.process.rlimits)' config.json >c && mv c config.json"
+            | .hooks.prestart = [{{\"path\": \"/bin/sh\", \"args\": [\"sh\", \"-c\", \"cat >/dev/null\"]}}] | del(.process.rlimits)' config.json >c && mv c config.json"
     ));
     let before = bundle("jq -S .hooks.prestart config.json");
     let link = block(

@@ -323,7 +323,7 @@ fn who_has_what_is_wanted_is_named() {
                 "--network",
                 "shop",
             ]),
-            "that network namespace is container web's: `tunbridge network connect` and `publish` give web more, `tunbridge rm -f web` lets go of it (failed to set up",
+            "dev eth0; that network namespace is container web's, too: `tunbridge network connect` and `publish` give web more, `tunbridge rm -f web` lets go of it",
         ),
         (
             tunbridge.cli(&["start", "web"]),
