@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::fake_daemon::Namespace;
-use crate::{assert_one_line, code, program, stdout};
+use crate::{assert_one_line, code, copy_program, program, stdout};
 
 /// Answers each request line (`GET /info HTTP/1.1`) with the octets that a function makes of it. None:
 /// it dies, socket and all, with the request unanswered.
@@ -263,4 +264,34 @@ fn a_socket_without_a_configuration_is_refused() {
     let done = install("/run/other.sock");
     assert!(done.status.success(), "{done:?}");
     assert_one_line(&done, &["note: no daemon listens at /run/other.sock yet"]);
+}
+
+/// The program may be among the plugins, and their directory be spelt in several ways.
+#[test]
+fn a_program_among_the_plugins_is_not_replaced_and_not_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let plugins = directory.path().join("bin");
+    let alias = directory.path().join("alias");
+    fs::create_dir(&plugins).unwrap();
+    symlink("bin", &alias).unwrap();
+    let file = plugins.join("tunbridge");
+    copy_program(Path::new(env!("CARGO_BIN_EXE_tunbridge")), &file);
+    let is_there = || fs::symlink_metadata(&file).unwrap().is_file();
+    for spelling in [&plugins, &alias, Path::new(".")] {
+        let call = |verb: &str| {
+            Command::new(alias.join("tunbridge"))
+                .args(["cni", verb, "--no-conf", "--alias", "bridge", "--dir"])
+                .arg(spelling)
+                .current_dir(&plugins)
+                .output()
+                .unwrap()
+        };
+        let installed = call("install");
+        assert!(installed.status.success() && is_there(), "{installed:?}");
+        let link = fs::canonicalize(plugins.join("bridge")).unwrap();
+        assert_eq!(link, fs::canonicalize(&file).unwrap());
+        let removed = call("uninstall");
+        assert!(removed.status.success() && is_there(), "{removed:?}");
+        assert!(fs::symlink_metadata(plugins.join("bridge")).is_err());
+    }
 }
